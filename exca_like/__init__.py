@@ -1,0 +1,45 @@
+"""Compute infrastructure driven by pydantic configs: caching, and execution on Slurm.
+
+Everything is loaded on first use, so that ``import exca_like`` costs next to nothing.
+"""
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from exca_like import confdict as confdict
+    from exca_like import errors as errors
+    from exca_like import helpers as helpers
+    from exca_like.confdict import ConfDict as ConfDict
+    from exca_like.infra.task import TaskInfra as TaskInfra
+
+__version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+# public name -> module that holds it ("" for a public module)
+_PUBLIC = {
+    "ConfDict": "exca_like.confdict",
+    "TaskInfra": "exca_like.infra.task",
+    "confdict": "",
+    "errors": "",
+    "helpers": "",
+}
+
+__all__ = ["ConfDict", "TaskInfra", "__version__", "confdict", "errors", "helpers"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    if home := _PUBLIC[name]:
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

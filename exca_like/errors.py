@@ -1,0 +1,97 @@
+"""Every error this package raises on purpose, as one tree.
+
+::
+
+    ExcaLikeError
+    ├── ConfigTypeError (TypeError)        a config holds a value or a key of the wrong kind
+    ├── ConfigValueError (ValueError)      a config, a patch or a name is malformed
+    ├── ModelExportError (RuntimeError)    a pydantic model has no unambiguous export
+    ├── FrozenModelError (RuntimeError)    a model was changed after its uid was computed
+    ├── InfraTypeError (TypeError)         an infra is declared or applied with a wrong type
+    ├── InfraValueError (ValueError)       an infra is declared or called with a wrong value
+    ├── InfraUsageError (RuntimeError)     an infra was not applied, or not where it should be
+    ├── ConfigMismatchError (RuntimeError) a cache folder holds results of another config
+    ├── NotCachedError (RuntimeError)      read-only mode, and the result is not there
+    ├── CacheFolderError (OSError)         the cache folder can't be written or read
+    ├── SubmissionError (RuntimeError)     a job could not be sent to the cluster
+    ├── RemoteError (RuntimeError)         stands for an exception that could not be pickled
+    └── JobError (RuntimeError)            a job ended without a result
+        ├── JobTimeoutError (TimeoutError) it ran out of time
+        ├── JobMemoryError (MemoryError)   it ran out of memory
+        └── JobInterruptedError            it was cancelled, preempted or lost; run it again
+
+Each class is also a subclass of the builtin in brackets, so that ``except ValueError``
+keeps working for code that knows nothing of this package.
+"""
+
+
+class ExcaLikeError(Exception):
+    """Root of the tree."""
+
+
+class ConfigTypeError(ExcaLikeError, TypeError):
+    """A config holds a value or a key of a kind that has no place in it."""
+
+
+class ConfigValueError(ExcaLikeError, ValueError):
+    """A config, a patch or a name in it is malformed."""
+
+
+class ModelExportError(ExcaLikeError, RuntimeError):
+    """A pydantic model can't be exported to a config that would rebuild it."""
+
+
+class FrozenModelError(ExcaLikeError, RuntimeError):
+    """A model was modified after its uid had been computed."""
+
+
+class InfraTypeError(ExcaLikeError, TypeError):
+    """An infra is declared or applied with an argument of the wrong type."""
+
+
+class InfraValueError(ExcaLikeError, ValueError):
+    """An infra is declared, applied or called with a wrong value."""
+
+
+class InfraUsageError(ExcaLikeError, RuntimeError):
+    """An infra is used where it can't work, for instance because it was never applied."""
+
+
+class ConfigMismatchError(ExcaLikeError, RuntimeError):
+    """A cache folder was written for a config that differs from the one that reads it."""
+
+
+class NotCachedError(ExcaLikeError, RuntimeError):
+    """The mode is read-only and the result is not in the cache."""
+
+
+class CacheFolderError(ExcaLikeError, OSError):
+    """The cache folder can't be created, written or read."""
+
+
+class SubmissionError(ExcaLikeError, RuntimeError):
+    """A job could not be sent to the cluster."""
+
+
+class RemoteError(ExcaLikeError, RuntimeError):
+    """Stands for an exception of a job that could not be pickled; holds its type name and text."""
+
+
+class JobError(ExcaLikeError, RuntimeError):
+    """A job ended without leaving a result."""
+
+
+class JobTimeoutError(JobError, TimeoutError):
+    """A job reached its time limit."""
+
+
+class JobMemoryError(JobError, MemoryError):
+    """A job was killed for using more memory than it had asked for."""
+
+
+class JobInterruptedError(JobError):
+    """A job was cancelled, preempted or lost: it counts as not submitted."""
+
+
+class CorruptEntryWarning(UserWarning):
+    """A stored entry failed its checks and counts as missing."""

@@ -1,0 +1,116 @@
+"""What the rest of the package knows of executors."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from exca_like.errors import InfraValueError
+
+Call = Callable[[], None]
+"""What a job runs: it stores its own result, and raises if it fails."""
+
+Reason = Literal["completed", "failed", "timeout", "out of memory", "cancelled", "preempted", "node failure", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a job asks for; None is "not set". ``timeout_min`` is in minutes, ``mem_gb`` in GB per node."""
+
+    job_name: str | None = None
+    timeout_min: int | None = None
+    nodes: int | None = 1
+    tasks_per_node: int | None = 1
+    cpus_per_task: int | None = None
+    gpus_per_node: int | None = None
+    mem_gb: float | None = None
+    max_pickle_size_gb: float | None = None
+    slurm_partition: str | None = None
+    slurm_account: str | None = None
+    slurm_qos: str | None = None
+    slurm_constraint: str | None = None
+    slurm_use_srun: bool = False
+    slurm_additional_parameters: dict[str, int | str | float | bool] | None = None
+    slurm_setup: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended, as its executor sees it."""
+
+    reason: Reason
+    detail: str = ""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the job would have gone on but for something outside it: it counts as not submitted."""
+        return self.reason in ("cancelled", "preempted", "node failure", "lost")
+
+
+class JobHandle(Protocol):
+    """A submitted job."""
+
+    @property
+    def job_id(self) -> str:
+        """The executor's name for the job."""
+
+    @property
+    def state(self) -> str:
+        """The executor's word for the job's state."""
+
+    @property
+    def paths(self) -> Any:
+        """Paths of the job's files: ``folder``, ``stdout``, ``stderr``, ``submitted_pickle``."""
+
+    def record(self) -> dict[str, Any]:
+        """What `open_job` needs to find the job again from another process, as json data."""
+
+    def ended(self) -> Ended | None:
+        """How the job ended; None while it is queued or running. Cheap enough to be asked again and again."""
+
+    def cancel(self) -> None:
+        """Stop the job."""
+
+
+class Executor(Protocol):
+    """Starts jobs."""
+
+    def submit(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
+        """Start a job for each call, at most ``max_workers`` of them at a time, and return without waiting."""
+
+
+def make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
+    """The executor of a cluster: ``"local"``, ``"slurm"``, or ``"auto"`` for Slurm if there is one, else local."""
+    if cluster == "auto":
+        from exca_like.executors.submitit import slurm_is_there
+
+        cluster = "slurm" if slurm_is_there() else "local"
+    if cluster == "slurm":
+        from exca_like.executors.submitit import SlurmExecutor
+
+        return SlurmExecutor(logs, resources)
+    if cluster == "local":
+        from exca_like.executors.local import LocalExecutor
+
+        return LocalExecutor(logs, resources)
+    msg = f"unknown cluster {cluster!r}: use 'local', 'slurm' or 'auto'"
+    raise InfraValueError(msg)
+
+
+def open_job(record: dict[str, Any]) -> JobHandle:
+    """The job of a `JobHandle.record`."""
+    if record["cluster"] == "slurm":
+        from exca_like.executors.submitit import SlurmJob
+
+        return SlurmJob(record["logs"], record["job_id"])
+    from exca_like.executors.local import LocalJob
+
+    return LocalJob(record["logs"], record["job_id"])
+
+
+def read_log(path: Path) -> str | None:
+    """Text of a log file; None if there is none (yet)."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None

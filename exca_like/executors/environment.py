@@ -1,0 +1,75 @@
+"""What a job takes along from the process that submits it."""
+
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from exca_like import files
+from exca_like.errors import CacheFolderError, SubmissionError
+from exca_like.executors.base import Call
+from exca_like.names import MAIN_VARIABLE, main_name
+
+# variables of a running job that would confuse a job submitted from it; SLURM_CONF names the cluster and stays
+_JOB_PREFIXES = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
+_JOB_NAMES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_KEPT = ("SLURM_CONF",)
+
+
+def job_environment() -> dict[str, str]:
+    """Environment for a job: this process's, without traces of a job that it may be, able to import the same modules."""
+    environment = dict(os.environ)
+    if "SLURM_JOB_ID" in environment or "SUBMITIT_EXECUTOR" in environment:
+        for name in os.environ:
+            if (name.startswith(_JOB_PREFIXES) or name in _JOB_NAMES) and name not in _KEPT:
+                del environment[name]
+    environment["PYTHONPATH"] = os.pathsep.join(_import_path())
+    environment[MAIN_VARIABLE] = main_name()
+    return environment
+
+
+def dump_call(call: Call, path: Path, max_size_gb: float | None) -> None:
+    """Pickle a call for a job.
+
+    Raises
+    ------
+    SubmissionError
+        It can't be pickled, or the pickle is larger than ``max_size_gb``.
+    CacheFolderError
+        The file can't be written.
+    """
+    data = pickled_call(call)
+    if max_size_gb is not None and len(data) > max_size_gb * 1e9:
+        msg = (
+            f"the config to submit takes {len(data) / 1e9:.3g} GB when pickled, more than max_pickle_size_gb={max_size_gb}: "
+            "load big data inside the method instead of keeping it on the config, or raise the limit"
+        )
+        raise SubmissionError(msg)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(str(path), data)
+    except OSError as error:
+        msg = f"can't write the job file {path}: {error.strerror or error}. Check the `logs` and `folder` of the infra."
+        raise CacheFolderError(error.errno, msg) from error
+
+
+def pickled_call(call: Any) -> bytes:
+    """Pickle a call, classes of scripts and notebooks by value."""
+    try:
+        data: bytes = cloudpickle.dumps(call)
+    except Exception as error:
+        msg = f"the config can't be pickled to be sent to a job: {error}"
+        raise SubmissionError(msg) from error
+    return data
+
+
+def _import_path() -> list[str]:
+    """The import path of this process, without what every Python of this installation has anyway."""
+    standard = {os.path.abspath(path) for path in sysconfig.get_paths().values()}
+    paths = [os.path.abspath(entry) for entry in sys.path]  # "" is the current folder
+    own = [p for p in paths if os.path.isdir(p) and p not in standard and os.path.dirname(p) not in standard]
+    present = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    return list(dict.fromkeys([*own, *present]))

@@ -1,0 +1,173 @@
+"""Jobs in processes of this machine, at most one per core at a time.
+
+A *queue process*, started for each submission, runs its jobs one after the other as soon as a slot is free, and
+outlives the process that submitted them. Slots are lock files shared by all queues of a user on the machine, so that
+several submissions together don't start more processes than there are cores; ``EXCA_LIKE_LOCAL_JOBS`` sets another
+number. A lock is held by the processes themselves: whatever kills them frees it.
+
+Files of a job, in its log folder (the names are submitit's, so that its tools find them):
+``<id>_submitted.pkl`` (the call), ``<id>_0_log.out``, ``<id>_0_log.err``, ``<id>_ended.json`` (written by the queue).
+``<array>.queue``, beside the log folders, lists the jobs and is locked as long as the queue lives.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from exca_like import files
+from exca_like.errors import InfraValueError, SubmissionError
+from exca_like.executors.base import Call, Ended, JobHandle, Resources
+from exca_like.executors.environment import dump_call, job_environment
+
+_RECENT = 0.2  # seconds for which "the queue is alive" is believed without looking again
+_alive_until: dict[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPaths:
+    """Files of a local job; ``logs`` is the folder template, with ``%j`` for the job id."""
+
+    logs: str
+    job_id: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.logs.replace("%j", self.job_id))
+
+    @property
+    def submitted_pickle(self) -> Path:
+        return self.folder / f"{self.job_id}_submitted.pkl"
+
+    @property
+    def stdout(self) -> Path:
+        return self.folder / f"{self.job_id}_0_log.out"
+
+    @property
+    def stderr(self) -> Path:
+        return self.folder / f"{self.job_id}_0_log.err"
+
+    @property
+    def ended(self) -> Path:
+        return self.folder / f"{self.job_id}_ended.json"
+
+    @property
+    def queue(self) -> Path:
+        """The file of the queue that runs the job, in the closest folder that is the same for all its jobs."""
+        parent = Path(self.logs.split("%j")[0])
+        parent = parent if self.logs.partition("%j")[0].endswith("/") else parent.parent
+        return parent / f"{self.job_id.partition('_')[0]}.queue"
+
+
+@dataclass(frozen=True)
+class LocalJob:
+    """A job of a `LocalExecutor`."""
+
+    logs: str
+    job_id: str
+
+    @cached_property
+    def paths(self) -> LocalPaths:
+        """Paths of the job's files."""
+        return LocalPaths(self.logs, self.job_id)
+
+    @property
+    def state(self) -> str:
+        """QUEUED, RUNNING, or the reason why the job ended."""
+        ended = self.ended()
+        if ended is not None:
+            return ended.reason.upper()
+        return "RUNNING" if self.paths.stdout.exists() else "QUEUED"
+
+    def record(self) -> dict[str, Any]:
+        """What `open_job` needs to find the job again."""
+        return {"cluster": "local", "job_id": self.job_id, "logs": self.logs}
+
+    def ended(self) -> Ended | None:
+        """How the job ended, if it did."""
+        for attempt in range(2):
+            try:
+                content = json.loads(self.paths.ended.read_text())
+                return Ended(content["reason"], content["detail"])
+            except (FileNotFoundError, json.JSONDecodeError):
+                if attempt or _queue_is_alive(self.paths.queue):
+                    return None if not attempt else Ended("lost", "the process that ran the queue of jobs is gone")
+        return None
+
+    def cancel(self) -> None:
+        """Stop the job if it runs, and keep it from starting if it does not yet."""
+        self.paths.folder.joinpath(f"{self.job_id}_cancel").touch()
+
+
+class LocalExecutor:
+    """Runs calls in processes of this machine."""
+
+    def __init__(self, logs: str, resources: Resources) -> None:
+        if (resources.nodes or 1) > 1 or (resources.tasks_per_node or 1) > 1:
+            msg = (
+                f"nodes={resources.nodes}, tasks_per_node={resources.tasks_per_node}: "
+                "cluster='local' runs a job as one process; use cluster='slurm' for more"
+            )
+            raise InfraValueError(msg)
+        self.logs = logs
+        self.resources = resources
+
+    def submit(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
+        """Queue a job for each call."""
+        array = f"local-{files.token()}"
+        jobs = [LocalJob(self.logs, f"{array}_{index}") for index in range(len(calls))]
+        limit = self.resources.max_pickle_size_gb
+        for job, call in zip(jobs, calls, strict=True):
+            dump_call(call, job.paths.submitted_pickle, limit)
+        queue = jobs[0].paths.queue
+        timeout = None if self.resources.timeout_min is None else self.resources.timeout_min * 60
+        content = {
+            "jobs": [[str(job.paths.folder), job.job_id] for job in jobs],
+            "slots": number_of_slots(),
+            "max_workers": max_workers,
+            "timeout": timeout,
+            "gpus": self.resources.gpus_per_node,
+            "python": sys.executable,
+        }
+        files.write_atomic(str(queue), json.dumps(content).encode())
+        command = [sys.executable, "-m", "exca_like.executors.local_queue", str(queue)]
+        started = subprocess.run(command, env=job_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if started.returncode:
+            msg = f"the local job queue did not start: {started.stderr.decode(errors='replace')[-2000:]}"
+            raise SubmissionError(msg)
+        return list(jobs)
+
+
+def number_of_slots() -> int:
+    """How many local jobs may run at a time: one per core, or what ``EXCA_LIKE_LOCAL_JOBS`` says."""
+    setting = os.environ.get("EXCA_LIKE_LOCAL_JOBS", "")
+    if setting:
+        if not setting.isdigit() or int(setting) < 1:
+            msg = f"EXCA_LIKE_LOCAL_JOBS={setting!r} must be a positive whole number"
+            raise InfraValueError(msg)
+        return int(setting)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _queue_is_alive(queue: Path) -> bool:
+    """Whether some process holds the lock of a queue: the queue itself, or a job that it started."""
+    key = str(queue)
+    now = time.monotonic()
+    if _alive_until.get(key, 0.0) > now:
+        return True
+    try:
+        with queue.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _alive_until[key] = now + _RECENT
+        return True
+    except FileNotFoundError:
+        pass
+    return False

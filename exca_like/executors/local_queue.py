@@ -1,0 +1,174 @@
+"""The process that runs a queue of local jobs: ``python -m exca_like.executors.local_queue <queue file>``.
+
+It detaches itself, so that it outlives the process that started it. The locks of the queue and of a slot are
+inherited by the jobs' processes: they are held until the last process that uses them is gone, however it ends.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_POLL = 0.05  # seconds
+_GRACE = 5.0  # seconds between asking a job to stop and killing it
+
+
+@dataclass(slots=True)
+class _Running:
+    job_id: str
+    folder: Path
+    process: "subprocess.Popen[bytes]"
+    slot: int
+    deadline: float
+    stopping: str = ""
+    kill_at: float = 0.0
+
+
+def main(queue_file: str) -> None:
+    """Detach and run the queue; returns in the caller's process as soon as the queue holds its lock."""
+    lock = os.open(queue_file, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.set_inheritable(lock, True)
+    queue = json.loads(Path(queue_file).read_text())
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    log = os.open(f"{queue_file}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for target, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, target)
+    _Queue(queue, lock).run()
+
+
+class _Queue:
+    def __init__(self, queue: dict[str, Any], lock: int) -> None:
+        self.waiting = [(Path(folder), job_id) for folder, job_id in queue["jobs"]]
+        self.queue = queue
+        self.lock = lock
+        self.running: list[_Running] = []
+
+    def run(self) -> None:
+        while self.waiting or self.running:
+            started = self._start_next()
+            ended = self._look_after_running()
+            if not (started or ended):
+                time.sleep(_POLL)
+
+    def _start_next(self) -> bool:
+        if not self.waiting or len(self.running) >= self.queue["max_workers"]:
+            return False
+        folder, job_id = self.waiting[0]
+        if (folder / f"{job_id}_cancel").exists():
+            _write_end(folder, job_id, "cancelled", "cancelled before it started")
+        else:
+            slot = _take_slot(self.queue["slots"])
+            if slot is None:
+                return False
+            self.running.append(self._start(folder, job_id, slot))
+        del self.waiting[0]
+        return True
+
+    def _start(self, folder: Path, job_id: str, slot: int) -> _Running:
+        environment = {**os.environ, **_submitit_variables(folder, job_id), "EXCA_LIKE_JOB_ID": job_id}
+        if self.queue["gpus"] is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in range(self.queue["gpus"]))
+        command = [self.queue["python"], "-u", "-m", "exca_like.executors.local_job", str(folder / f"{job_id}_submitted.pkl")]
+        with open(folder / f"{job_id}_0_log.out", "ab") as out, open(folder / f"{job_id}_0_log.err", "ab") as err:
+            process = subprocess.Popen(
+                command, env=environment, stdout=out, stderr=err, pass_fds=(self.lock, slot), start_new_session=True
+            )
+        timeout = self.queue["timeout"]
+        return _Running(job_id, folder, process, slot, time.monotonic() + timeout if timeout else float("inf"))
+
+    def _look_after_running(self) -> bool:
+        still = []
+        for job in self.running:
+            code = job.process.poll()
+            if code is None:
+                self._stop_if_due(job)
+                still.append(job)
+                continue
+            os.close(job.slot)
+            if job.stopping:
+                _write_end(job.folder, job.job_id, job.stopping, f"stopped ({job.stopping})")
+            elif code < 0:
+                _write_end(job.folder, job.job_id, _reason_of_signal(-code), f"killed by {signal.Signals(-code).name}")
+            else:
+                _write_end(job.folder, job.job_id, "failed" if code else "completed", f"exit code {code}")
+        ended = len(still) < len(self.running)
+        self.running = still
+        return ended
+
+    def _stop_if_due(self, job: _Running) -> None:
+        now = time.monotonic()
+        if not job.stopping:
+            if now > job.deadline:
+                job.stopping = "timeout"
+            elif (job.folder / f"{job.job_id}_cancel").exists():
+                job.stopping = "cancelled"
+            else:
+                return
+            job.kill_at = now + _GRACE
+            _signal(job, signal.SIGTERM)
+        elif now > job.kill_at:
+            _signal(job, signal.SIGKILL)
+
+
+def _reason_of_signal(number: int) -> str:
+    # the kernel kills with SIGKILL when memory runs out, but so does a user: nobody knows which it was
+    return "cancelled" if number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP) else "failed"
+
+
+def _signal(job: _Running, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(job.process.pid, number)
+
+
+def _write_end(folder: Path, job_id: str, reason: str, detail: str) -> None:
+    path = folder / f"{job_id}_ended.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"reason": reason, "detail": detail}))
+    temporary.replace(path)
+
+
+def _take_slot(number: int) -> int | None:
+    """Lock a free slot, and return the descriptor that holds it."""
+    folder = Path(tempfile.gettempdir()) / f"exca_like-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        sys.exit(f"{folder} belongs to somebody else: remove it, or set TMPDIR to a folder of your own")
+    for index in range(number):
+        slot = os.open(folder / f"slot-{index}", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(slot)
+        else:
+            return slot
+    return None
+
+
+def _submitit_variables(folder: Path, job_id: str) -> dict[str, str]:
+    """What lets ``submitit.JobEnvironment()`` work in user code."""
+    return {
+        "SUBMITIT_EXECUTOR": "local",
+        "SUBMITIT_FOLDER": str(folder),
+        "SUBMITIT_LOCAL_JOB_ID": job_id,
+        "SUBMITIT_LOCAL_NTASKS": "1",
+        "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
+        "SUBMITIT_LOCAL_NODEID": "0",
+        "SUBMITIT_LOCAL_GLOBALID": "0",
+        "SUBMITIT_LOCAL_LOCALID": "0",
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,120 @@
+"""States of all Slurm jobs of this process, asked for together.
+
+One ``squeue`` for the user's queue, and one ``sacct`` for jobs that are not in it any more, answer for every job.
+They are asked soon after a job was submitted and more and more rarely while nothing changes, and never more often than
+the answers are wanted. A cluster without accounting, or that forgot a job, leaves it "lost" after a while.
+"""
+
+import getpass
+import logging
+import subprocess
+import threading
+import time
+
+from exca_like.executors.base import Ended, Reason
+
+logger = logging.getLogger(__name__)
+
+_MIN_DELAY, _MAX_DELAY = 1.0, 20.0  # seconds between two rounds of questions
+_LOST_AFTER = 30.0  # seconds for which a job may be unknown everywhere
+_TIMEOUT = 60.0  # seconds that one question may take
+_CHUNK = 500  # jobs asked for in one sacct
+
+_ENDED: dict[str, Reason] = {
+    "COMPLETED": "completed",
+    "FAILED": "failed",
+    "BOOT_FAIL": "node failure",
+    "NODE_FAIL": "node failure",
+    "CANCELLED": "cancelled",
+    "REVOKED": "cancelled",
+    "DEADLINE": "timeout",
+    "TIMEOUT": "timeout",
+    "OUT_OF_MEMORY": "out of memory",
+    "PREEMPTED": "preempted",
+}
+
+
+class StateWatcher:
+    """Answers for the jobs it was asked about; `calls` counts the questions put to the cluster."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._lock = threading.Lock()
+        self._states: dict[str, str] = {}
+        self._unknown_since: dict[str, float] = {}
+        self._asked = float("-inf")
+        self._delay = _MIN_DELAY
+
+    def state(self, job_id: str) -> str:
+        """Slurm's word for the state of a job, ``"UNKNOWN"`` if it has none."""
+        with self._lock:
+            if job_id not in self._states:
+                self._states[job_id] = "UNKNOWN"
+                self._delay = _MIN_DELAY
+            if self._states[job_id] not in _ENDED and time.monotonic() - self._asked >= self._delay:
+                self._ask()
+            return self._states[job_id]
+
+    def ended(self, job_id: str) -> Ended | None:
+        """How a job ended, if it did."""
+        state = self.state(job_id)
+        if state in _ENDED:
+            return Ended(_ENDED[state], f"Slurm reports {state} for job {job_id}")
+        since = self._unknown_since.get(job_id)
+        if since is not None and time.monotonic() - since > _LOST_AFTER:
+            return Ended("lost", f"neither squeue nor sacct knows job {job_id} any more")
+        return None
+
+    def _ask(self) -> None:
+        open_jobs = {job_id for job_id, state in self._states.items() if state not in _ENDED}
+        queued = self._queue()
+        if queued is None:  # the controller does not answer: nothing is known to have changed
+            self._asked = time.monotonic()
+            return
+        changed = False
+        finished = self._accounting(sorted(open_jobs - queued.keys()))
+        now = time.monotonic()
+        for job_id in open_jobs:
+            # a job that just left the queue may take a moment to reach the accounting
+            state = queued.get(job_id) or finished.get(job_id) or "UNKNOWN"
+            changed = changed or state != self._states[job_id]
+            self._states[job_id] = state
+            if state == "UNKNOWN":
+                self._unknown_since.setdefault(job_id, now)
+            else:
+                self._unknown_since.pop(job_id, None)
+        self._delay = _MIN_DELAY if changed else min(self._delay * 1.5, _MAX_DELAY)
+        self._asked = now
+
+    def _queue(self) -> dict[str, str] | None:
+        output = self._run(["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i|%T", "--states", "all"])
+        if output is None:
+            return None
+        return dict(line.strip().split("|", 1) for line in output.splitlines() if "|" in line)
+
+    def _accounting(self, job_ids: list[str]) -> dict[str, str]:
+        states: dict[str, str] = {}
+        parents = sorted({job_id.partition("_")[0] for job_id in job_ids})
+        for start in range(0, len(parents), _CHUNK):
+            chunk = ",".join(parents[start : start + _CHUNK])
+            command = ["sacct", "--noheader", "--parsable2", "--allocations", "--array", "--format", "JobID,State", "--jobs", chunk]
+            for line in (self._run(command) or "").splitlines():
+                job_id, _, state = line.partition("|")
+                if state:
+                    states[job_id] = state.split()[0]  # "CANCELLED by 0"
+        return states
+
+    def _run(self, command: list[str]) -> str | None:
+        self.calls += 1
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            logger.warning("%s did not answer: %s", command[0], error)
+            return None
+        if done.returncode:
+            logger.info("%s failed: %s", command[0], done.stderr.strip())
+            return None
+        return done.stdout
+
+
+watcher = StateWatcher()

@@ -1,0 +1,104 @@
+"""File operations that leave either the old state or the new one, never a mixture."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from exca_like.errors import CacheFolderError
+
+# temporary names start so; whatever lists a cache folder skips them
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def token() -> str:
+    """A name that no other host, container, process or thread picks: 64 random bits in hex."""
+    return secrets.token_hex(8)
+
+
+def write_atomic(path: str, data: bytes) -> None:
+    """Write a file that readers see whole or not at all."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{token()}-{name[:64]}")
+    try:
+        _write_new(temporary, data)
+        os.replace(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def create_folder(path: str, files: Mapping[str, bytes]) -> None:
+    """Make a folder appear with its files in one step; a folder that is there already stays as it is.
+
+    Raises
+    ------
+    CacheFolderError
+        The place can't be written to.
+    """
+    parent = os.path.dirname(path)
+    temporary = os.path.join(parent, TEMPORARY_PREFIX + token())
+    try:
+        try:
+            os.mkdir(temporary)
+        except FileNotFoundError:
+            os.makedirs(parent, exist_ok=True)
+            os.mkdir(temporary)
+        for name, data in files.items():
+            _write_new(f"{temporary}/{name}", data)
+        os.rename(temporary, path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if os.path.isdir(path):  # another process was first
+            return
+        msg = (
+            f"can't create the cache folder {path}: {error.strerror or error}. "
+            "Check that the folder given to the infra exists or can be created, is writable, and has space left."
+        )
+        raise CacheFolderError(error.errno, msg) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file, with as few system calls as possible (results are read on every hit)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        data = os.read(descriptor, size)
+        if len(data) == size:
+            return data
+        chunks = [data]  # one read returns at most 2 GiB on Linux
+        while chunk := os.read(descriptor, 1 << 30):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def visible_folders(path: str | Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without temporary ones; empty if it is not there."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _write_new(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):  # one write takes at most 2 GiB on Linux
+            written += os.write(descriptor, memoryview(data)[written:])
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The fields that users put on their models."""

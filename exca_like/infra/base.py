@@ -1,0 +1,367 @@
+"""What every infra has."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
+
+import pydantic
+
+from exca_like import files, layout, yamltext
+from exca_like.confdict import ConfDict
+from exca_like.errors import CacheFolderError, ConfigMismatchError, ExcaLikeError, InfraUsageError
+from exca_like.executors.base import Executor, Resources, make_executor
+from exca_like.infra.applied import FIELDS, AppliedMethod, InfraField, checked_exclusion, declare, wrap
+from exca_like.layout import EntryFolder
+from exca_like.models.clone import changed_copy
+from exca_like.models.export import export
+from exca_like.models.freeze import freeze
+from exca_like.names import qualified_name
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+MISSING: Any = object()
+
+
+class State:
+    """What an infra knows beside its fields; not copied, not pickled."""
+
+    __slots__ = ("applied", "entry", "field", "forced", "folder_is_checked", "job", "owner", "ram", "store")
+
+    def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:
+        self.owner = owner
+        self.field = field
+        self.applied = applied
+        self.ram: Any = MISSING
+        self.entry: EntryFolder | None = None
+        self.store: Any = None
+        self.job: Any = None
+        self.folder_is_checked = False
+        self.forced = False
+
+
+class BaseInfra(pydantic.BaseModel):
+    """Fields and methods shared by all infras."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", validate_assignment=True, use_attribute_docstrings=True)
+    __slots__ = ("_state",)
+    _exclude_from_cls_uid: ClassVar[tuple[str, ...]] = ()
+
+    folder: Path | str | None = None
+    """Where results and logs are kept; shared by all configs. None: nothing is stored."""
+    version: str = "0"
+    """Version of the method's code, part of the cache folder's name: change it when old results are no longer right."""
+    cluster: Literal["local", "slurm", "auto", "debug"] | None = None
+    """Where to compute: None in this process, ``"local"`` in processes of this machine, ``"slurm"``, ``"auto"`` on Slurm
+    if there is one and else like local, ``"debug"`` in this process, at the time the result is asked for."""
+    logs: Path | str = "{folder}/logs/{user}/%j"
+    """Folder of a job's logs; ``%j`` is the job's id."""
+    job_name: str | None = None
+    """Name of the job; None: ``Class.method,version/<config uid>``."""
+    timeout_min: int | None = pydantic.Field(None, gt=0)
+    """Time limit in minutes; None: the partition's."""
+    nodes: int | None = pydantic.Field(1, ge=1)
+    """Number of nodes."""
+    tasks_per_node: int | None = pydantic.Field(1, ge=1)
+    """Number of processes on each node."""
+    cpus_per_task: int | None = pydantic.Field(None, ge=1)
+    """Cores for each process."""
+    gpus_per_node: int | None = pydantic.Field(None, ge=0)
+    """GPUs on each node."""
+    mem_gb: float | None = pydantic.Field(None, gt=0)
+    """Memory for each node, in GB."""
+    max_pickle_size_gb: float | None = pydantic.Field(None, gt=0)
+    """Limit for the size of what is sent to the jobs of one submission, in GB."""
+    slurm_partition: str | None = None
+    """Slurm partition."""
+    slurm_account: str | None = None
+    """Slurm account."""
+    slurm_qos: str | None = None
+    """Slurm quality of service."""
+    slurm_constraint: str | None = None
+    """Features that a node must have, e.g. ``"volta32gb"``."""
+    slurm_use_srun: bool = False
+    """Start the job's process with srun; a job that submits jobs itself must not use it."""
+    slurm_additional_parameters: dict[str, int | str | float | bool] | None = None
+    """More options of sbatch, by name."""
+    slurm_setup: list[str] | None = None
+    """Shell commands to run in the job before the computation."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        # how something is computed does not change what comes out
+        cls._exclude_from_cls_uid = tuple(name for name in cls.model_fields if name != "version")
+
+    def _exca_uid_dict_override(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+    @pydantic.field_validator("version")
+    @classmethod
+    def _check_version(cls, version: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.+-]+", version) or ".." in version:
+            msg = f"version {version!r} becomes part of a folder name: use letters, digits and any of _.+- (no '..')"
+            raise ValueError(msg)
+        return version
+
+    # link to the class and the instance
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        declare(self, self._applied(), owner, name)
+
+    def _applied(self) -> AppliedMethod | None:
+        state = getattr(self, "_state", None)
+        return None if state is None else state.applied
+
+    def _apply(self, method: Callable[..., Any], exclude: Any) -> Callable[..., Any]:
+        if self._applied() is not None:
+            msg = (
+                f"the infra of {method.__qualname__} was already applied to {self._applied().method.__qualname__}: "  # type: ignore[union-attr]
+                "declare another infra field for the second method"
+            )
+            raise InfraUsageError(msg)
+        applied = AppliedMethod(method, checked_exclusion(exclude))
+        object.__setattr__(self, "_state", State(None, None, applied))
+        return wrap(applied, MISSING)
+
+    def _linked_to(self, owner: Any, field: InfraField) -> Self:
+        """A copy that belongs to an instance: the class's default settings under those set here."""
+        default = field.default
+        values = dict(self.__dict__)
+        if isinstance(default, type(self)):
+            values = {**default.__dict__, **{name: self.__dict__[name] for name in self.__pydantic_fields_set__}}
+        return self._copy(values, default.__pydantic_fields_set__ | self.__pydantic_fields_set__, State(owner, field, field.applied))
+
+    def _copy(self, values: dict[str, Any], fields_set: set[str], state: State | None) -> Self:
+        new = type(self).__new__(type(self))
+        object.__setattr__(new, "__dict__", values)
+        object.__setattr__(new, "__pydantic_fields_set__", set(fields_set))
+        object.__setattr__(new, "__pydantic_extra__", None)
+        object.__setattr__(new, "__pydantic_private__", None)
+        if state is not None:
+            object.__setattr__(new, "_state", state)
+        return new
+
+    def __copy__(self) -> Self:
+        return self._copy(dict(self.__dict__), self.__pydantic_fields_set__, None)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self.__copy__()  # field values are never changed in place
+
+    @property
+    def _linked_state(self) -> State:
+        state: State | None = getattr(self, "_state", None)
+        if state is None or state.owner is None:
+            msg = (
+                f"this {type(self).__name__} belongs to no config: it works as a field of a pydantic model "
+                "(`infra: exca_like.TaskInfra = exca_like.TaskInfra()`), reached through an instance of the model"
+            )
+            raise InfraUsageError(msg)
+        return state
+
+    def _check_built(self) -> None:
+        """Raise ValueError if the settings, complete now, contradict each other."""
+        if self.cluster is not None and self.folder is None:
+            msg = (
+                f"cluster={self.cluster!r} needs a folder for results and logs: set folder=..., a path that all machines "
+                "of the cluster see (only cluster=None works without)"
+            )
+            raise ValueError(msg)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, info in type(self).model_fields.items():
+            value = self.__dict__[name]
+            if value != info.default:
+                yield name, str(value) if isinstance(value, Path) else value
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+    # identity
+
+    def config(self, uid: bool = True, exclude_defaults: bool = False) -> ConfDict:
+        """The config of the model that owns this infra.
+
+        Parameters
+        ----------
+        uid:
+            Leave out what does not count for the uid: ``_exclude_from_cls_uid``, and all of the infra but its version.
+        exclude_defaults:
+            Leave out what has its default value.
+        """
+        return ConfDict(export(self._linked_state.owner, uid=uid, exclude_defaults=exclude_defaults))
+
+    def uid(self) -> str:
+        """``<module>.<Class>.<method>,<version>/<config uid>``; the model can't be modified any more after this.
+
+        The config's uid is made from fields that differ from their defaults and are not excluded; ``default`` if there
+        are none.
+        """
+        return self._entry().uid
+
+    def uid_folder(self, create: bool = False) -> Path | None:
+        """The cache folder of this config; None without a folder.
+
+        Parameters
+        ----------
+        create:
+            Create it, with its config files.
+        """
+        if self.folder is None:
+            return None
+        if create:
+            self._prepare_folder()
+        return Path(self._entry().path)
+
+    def _entry(self) -> EntryFolder:
+        state = self._linked_state
+        if state.entry is None:
+            owner, applied = state.owner, state.applied
+            assert applied is not None  # linking checks it
+            exported = export(owner, uid=True, exclude_defaults=True, exclude=applied.excluded(owner))
+            uid = ConfDict(exported).to_uid() or layout.DEFAULT_UID
+            method = f"{qualified_name(applied.caching_class(type(owner)))}.{applied.name},{self.version}"
+            freeze(owner)
+            root = "" if self.folder is None else layout.absolute(self.folder)
+            state.entry = EntryFolder(root, f"{method}/{uid}")
+        return state.entry
+
+    def clone_obj(self, *args: Mapping[str, Any], **kwargs: Any) -> Any:
+        """A copy of the config with changes; validated, and not frozen.
+
+        Parameters
+        ----------
+        *args, **kwargs:
+            Changes, with dotted names or nested dictionaries: ``clone_obj({"optim.lr": 0.1}, seed=2)``.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            A changed field does not exist or has a wrong value.
+        """
+        changes = ConfDict()
+        for patch in (*args, kwargs):
+            for key, value in ConfDict(patch).items():
+                changes[key] = value
+        return changed_copy(self._linked_state.owner, changes)
+
+    def obj_infras(self) -> dict[str, "BaseInfra"]:
+        """All infras of the config, by name."""
+        owner = self._linked_state.owner
+        return {name: field.linked(owner) for name, field in getattr(type(owner), FIELDS).items()}
+
+    # cache folder
+
+    def _identity(self) -> dict[str, Any]:
+        state = self._linked_state
+        assert state.applied is not None
+        return export(state.owner, uid=True, exclude_defaults=False, exclude=state.applied.excluded(state.owner))
+
+    def _check_folder(self) -> bool:
+        """Whether the cache folder is there; raises if it was written for another config."""
+        state = self._linked_state
+        if state.folder_is_checked:
+            return True
+        entry = self._entry()
+        try:
+            stored = files.read_bytes(entry.full_uid)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            msg = f"can't read {entry.full_uid}: {error.strerror}. Check the permissions of the infra's folder."
+            raise CacheFolderError(error.errno, msg) from error
+        identity = self._identity()
+        if stored != yamltext.dump(identity).encode() and not self._is_compatible(stored, identity):
+            return False
+        state.folder_is_checked = True
+        return True
+
+    def _is_compatible(self, stored: bytes, identity: dict[str, Any]) -> bool:
+        """Whether two identities agree on the keys they share; False if the stored one can't be read."""
+        try:
+            there = ConfDict.from_yaml(stored.decode())
+        except (ExcaLikeError, UnicodeDecodeError):
+            return False
+        here = ConfDict(identity)
+        first, second = there.flat(), here.flat()
+        differing = [key for key in first.keys() & second.keys() if ConfDict({"x": first[key]}).to_uid() != ConfDict({"x": second[key]}).to_uid()]
+        if not differing:
+            return True
+        lines = "\n".join(f"  {key}: stored {first[key]!r}, now {second[key]!r}" for key in sorted(differing))
+        entry = self._entry()
+        msg = (
+            f"{entry.path} holds the results of another config than the one that asks for them:\n{lines}\n"
+            "Most likely a default was changed in the code since they were computed. Restore it, or give the infra another "
+            f"version (now {self.version!r}), or delete the folder.\n\nStored:\n{there.to_yaml()}\nNow:\n{here.to_yaml()}"
+        )
+        raise ConfigMismatchError(msg)
+
+    def _prepare_folder(self) -> EntryFolder:
+        """The cache folder, created if it is not there."""
+        entry = self._entry()
+        if not self._check_folder():
+            state = self._linked_state
+            owner = state.owner
+            assert state.applied is not None
+            excluded = state.applied.excluded(owner)
+            config = export(owner, uid=False, exclude_defaults=False)
+            contents = {
+                layout.CONFIG: yamltext.dump(config).encode(),
+                layout.UID: yamltext.dump(export(owner, uid=True, exclude_defaults=True, exclude=excluded)).encode(),
+                layout.FULL_UID: yamltext.dump(self._identity()).encode(),
+            }
+            files.create_folder(entry.path, contents)
+            if not self._check_folder():  # it was there, but without readable config files
+                for name, data in contents.items():
+                    files.write_atomic(f"{entry.path}/{name}", data)
+        return entry
+
+    # execution
+
+    def _resources(self) -> Resources:
+        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__}
+        if values["job_name"] is None:
+            method, _, config = self.uid().rpartition("/")
+            values["job_name"] = f"{'.'.join(method.rsplit('.', 2)[-2:])}/{config}"
+        return Resources(**values)
+
+    def _log_folder(self) -> str:
+        return layout.log_folder(os.fspath(self.logs), self._entry().root)
+
+    def _executor(self) -> Executor:
+        assert self.cluster is not None
+        return make_executor(self.cluster, self._log_folder(), self._resources())
+
+    def executor(self) -> Any:
+        """A submitit executor with this infra's settings, for functions of one's own; None for ``cluster=None``.
+
+        ``"local"`` and ``"debug"`` give submitit's own executors for them.
+        """
+        if self.cluster is None:
+            return None
+        from exca_like.executors.submitit import public_executor
+
+        return public_executor(self.cluster, self._log_folder(), self._resources())
+
+    @overload
+    def apply(self, method: C, *, exclude_from_cache_uid: Any = ()) -> C: ...
+    @overload
+    def apply(self, method: None = None, *, exclude_from_cache_uid: Any = ()) -> Callable[[C], C]: ...
+    def apply(self, method: Any = None, *, exclude_from_cache_uid: Any = ()) -> Any:
+        """Tie the infra to a method (as a decorator, with or without arguments).
+
+        Parameters
+        ----------
+        method:
+            The method.
+        exclude_from_cache_uid:
+            Fields that don't change what the method returns, in addition to ``_exclude_from_cls_uid``: a list of
+            (dotted) names, a function of the class that returns one, or ``"method:<name>"`` for a method that does and
+            that subclasses may override.
+        """
+        if method is None:
+            return lambda function: self._apply(function, exclude_from_cache_uid)
+        return self._apply(method, exclude_from_cache_uid)

@@ -1,0 +1,160 @@
+"""The job of a task, as users see it."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from exca_like.errors import InfraUsageError, JobError, JobInterruptedError, JobMemoryError, JobTimeoutError
+from exca_like.executors.base import Ended, JobHandle, read_log
+from exca_like.store import Failure, Outcome, Store, make_information
+
+R = TypeVar("R")
+
+_FIRST_POLL, _LAST_POLL = 0.01, 1.0  # seconds
+# how long a network file system may take to show the result of a job that has ended
+_FILE_DELAY = {"completed": 15.0}
+_DEFAULT_FILE_DELAY = 1.0
+_HINTS = {
+    "timeout": "raise timeout_min",
+    "out of memory": "raise mem_gb",
+    "cancelled": "call the method again to run it again",
+    "preempted": "call the method again to run it again",
+    "node failure": "call the method again to run it again",
+    "lost": "call the method again to run it again",
+    "failed": "read the log above, mend the cause, and run it again with mode='retry'",
+    "completed": "the job ended well, but its result is not in the cache folder: is the folder seen by all machines?",
+}
+
+
+class TaskJob(Generic[R]):
+    """The computation of a task: submitted, running or ended, on a cluster or in this process.
+
+    Parameters
+    ----------
+    label:
+        The uid, for messages.
+    key:
+        Key of the outcome in the store.
+    store:
+        Where the outcome is, or will be.
+    handle:
+        The job on its cluster; None for a computation of this process.
+    compute:
+        What computes the outcome when it is asked for (``cluster="debug"``); None if something else does.
+    """
+
+    def __init__(
+        self, label: str, key: str, store: Store, handle: JobHandle | None = None, compute: Callable[[], None] | None = None
+    ) -> None:
+        self._label = label
+        self._key = key
+        self._store = store
+        self._handle = handle
+        self._compute = compute
+
+    @property
+    def job_id(self) -> str:
+        """The cluster's id of the job; ``"in-process"`` for a computation of this process."""
+        return "in-process" if self._handle is None else self._handle.job_id
+
+    @property
+    def state(self) -> str:
+        """COMPLETED or FAILED when there is an outcome, else the cluster's word."""
+        kind = self._store.peek(self._key)
+        if kind is not None:
+            return "COMPLETED" if kind == "value" else "FAILED"
+        return "PENDING" if self._handle is None else self._handle.state
+
+    @property
+    def paths(self) -> Any:
+        """Paths of the job's files: ``folder``, ``stdout``, ``stderr``, ``submitted_pickle``."""
+        if self._handle is None:
+            msg = f"{self._label} was computed in its caller's process: it has no files of its own"
+            raise InfraUsageError(msg)
+        return self._handle.paths
+
+    def stdout(self) -> str | None:
+        """What the job printed so far; None if there is no such file (yet)."""
+        return None if self._handle is None else read_log(self._handle.paths.stdout)
+
+    def stderr(self) -> str | None:
+        """What the job printed as errors so far; None if there is no such file (yet)."""
+        return None if self._handle is None else read_log(self._handle.paths.stderr)
+
+    def done(self) -> bool:
+        """Whether the job has ended, well or not."""
+        return self._ended() is not None
+
+    def wait(self) -> None:
+        """Wait for the end of the job."""
+        delay = _FIRST_POLL
+        while not self.done():
+            time.sleep(delay)
+            delay = min(delay * 1.5, _LAST_POLL)
+
+    def result(self) -> R:
+        """Wait for the job and return its result.
+
+        Raises
+        ------
+        Exception
+            What the method raised, with the traceback of the job as a note.
+        JobError
+            The job ended without a result: out of time (JobTimeoutError), out of memory (JobMemoryError), cancelled,
+            preempted or lost (JobInterruptedError), or failed before the method was called.
+        """
+        value: R = self._outcome().get()
+        return value
+
+    def results(self) -> list[R]:
+        """The result, as a list of one."""
+        return [self.result()]
+
+    def exception(self) -> BaseException | None:
+        """Wait for the job and return the exception that `result` would raise; None if it went well."""
+        try:
+            failure = self._outcome().failure
+        except JobError as error:
+            return error
+        return None if failure is None else failure.exception()
+
+    def cancel(self) -> None:
+        """Stop the job, if it is a job of a cluster and has not ended."""
+        if self._handle is not None and self._store.peek(self._key) is None:
+            self._handle.cancel()
+
+    def _ended(self) -> Ended | None:
+        if self._store.peek(self._key) is None and self._compute is not None:
+            self._compute()
+        if self._store.peek(self._key) is not None:
+            return Ended("completed")
+        if self._handle is None:
+            return Ended("lost", "it was computed in a process that left no result")
+        return self._handle.ended()
+
+    def _outcome(self) -> Outcome:
+        self.wait()
+        outcome = self._store.load(self._key)
+        if outcome is not None:
+            return outcome
+        ended = self._ended() or Ended("lost")
+        patience = time.monotonic() + _FILE_DELAY.get(ended.reason, _DEFAULT_FILE_DELAY)
+        while outcome is None and time.monotonic() < patience:
+            time.sleep(_FIRST_POLL)
+            outcome = self._store.load(self._key)
+        return outcome if outcome is not None else self._without_result(ended)
+
+    def _without_result(self, ended: Ended) -> Outcome:
+        """The outcome of a job that left none; kept for the next caller unless the job counts as not submitted."""
+        log = (self.stderr() or "")[-4000:].strip()
+        detail = "\n".join(part for part in (ended.detail.strip(), log if log not in ended.detail else "") if part)
+        msg = f"job {self.job_id} of {self._label} ended without a result: {ended.reason}. To go on: {_HINTS[ended.reason]}.\n{detail}"
+        if ended.interrupted:
+            raise JobInterruptedError(msg)
+        kinds: dict[str, type[JobError]] = {"timeout": JobTimeoutError, "out of memory": JobMemoryError}
+        failure = Failure.of(kinds.get(ended.reason, JobError)(msg), ended.reason)
+        self._store.save(self._key, Outcome(failure=failure), make_information(time.time()))
+        return Outcome(failure=failure)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}<{self._label}, job_id={self.job_id}, state={self.state}>"

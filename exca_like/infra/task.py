@@ -1,0 +1,367 @@
+"""TaskInfra: one config, one computation."""
+
+import contextlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, overload
+
+import pydantic
+
+from exca_like import engine, files
+from exca_like.errors import InfraUsageError, InfraValueError
+from exca_like.executors.base import Ended, JobHandle, open_job
+from exca_like.infra.applied import check_task_signature
+from exca_like.infra.base import MISSING, BaseInfra
+from exca_like.infra.job import TaskJob
+from exca_like.models.clone import validated
+from exca_like.models.export import export
+from exca_like.store import FolderStore, MemoryStore, Store, read_information
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+Status = Literal["not submitted", "running", "completed", "failed"]
+
+KEY = "result"
+
+
+@dataclass(slots=True)
+class TaskCall:
+    """What the job of a task runs."""
+
+    owner: Any
+    infra_name: str
+
+    def __call__(self) -> None:
+        infra: TaskInfra = getattr(self.owner, self.infra_name)
+        infra._run_as_job()
+
+
+class TaskInfra(BaseInfra):
+    """Caching and remote execution of a method that takes only ``self``.
+
+    Declare it as a field of a pydantic model, and apply it to the method::
+
+        class Train(pydantic.BaseModel):
+            lr: float = 0.1
+            infra: exca_like.TaskInfra = exca_like.TaskInfra(version="1")
+
+            @infra.apply
+            def run(self) -> float: ...
+
+        Train(infra={"folder": "cache", "cluster": "slurm", "gpus_per_node": 1}).run()
+
+    The settings of the default on the class are the defaults of all instances.
+    """
+
+    mode: Literal["cached", "retry", "force", "read-only"] = "cached"
+    """``"cached"``: result or error from the cache, computed if there is none; ``"retry"``: errors are computed again;
+    ``"force"``: computed again once for each instance; ``"read-only"``: never computed."""
+    keep_in_ram: bool = False
+    """Keep the result in memory, for this instance."""
+
+    @overload
+    def apply(self, method: C, *, exclude_from_cache_uid: Any = ()) -> C: ...
+    @overload
+    def apply(self, method: None = None, *, exclude_from_cache_uid: Any = ()) -> Callable[[C], C]: ...
+    def apply(self, method: Any = None, *, exclude_from_cache_uid: Any = ()) -> Any:
+        """Tie the infra to a method that takes only ``self`` (as a decorator, with or without arguments).
+
+        Parameters
+        ----------
+        method:
+            The method.
+        exclude_from_cache_uid:
+            Fields that don't change what the method returns, in addition to ``_exclude_from_cls_uid``: a list of
+            (dotted) names, a function of the class that returns one, or ``"method:<name>"`` for a method that does and
+            that subclasses may override.
+
+        Raises
+        ------
+        ValueError
+            The method has other parameters.
+        RuntimeError
+            The infra was applied before.
+        """
+        if method is None:
+            return lambda function: self.apply(function, exclude_from_cache_uid=exclude_from_cache_uid)
+        check_task_signature(method)
+        return self._apply(method, exclude_from_cache_uid)
+
+    # the job
+
+    def job(self) -> TaskJob[Any]:
+        """The job of this task, submitted if it is not computed or running yet; returns at once.
+
+        With ``cluster=None`` the task is computed first, in this process.
+        """
+        state = self._linked_state
+        job: TaskJob[Any] | None = self._present_job()
+        if job is None:
+            _submit([self], max_workers=1)
+            job = state.job
+            assert job is not None
+        return job
+
+    def status(self) -> Status:
+        """``"not submitted"``, ``"running"``, ``"completed"`` or ``"failed"``; nothing is computed or changed on disk."""
+        if self.folder is None or not self._check_folder():
+            return "not submitted"
+        store = self._store()
+        handle = self._handle()
+        for _ in range(2):
+            kind = store.peek(KEY)
+            if kind is not None:
+                return "completed" if kind == "value" else "failed"
+            if handle is None:
+                return "not submitted"
+            ended = handle.ended()
+            if ended is None:
+                return "running"
+        return "not submitted" if ended.interrupted else "failed"  # the outcome was looked for again after the end
+
+    def clear_job(self) -> None:
+        """Forget the result or error and the job, which is cancelled if it is queued or running."""
+        state = self._linked_state
+        if self.folder is not None and self._check_folder():
+            store, handle = self._store(), self._handle()
+            if handle is not None and store.peek(KEY) is None and handle.ended() is None:
+                handle.cancel()
+            self._forget()
+        elif state.store is not None:
+            state.store.discard(KEY)
+        state.ram = MISSING
+        state.job = None
+
+    @contextlib.contextmanager
+    def job_array(
+        self, max_workers: int = 256, allow_empty: bool = False, allow_repeated_tasks: bool = False
+    ) -> Iterator[list[Any]]:
+        """A list to fill with configs, whose tasks are submitted together at the end of the ``with`` block.
+
+        Tasks that are computed or running already are left alone. Tasks with the same resources make one array.
+
+        Parameters
+        ----------
+        max_workers:
+            How many of the array's jobs may run at a time.
+        allow_empty:
+            Accept that nothing is added.
+        allow_repeated_tasks:
+            Accept equal configs, which are computed once.
+
+        Raises
+        ------
+        RuntimeError
+            Nothing was added.
+        ValueError
+            Two configs are equal, or one has no such infra.
+        """
+        tasks: list[Any] = []
+        yield tasks
+        name = self._field_name()
+        if not tasks and not allow_empty:
+            msg = f"nothing was added to the job array of {self.uid()}: fill the list, or use job_array(allow_empty=True)"
+            raise InfraUsageError(msg)
+        infras: dict[str, TaskInfra] = {}
+        for index, task in enumerate(tasks):
+            infra = _infra_of(task, name)
+            if not isinstance(infra, TaskInfra):
+                msg = f"item {index} of the job array, a {type(task).__name__}, has no TaskInfra {name!r}"
+                raise InfraValueError(msg)
+            entry = infra._entry()
+            first = infras.setdefault(entry.path, infra)
+            if first is not infra and not allow_repeated_tasks:
+                raise InfraValueError(_repetition_message(first, infra, index, tasks))
+        missing = [infra for infra in infras.values() if infra._present_job() is None]
+        groups: dict[str, list[TaskInfra]] = {}
+        for infra in missing:
+            settings = replace(infra._resources(), job_name=infra.job_name)
+            groups.setdefault(repr((infra.cluster, infra._log_folder(), settings)), []).append(infra)
+        for group in groups.values():
+            _submit(group, max_workers)
+
+    def iter_cached(self) -> Iterator[Any]:
+        """Configs of this class whose result (or error) is in the cache, with this infra's settings."""
+        entry = self._entry()
+        owner = self._linked_state.owner
+        name = self._field_name()
+        settings = {field: self.__dict__[field] for field in self.__pydantic_fields_set__}
+        for sibling in files.visible_folders(entry.method_path) if self.folder is not None else ():
+            information = read_information(entry.sibling(sibling).entry(KEY))
+            if information is None:
+                continue
+            config = information["config"]
+            if name in type(owner).model_fields:
+                config[name] = settings
+            try:
+                task = validated(type(owner), config)
+            except pydantic.ValidationError as error:
+                msg = f"skipping {entry.sibling(sibling).path}: its config does not fit the class any more: {error}"
+                warnings.warn(msg, stacklevel=2)
+                continue
+            yield task
+
+    # how it is done
+
+    def _call(self) -> Any:
+        """What a call of the method does."""
+        state = self._linked_state
+        if self.folder is not None:
+            value = self._run_here() if self.cluster is None else self.job().result()
+        else:
+            self._check_built()
+            if self.mode == "read-only":
+                raise engine.not_cached(self.uid())
+            self._entry()  # freezes the config
+            assert state.applied is not None
+            value = state.applied.method(state.owner)
+        if self.keep_in_ram:
+            state.ram = value
+        return value
+
+    def _run_here(self) -> Any:
+        state = self._linked_state
+        mode = self._mode()
+        batch = self._batch(mode)
+        if self._check_folder() or mode == "read-only":
+            found = engine.look_up(batch)
+            if found:
+                return found[KEY].get()
+            if mode != "force" and self._is_running():
+                return self.job().result()
+        self._prepare_folder()
+        state.forced = True
+        self._forget_job()
+        return engine.run(batch)[KEY].value
+
+    def _run_as_job(self) -> None:
+        """Compute and store in this process, which is a job; whoever submitted it has seen to the mode."""
+        self._prepare_folder()
+        engine.run(self._batch("retry"))
+
+    def _batch(self, mode: engine.Mode) -> engine.Batch:
+        return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), mode)
+
+    def _compute(self, keys: Sequence[str]) -> Iterator[Any]:
+        state = self._linked_state
+        assert state.applied is not None
+        for _ in keys:
+            yield state.applied.method(state.owner)
+
+    def _mode(self) -> engine.Mode:
+        """The mode of the next call: an instance forces once."""
+        return "cached" if self.mode == "force" and self._linked_state.forced else self.mode
+
+    def _store(self) -> Store:
+        state = self._linked_state
+        if state.store is None:
+            if self.folder is None:
+                state.store = MemoryStore()
+            else:
+                state.store = FolderStore(self._entry(), lambda: export(state.owner, uid=False, exclude_defaults=False))
+        store: Store = state.store
+        return store
+
+    def _field_name(self) -> str:
+        field = self._linked_state.field
+        assert field is not None
+        return field.name
+
+    def _present_job(self) -> TaskJob[Any] | None:
+        """The job of a task that needs no (new) submission."""
+        state = self._linked_state
+        mode = self._mode()
+        store = self._store()
+        if self.folder is not None and not self._check_folder():
+            if mode == "read-only":
+                raise engine.not_cached(self.uid())
+            return None
+        if mode == "force":
+            return None
+        kind = store.peek(KEY)
+        if state.job is None:
+            state.job = TaskJob(self.uid(), KEY, store, self._handle())
+        job: TaskJob[Any] = state.job
+        if kind is None and mode == "read-only":
+            raise engine.not_cached(self.uid())
+        if kind == "value" or (kind == "failure" and mode != "retry"):
+            return job
+        if kind == "failure":
+            return None
+        ended = job._ended() if job._handle is not None or job._compute is not None else Ended("lost")
+        if ended is None or job._store.peek(KEY) is not None:
+            return job
+        return job if not ended.interrupted and mode != "retry" else None
+
+    def _handle(self) -> JobHandle | None:
+        """The job that was last submitted for this task, if any."""
+        if self.folder is None:
+            return None
+        try:
+            return open_job(json.loads(files.read_bytes(self._entry().job)))
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def _is_running(self) -> bool:
+        handle = self._handle()
+        return handle is not None and handle.ended() is None
+
+    def _forget_job(self) -> None:
+        files.remove(self._entry().job)
+
+    def _forget(self) -> None:
+        self._forget_job()
+        self._store().discard(KEY)
+
+
+def _submit(infras: Sequence[TaskInfra], max_workers: int) -> None:
+    """Start the tasks of infras with the same settings, and give each its job."""
+    first = infras[0]
+    if first.cluster is None or first.cluster == "debug":
+        for infra in infras:
+            _start_here(infra)
+        return
+    executor = first._executor()
+    for infra in infras:
+        infra._prepare_folder()
+        infra._linked_state.forced = True
+        infra._forget()
+    calls = [TaskCall(infra._linked_state.owner, infra._field_name()) for infra in infras]
+    handles = executor.submit(calls, max_workers)
+    for infra, handle in zip(infras, handles, strict=True):
+        record = {**handle.record(), "time": time.time()}
+        files.write_atomic(infra._entry().job, json.dumps(record).encode())
+        infra._linked_state.job = TaskJob(infra.uid(), KEY, infra._store(), handle)
+
+
+def _start_here(infra: TaskInfra) -> None:
+    state = infra._linked_state
+    if infra.folder is not None:
+        infra._prepare_folder()
+        infra._forget()
+    state.forced = True
+
+    def compute() -> None:
+        with contextlib.suppress(Exception):  # the outcome holds it
+            engine.run(infra._batch("retry"))
+
+    state.job = TaskJob(infra.uid(), KEY, infra._store(), compute=compute if infra.cluster == "debug" else None)
+    if infra.cluster is None:
+        compute()
+
+
+def _infra_of(task: Any, name: str) -> Any:
+    return getattr(task, name, None)
+
+
+def _repetition_message(first: TaskInfra, second: TaskInfra, index: int, tasks: Sequence[Any]) -> str:
+    position = next(i for i, task in enumerate(tasks) if _infra_of(task, second._field_name()) is first)
+    shown = [infra.config(uid=True, exclude_defaults=True).to_yaml() for infra in (first, second)]
+    return (
+        f"items {position} and {index} of the job array are the same config, {first.uid()}:\n\n{position}:\n{shown[0]}\n"
+        f"{index}:\n{shown[1]}\nOften a misspelt loop is behind it; if it is meant, use job_array(allow_repeated_tasks=True)."
+    )
+

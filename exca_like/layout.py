@@ -1,0 +1,71 @@
+"""Where everything lies on disk.
+
+::
+
+    <folder>/                                   the infra's folder
+      <module>.<Class>.<method>,<version>/      one per method and version
+        <uid of the config>/                    one per config ("default" for the default one)
+          config.yaml                           the whole config, for people
+          uid.yaml                              what the uid was made from
+          full-uid.yaml                         the same with default values: the identity of the folder
+          result.entry                          the result or the error (see exca_like.store)
+          job.json                              the job that computes it, or did
+      logs/<user>/<job id>/                     what jobs print, and the pickles they start from
+"""
+
+import getpass
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIG = "config.yaml"
+UID = "uid.yaml"
+FULL_UID = "full-uid.yaml"
+JOB = "job.json"
+ENTRY_SUFFIX = ".entry"
+DEFAULT_UID = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFolder:
+    """The folder of one config of one method.
+
+    ``root`` is the absolute folder of the infra, ``uid`` is ``<module>.<Class>.<method>,<version>/<config uid>``.
+    """
+
+    root: str
+    uid: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.root}/{self.uid}"
+
+    @property
+    def method_path(self) -> str:
+        """The folder of all configs of the method."""
+        return os.path.dirname(self.path)
+
+    @property
+    def full_uid(self) -> str:
+        return f"{self.root}/{self.uid}/{FULL_UID}"
+
+    @property
+    def job(self) -> str:
+        return f"{self.root}/{self.uid}/{JOB}"
+
+    def entry(self, key: str) -> str:
+        return f"{self.root}/{self.uid}/{key}{ENTRY_SUFFIX}"
+
+    def sibling(self, name: str) -> "EntryFolder":
+        """The folder of another config of the same method."""
+        return EntryFolder(self.root, f"{os.path.dirname(self.uid)}/{name}")
+
+
+def absolute(folder: str | Path) -> str:
+    """A folder as an absolute path without ``~``."""
+    return os.path.abspath(os.path.expanduser(folder))
+
+
+def log_folder(template: str, root: str) -> str:
+    """The folder of a job's logs, in which ``%j`` stands for the job's id."""
+    return absolute(template.replace("{folder}", root).replace("{user}", getpass.getuser()))

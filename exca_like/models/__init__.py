@@ -1,0 +1,1 @@
+"""What this package asks of pydantic models: export, freezing, copies, discriminated families."""

@@ -1,0 +1,252 @@
+"""Export of pydantic models to plain nested data, for uids and for storage."""
+
+import collections
+import dataclasses
+import enum
+import hashlib
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import pydantic
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from exca_like import canonical
+from exca_like.errors import ConfigTypeError, ModelExportError
+from exca_like.models.plan import REQUIRED, WHOLE_MODEL, FieldPlan, ModelPlan, plan_of
+from exca_like.names import qualified_name
+
+# dotted names to leave out, as a tree: {"x": None} is the field x, {"sub": {"x": None}} the field x of sub
+Exclusions = Mapping[str, Any]
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+_NOTHING: Exclusions = {}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Mode:
+    uid: bool
+    exclude_defaults: bool
+
+
+def export(
+    model: pydantic.BaseModel, *, uid: bool, exclude_defaults: bool, exclude: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Export a model as nested dictionaries in pydantic's json mode.
+
+    Parameters
+    ----------
+    model:
+        The model.
+    uid:
+        Apply the models' own exclusions (``_exclude_from_cls_uid``) and overrides.
+    exclude_defaults:
+        Leave out what equals its default; ``type(model)(**exported)`` rebuilds the model.
+    exclude:
+        More names to leave out, dotted for fields of sub-models.
+
+    Raises
+    ------
+    RuntimeError
+        With ``uid``: a field holds models that an export can't tell apart, or a sub-model accepts unknown fields.
+    TypeError
+        A value has no exported form; the message names its field.
+    """
+    return _export_model(model, _Mode(uid, exclude_defaults), _tree(exclude))
+
+
+def _tree(names: Iterable[str]) -> Exclusions:
+    tree: dict[str, Any] = {}
+    for name in names:
+        *parents, last = name.split(".")
+        node = tree
+        for parent in parents:
+            below = node.setdefault(parent, {})
+            if below is None:  # the whole parent is left out already
+                break
+            node = below
+        else:
+            node[last] = None
+    return tree
+
+
+def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -> dict[str, Any]:
+    plan = plan_of(type(model))
+    if mode.uid and mode.exclude_defaults and plan.overrides_uid:
+        override = model._exca_uid_dict_override()  # type: ignore[attr-defined]
+        return {key: _export_value(item, _UNKNOWN, mode, _NOTHING, model) for key, item in override.items()}
+    excluded = plan.excluded(model) if mode.uid else frozenset()
+    if plan.custom:
+        skipped = {*excluded, *(name for name, below in exclude.items() if below is None)}
+        exported: dict[str, Any] = model.model_dump(mode="json", exclude=skipped, by_alias=False)
+        return exported
+    values = model.__dict__
+    result: dict[str, Any] = {}
+    for field in plan.fields:
+        name = field.name
+        if name in excluded:
+            continue
+        below = exclude.get(name, _NOTHING) if exclude else _NOTHING
+        if below is None:
+            continue
+        if mode.uid and field.ambiguous:
+            raise ModelExportError(_ambiguous_message(plan, field))
+        value = values[name]
+        if mode.exclude_defaults and _is_default(value, field, values, mode, below):
+            continue
+        if type(value) in _SCALARS and not field.custom:
+            result[name] = value
+        elif not (mode.uid and _leaves_parent(value)):
+            result[name] = _export_value(value, field, mode, below, model)
+    for name, value in (model.model_extra or {}).items():
+        if name not in excluded and exclude.get(name, _NOTHING) is not None:
+            result[name] = _export_value(value, _UNKNOWN, mode, _NOTHING, model)
+    return result
+
+
+_UNKNOWN = FieldPlan("", pydantic.fields.FieldInfo(), opaque=True)
+
+
+def _leaves_parent(value: Any) -> bool:
+    return isinstance(value, pydantic.BaseModel) and WHOLE_MODEL in plan_of(type(value)).excluded(value)
+
+
+def _export_value(value: Any, field: FieldPlan, mode: _Mode, exclude: Exclusions, owner: pydantic.BaseModel) -> Any:
+    kind = type(value)
+    if field.custom:
+        return owner.model_dump(mode="json", include={field.name}, by_alias=False)[field.name]
+    if kind in _SCALARS:
+        return value
+    if isinstance(value, pydantic.BaseModel):
+        return _export_submodel(value, field, mode, exclude, owner)
+    if isinstance(value, collections.OrderedDict):
+        items = ((_key(key), _export_value(item, field, mode, _NOTHING, owner)) for key, item in value.items())
+        return collections.OrderedDict(items)
+    if isinstance(value, Mapping):
+        return {_key(key): _export_value(item, field, mode, _NOTHING, owner) for key, item in value.items()}
+    if isinstance(value, list | tuple | collections.deque):
+        return [_export_value(item, field, mode, _NOTHING, owner) for item in value]
+    if isinstance(value, set | frozenset):  # their order changes from process to process
+        return sorted((_export_value(item, field, mode, _NOTHING, owner) for item in value), key=canonical.encode)
+    if isinstance(value, enum.Enum):
+        return _export_value(value.value, field, mode, _NOTHING, owner)
+    if isinstance(value, PurePath):
+        return str(value)
+    return _export_leaf(value, field, mode, owner)
+
+
+def _export_submodel(
+    value: pydantic.BaseModel, field: FieldPlan, mode: _Mode, exclude: Exclusions, owner: pydantic.BaseModel
+) -> Any:
+    plan = plan_of(type(value))
+    if mode.uid:
+        if not plan.forbids_extra:
+            cls = type(value)
+            msg = (
+                f"{qualified_name(cls)} (field {field.name!r} of {type(owner).__name__}) must forbid unknown fields to be "
+                'part of a uid, or a mistyped name would be ignored: add model_config = pydantic.ConfigDict(extra="forbid")'
+            )
+            raise ModelExportError(msg)
+        if field is not _UNKNOWN and type(value) not in field.models and plan.key is None:
+            raise ModelExportError(_ambiguous_message(plan_of(type(owner)), field, type(value)))
+    chosen_by = field.models.get(type(value))
+    if chosen_by is True and mode.exclude_defaults:  # a function of the whole model: it must see everything
+        mode = _Mode(mode.uid, exclude_defaults=False)
+    if isinstance(value, pydantic.RootModel):
+        root = plan.fields[0]
+        return _export_value(value.root, root, mode, _NOTHING, value)
+    exported = _export_model(value, mode, exclude)
+    if plan.key is not None:
+        return {plan.key: type(value).__name__, **exported}
+    if isinstance(chosen_by, str) and chosen_by not in exported and chosen_by in value.__dict__:
+        choice = _export_value(getattr(value, chosen_by), _UNKNOWN, mode, _NOTHING, value)
+        return {chosen_by: choice, **exported}
+    return exported
+
+
+def _export_leaf(value: Any, field: FieldPlan, mode: _Mode, owner: pydantic.BaseModel) -> Any:
+    if hasattr(value, "get_secret_value") and mode.uid:  # json mode would show the same stars for every secret
+        return f"secret-{_digest(value.get_secret_value())}"
+    if isinstance(value, type) or inspect.isroutine(value):
+        canonical_name = _checked_identity(value, field, owner)
+        return canonical_name and qualified_name(value)
+    try:
+        return to_jsonable_python(value)
+    except (PydanticSerializationError, ValueError):  # no json form: its identity stands for it
+        return f"{canonical.describe(value)}-{_checked_identity(value, field, owner)}"
+
+
+def _checked_identity(value: Any, field: FieldPlan, owner: pydantic.BaseModel) -> str:
+    try:
+        return _digest(value)
+    except ConfigTypeError as error:
+        msg = f"field {field.name!r} of {type(owner).__qualname__}: {error}"
+        raise ConfigTypeError(msg) from None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(canonical.encode(value), digest_size=8).hexdigest()
+
+
+def _key(key: Any) -> str:
+    if type(key) is str:
+        return key
+    exported = next(iter(to_jsonable_python({key: None})))
+    return str(exported)
+
+
+def _is_default(value: Any, field: FieldPlan, data: dict[str, Any], mode: _Mode, exclude: Exclusions) -> bool:
+    default = field.default(data)
+    return default is not REQUIRED and _same(value, default, mode, exclude)
+
+
+def _same(a: Any, b: Any, mode: _Mode, exclude: Exclusions) -> bool:
+    """Whether two values are exported alike; sub-models are compared after exclusions."""
+    if a is b:
+        return True
+    kind, other = type(a), type(b)
+    if kind is other:
+        if kind in _SCALARS:
+            return bool(a == b) or (a != a and b != b)
+        if isinstance(a, pydantic.BaseModel):
+            return _same_model(a, b, mode, exclude)
+        if isinstance(a, collections.OrderedDict) and list(a) != list(b):
+            return False
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(_same(item, b[key], mode, _NOTHING) for key, item in a.items())
+    elif kind in _SCALARS and other in _SCALARS:
+        return kind is not bool and other is not bool and bool(a == b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_same(x, y, mode, _NOTHING) for x, y in zip(a, b, strict=True))
+    try:
+        return canonical.encode(a) == canonical.encode(b)
+    except ConfigTypeError:
+        return False
+
+
+def _same_model(a: pydantic.BaseModel, b: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -> bool:
+    plan = plan_of(type(a))
+    excluded: frozenset[str] = frozenset()
+    if mode.uid:
+        excluded = plan.excluded(a)
+        if WHOLE_MODEL in excluded:
+            return True
+    first, second = a.__dict__, b.__dict__
+    for field in plan.fields:
+        name = field.name
+        below = exclude.get(name, _NOTHING)
+        if name not in excluded and below is not None and not _same(first[name], second[name], mode, below):
+            return False
+    return _same(a.model_extra or {}, b.model_extra or {}, mode, _NOTHING)
+
+
+def _ambiguous_message(plan: ModelPlan, field: FieldPlan, found: type | None = None) -> str:
+    declared = field.ambiguous or " | ".join(cls.__name__ for cls in field.models)
+    what = f"holds a {found.__name__}, but is declared as {declared}" if found else f"is declared as {declared}"
+    return (
+        f"field {field.name!r} of {qualified_name(plan.cls)} {what}: from an exported config one could not tell which "
+        "class to build. Use a discriminated union: give each class a field like `kind: Literal['a'] = 'a'` and declare "
+        f"`{field.name}: A | B = pydantic.Field(..., discriminator='kind')`; or derive the classes from one "
+        "exca_like.helpers.DiscriminatedModel."
+    )

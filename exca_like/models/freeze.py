@@ -1,0 +1,90 @@
+"""Freezing of single model instances.
+
+A model whose uid was computed must not change any more, while its class and its other instances stay as they are.
+pydantic can only freeze classes, so the classes concerned get a ``__setattr__`` that asks the instance first. The
+mark of a frozen instance is the type of its set of set fields: it costs nothing to look at, is not part of the
+model's content or equality, and is not passed on to copies and pickles.
+"""
+
+from typing import Any
+
+import pydantic
+
+from exca_like.errors import FrozenModelError
+from exca_like.models.plan import plan_of
+
+_GUARD = "__exca_like_guard__"
+
+
+class _FrozenFields(set[str]):
+    """Set of set fields of a frozen model; its copies are plain sets, so copied models are free."""
+
+    def __copy__(self) -> set[str]:
+        return set(self)
+
+    def __deepcopy__(self, memo: Any) -> set[str]:
+        return set(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return set, (list(self),)
+
+
+def is_frozen(model: pydantic.BaseModel) -> bool:
+    """Whether an instance was frozen."""
+    return type(model.__pydantic_fields_set__) is _FrozenFields
+
+
+def freeze(model: pydantic.BaseModel) -> None:
+    """Freeze a model and all models in its fields; private attributes stay free."""
+    if is_frozen(model):
+        return
+    cls = type(model)
+    if not hasattr(cls.__setattr__, _GUARD):
+        _guard(cls)
+    object.__setattr__(model, "__pydantic_fields_set__", _FrozenFields(model.__pydantic_fields_set__))
+    values = model.__dict__
+    for field in plan_of(cls).fields:
+        if field.models or field.opaque:
+            _freeze_inside(values[field.name])
+    for value in (model.model_extra or {}).values():
+        _freeze_inside(value)
+
+
+def _freeze_inside(value: Any) -> None:
+    if isinstance(value, pydantic.BaseModel):
+        freeze(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _freeze_inside(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            _freeze_inside(item)
+
+
+def _guard(cls: type[pydantic.BaseModel]) -> None:
+    free_setattr, free_delattr = cls.__setattr__, cls.__delattr__
+
+    def __setattr__(self: pydantic.BaseModel, name: str, value: Any) -> None:
+        if is_frozen(self) and _is_content(self, name):
+            raise FrozenModelError(_message(self, name, f"set to {value!r:.100}"))
+        free_setattr(self, name, value)
+
+    def __delattr__(self: pydantic.BaseModel, name: str) -> None:
+        if is_frozen(self) and _is_content(self, name):
+            raise FrozenModelError(_message(self, name, "deleted"))
+        free_delattr(self, name)
+
+    setattr(__setattr__, _GUARD, True)
+    cls.__setattr__ = __setattr__  # type: ignore[method-assign,assignment]
+    cls.__delattr__ = __delattr__  # type: ignore[method-assign]
+
+
+def _is_content(model: pydantic.BaseModel, name: str) -> bool:
+    return name in type(model).model_fields or name in (model.model_extra or {})
+
+
+def _message(model: pydantic.BaseModel, name: str, change: str) -> str:
+    return (
+        f"{type(model).__qualname__}.{name} can't be {change}: the uid of this config was computed, so it must not change "
+        f"any more. Make a changed copy with infra.clone_obj({{{name!r}: ...}}) on the config that holds the infra."
+    )

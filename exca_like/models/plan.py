@@ -1,0 +1,182 @@
+"""What is known of a model class before any instance is looked at, worked out once per class."""
+
+import types
+import typing
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import pydantic
+from pydantic.fields import FieldInfo
+
+from exca_like.errors import ConfigTypeError, ConfigValueError
+from exca_like.models.discriminated import DiscriminatedModel
+
+EXCLUDE_ATTRIBUTE = "_exclude_from_cls_uid"
+OVERRIDE_METHOD = "_exca_uid_dict_override"
+WHOLE_MODEL = "."
+REQUIRED: Any = object()
+
+_SERIALIZERS = (pydantic.PlainSerializer, pydantic.WrapSerializer)
+
+
+@dataclass(slots=True)
+class FieldPlan:
+    """One field of a model class.
+
+    ``models`` maps the model classes of the annotation to the field that tells them apart in their union: its name,
+    ``None`` where nothing needs to, ``True`` where a function of the whole model does.
+    """
+
+    name: str
+    info: FieldInfo
+    models: dict[type[pydantic.BaseModel], str | bool | None] = field(default_factory=dict)
+    custom: bool = False
+    opaque: bool = False
+    ambiguous: str = ""
+
+    def default(self, data: dict[str, Any]) -> Any:
+        """The default value, `REQUIRED` if there is none."""
+        info = self.info
+        if info.default_factory is not None:
+            return info.get_default(call_default_factory=True, validated_data=data)
+        return REQUIRED if info.is_required() else info.default
+
+
+@dataclass(slots=True)
+class ModelPlan:
+    """A model class: its fields, and how it changes its own export."""
+
+    cls: type[pydantic.BaseModel]
+    fields: tuple[FieldPlan, ...]
+    key: str | None
+    custom: bool
+    overrides_uid: bool
+    forbids_extra: bool
+    static_exclusion: frozenset[str] | None
+
+    def excluded(self, model: pydantic.BaseModel) -> frozenset[str]:
+        """Fields that the model's class keeps out of its uid."""
+        if self.static_exclusion is not None:
+            return self.static_exclusion
+        return checked_names(self.cls, _listed(model, EXCLUDE_ATTRIBUTE), EXCLUDE_ATTRIBUTE)
+
+
+_plans: "weakref.WeakKeyDictionary[type[pydantic.BaseModel], ModelPlan]" = weakref.WeakKeyDictionary()
+
+
+def plan_of(cls: type[pydantic.BaseModel]) -> ModelPlan:
+    """The plan of a model class."""
+    plan = _plans.get(cls)
+    if plan is None:
+        plan = _plans[cls] = _make_plan(cls)
+    return plan
+
+
+def checked_names(cls: type[pydantic.BaseModel], names: Any, source: str) -> frozenset[str]:
+    """Names of fields as a set.
+
+    Raises
+    ------
+    TypeError
+        They are given as a bare string, or not as names at all.
+    ValueError
+        One is not the name of a field.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        msg = f"{cls.__qualname__}: {source} must be a list, tuple or set of field names, not {names!r}"
+        raise ConfigTypeError(msg)
+    found = frozenset(names)
+    for name in found:
+        if not isinstance(name, str):
+            msg = f"{cls.__qualname__}: {source} must hold field names, not {name!r}"
+            raise ConfigTypeError(msg)
+        if name != WHOLE_MODEL and name.partition(".")[0] not in cls.model_fields:
+            msg = f"{cls.__qualname__}: {source} names {name!r}, which is no field; fields are {', '.join(cls.model_fields)}"
+            raise ConfigValueError(msg)
+    return found
+
+
+def _make_plan(cls: type[pydantic.BaseModel]) -> ModelPlan:
+    if not cls.__pydantic_complete__:
+        cls.model_rebuild()
+    decorators = cls.__pydantic_decorators__
+    serialized = {name for decorator in decorators.field_serializers.values() for name in decorator.info.fields}
+    fields = []
+    for name, info in cls.model_fields.items():
+        plan = FieldPlan(name, info)
+        plan.custom = bool(serialized & {name, "*"}) or any(isinstance(m, _SERIALIZERS) for m in info.metadata)
+        _read_annotation(info.annotation, plan, info.discriminator)
+        fields.append(plan)
+    exclusion = getattr(cls, EXCLUDE_ATTRIBUTE, None)
+    private = cls.__private_attributes__.get(EXCLUDE_ATTRIBUTE)
+    return ModelPlan(
+        cls=cls,
+        fields=tuple(fields),
+        key=cls.discriminator_key() if issubclass(cls, DiscriminatedModel) else None,
+        custom=bool(decorators.model_serializers),
+        overrides_uid=hasattr(cls, OVERRIDE_METHOD),
+        forbids_extra=cls.model_config.get("extra") in ("forbid", "allow") or issubclass(cls, pydantic.RootModel),
+        static_exclusion=None
+        if callable(exclusion) or private is not None
+        else checked_names(cls, () if exclusion is None else exclusion, EXCLUDE_ATTRIBUTE),
+    )
+
+
+def _listed(model: pydantic.BaseModel, attribute: str) -> Any:
+    value = getattr(model, attribute)
+    return value() if callable(value) else value
+
+
+def _read_annotation(annotation: Any, plan: FieldPlan, discriminator: Any = None) -> None:
+    """Collect the model classes of an annotation, and whatever else changes how its values are exported."""
+    origin = get_origin(annotation)
+    if hasattr(annotation, "__value__"):  # a `type X = ...` alias
+        _read_annotation(annotation.__value__, plan, discriminator)
+    elif origin is Annotated:
+        base, *metadata = get_args(annotation)
+        for item in metadata:
+            plan.custom = plan.custom or isinstance(item, _SERIALIZERS)
+            found = item if isinstance(item, pydantic.Discriminator) else getattr(item, "discriminator", None)
+            discriminator = found if found is not None else discriminator
+        _read_annotation(base, plan, discriminator)
+    elif origin in (Union, types.UnionType):
+        _read_union(get_args(annotation), plan, discriminator)
+    elif isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        plan.models.setdefault(annotation, _discriminating_field(discriminator))
+        if annotation is pydantic.BaseModel:
+            plan.ambiguous = "BaseModel"
+    elif origin is Literal or annotation is None:
+        pass
+    elif origin is not None:
+        for argument in get_args(annotation):
+            _read_annotation(argument, plan)
+    elif annotation in (Any, object, dict, list, tuple, set, frozenset) or isinstance(annotation, TypeVar | str):
+        plan.opaque = True
+    elif not isinstance(annotation, type):
+        plan.opaque = annotation is not Ellipsis
+
+
+def _read_union(members: tuple[Any, ...], plan: FieldPlan, discriminator: Any) -> None:
+    models = [member for member in map(_without_annotations, members) if _is_model(member)]
+    if len(models) > 1 and discriminator is None and not all(issubclass(m, DiscriminatedModel) for m in models):
+        plan.ambiguous = " | ".join(model.__name__ for model in models)
+    for member in members:
+        _read_annotation(member, plan, discriminator)
+
+
+def _without_annotations(annotation: Any) -> Any:
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def _is_model(annotation: Any) -> typing.TypeGuard[type[pydantic.BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
+
+
+def _discriminating_field(discriminator: Any) -> str | bool | None:
+    if isinstance(discriminator, pydantic.Discriminator):
+        discriminator = discriminator.discriminator
+    return discriminator if discriminator is None or isinstance(discriminator, str) else True

@@ -1,0 +1,37 @@
+"""Names of classes and functions that are the same in every process."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+# set in a job: the name that `__main__` had where the job was submitted
+MAIN_VARIABLE = "EXCA_LIKE_MAIN"
+
+
+def main_name() -> str:
+    """Name that stands for ``__main__``: two scripts must not share their results.
+
+    It is the module's import name under ``python -m``, else the script's file name; ``__main__`` in a notebook
+    or an interactive session.
+    """
+    if inherited := os.environ.get(MAIN_VARIABLE):
+        return inherited
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        name: str = spec.name
+        return name.removesuffix(".__main__")
+    path = getattr(main, "__file__", None)
+    return Path(path).stem if path else "__main__"
+
+
+def module_name(thing: Any) -> str:
+    """Import name of the module that a class or a function comes from."""
+    module: str = thing.__module__
+    return main_name() if module in ("__main__", "__mp_main__") else module
+
+
+def qualified_name(thing: Any) -> str:
+    """``module.Class`` or ``module.function``."""
+    return f"{module_name(thing)}.{thing.__qualname__}"

@@ -1,0 +1,272 @@
+"""Results and errors of computations, one file for each.
+
+A file is written whole and replaced atomically. It starts with a fixed header (kind, lengths, checksum), then come
+the entry's information as json (its config, when and where it was computed) and the pickled value or error. A file
+that fails its checks is reported once and counts as missing.
+"""
+
+import datetime
+import json
+import os
+import pickle
+import socket
+import struct
+import time
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from exca_like import files
+from exca_like.errors import CacheFolderError, ConfigTypeError, CorruptEntryWarning, RemoteError
+from exca_like.layout import EntryFolder
+
+Kind = Literal["value", "failure"]
+
+# magic with format number, kind, length and checksum of the information, length and checksum of the content
+_HEADER = struct.Struct("<8scIIQI")
+_MAGIC = b"exca-en1"
+_READ_AHEAD = 4096
+_CODES: dict[bytes, Kind] = {b"V": "value", b"F": "failure"}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it is stored: what it was, and the exception itself if it can be pickled.
+
+    ``reason`` is ``"error"`` for an exception of the user's code, else why the job ended.
+    """
+
+    type: str
+    message: str
+    traceback: str
+    reason: str = "error"
+    pickled: bytes | None = None
+
+    @classmethod
+    def of(cls, error: BaseException, reason: str = "error") -> "Failure":
+        """Describe an exception; its cause and context go into the text of the traceback."""
+        kind = type(error)
+        text = "".join(traceback.format_exception(error))
+        return cls(f"{kind.__module__}.{kind.__qualname__}", str(error), text, reason, _pickled_exception(error))
+
+    def exception(self) -> BaseException:
+        """The exception to raise: the original, or a `RemoteError` in its place, with the traceback as a note."""
+        error: BaseException | None = None
+        if self.pickled is not None:
+            try:
+                error = pickle.loads(self.pickled)
+            except Exception:  # its class may be gone or need arguments: the text is still there
+                error = None
+        if not isinstance(error, BaseException):
+            error = RemoteError(f"{self.type}: {self.message}")
+        error.add_note(f"\nTraceback of the computation:\n{self.traceback}")
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a computation left: a value, or a failure (then ``value`` is None)."""
+
+    value: Any = None
+    failure: Failure | None = None
+
+    def get(self) -> Any:
+        """The value; raises the error if there was one."""
+        if self.failure is not None:
+            raise self.failure.exception()
+        return self.value
+
+
+class Store(Protocol):
+    """Values and failures by key, as the engine needs them."""
+
+    def peek(self, key: str) -> Kind | None:
+        """What there is for a key, without loading it."""
+
+    def load(self, key: str) -> Outcome | None:
+        """The outcome of a key, if there is one."""
+
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:
+        """Store an outcome, in place of an older one."""
+
+    def discard(self, key: str) -> None:
+        """Forget a key."""
+
+
+@dataclass(slots=True)
+class FolderStore:
+    """Store in the folder of a config: one file for each key."""
+
+    folder: EntryFolder
+    config: Callable[[], dict[str, Any]]
+    _reported: set[str] = field(default_factory=set)
+
+    def peek(self, key: str) -> Kind | None:
+        """What there is for a key, without loading it."""
+        path = self.folder.entry(key)
+        try:
+            with open(path, "rb") as stream:
+                header = stream.read(_HEADER.size)
+                size = os.fstat(stream.fileno()).st_size
+        except FileNotFoundError:
+            return None
+        if len(header) == _HEADER.size:
+            magic, code, n_information, _, n_content, _ = _HEADER.unpack(header)
+            if magic == _MAGIC and size == _HEADER.size + n_information + n_content:
+                return _CODES.get(code)
+        self._report(path, "it is cut short or no entry at all")
+        return None
+
+    def load(self, key: str) -> Outcome | None:
+        """The outcome of a key, if there is one and it passes its checks."""
+        path = self.folder.entry(key)
+        try:
+            data = files.read_bytes(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            msg = f"can't read {path}: {error.strerror}. Check its permissions and the file system."
+            raise CacheFolderError(error.errno, msg) from error
+        parsed = _parse(data)
+        if parsed is None:
+            self._report(path, "its content does not match its checksum")
+            return None
+        code, content = parsed
+        try:
+            loaded = pickle.loads(content)
+        except Exception as error:
+            self._report(path, f"its value can't be unpickled ({type(error).__name__}: {error})")
+            return None
+        return Outcome(failure=loaded) if code == b"F" else Outcome(loaded)
+
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:
+        """Store an outcome, in place of an older one.
+
+        Raises
+        ------
+        TypeError
+            The value can't be pickled.
+        CacheFolderError
+            The file can't be written; what was there before is still there.
+        """
+        content = _pickled(outcome.value if outcome.failure is None else outcome.failure, self.folder.uid)
+        head = json.dumps({**information, "config": self.config()}).encode()  # configs may hold NaN, unlike orjson's json
+        code = b"V" if outcome.failure is None else b"F"
+        header = _HEADER.pack(_MAGIC, code, len(head), zlib.crc32(head), len(content), zlib.crc32(content))
+        path = self.folder.entry(key)
+        try:
+            files.write_atomic(path, b"".join((header, head, content)))
+        except OSError as error:
+            msg = (
+                f"can't store the result in {path}: {error.strerror or error}. "
+                "Check the space left and the permissions; earlier results are untouched."
+            )
+            raise CacheFolderError(error.errno, msg) from error
+        self._reported.discard(path)
+
+    def discard(self, key: str) -> None:
+        """Forget a key."""
+        files.remove(self.folder.entry(key))
+
+    def _report(self, path: str, problem: str) -> None:
+        if path not in self._reported:
+            self._reported.add(path)
+            msg = f"ignoring {path}: {problem}. It will be computed again when asked for."
+            warnings.warn(msg, CorruptEntryWarning, stacklevel=3)
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """Store of an infra without a folder."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def peek(self, key: str) -> Kind | None:
+        """What there is for a key."""
+        outcome = self.outcomes.get(key)
+        return None if outcome is None else "value" if outcome.failure is None else "failure"
+
+    def load(self, key: str) -> Outcome | None:
+        """The outcome of a key, if there is one."""
+        return self.outcomes.get(key)
+
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:
+        """Keep an outcome, in place of an older one."""
+        self.outcomes[key] = outcome
+
+    def discard(self, key: str) -> None:
+        """Forget a key."""
+        self.outcomes.pop(key, None)
+
+
+def read_information(path: str) -> dict[str, Any] | None:
+    """The information of an entry file (its ``config``, when, where and how long it was computed), if it is sound."""
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(_READ_AHEAD)
+            magic, _, length, checksum, _, _ = _HEADER.unpack_from(start)
+            head = start[_HEADER.size : _HEADER.size + length]
+            head += stream.read(length - len(head))
+        sound = magic == _MAGIC and zlib.crc32(head) == checksum
+        information: dict[str, Any] | None = json.loads(head) if sound else None
+    except (OSError, struct.error, ValueError):
+        return None
+    return information
+
+
+def make_information(started: float) -> dict[str, Any]:
+    """Time (ISO, with its zone), duration in seconds, and place of a computation that ends now."""
+    now = time.time()
+    moment = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="milliseconds")
+    return {"time": moment, "duration": round(now - started, 6), "host": _HOST, "pid": os.getpid()}
+
+
+_HOST = socket.gethostname()
+
+
+def _parse(data: bytes) -> tuple[bytes, memoryview] | None:
+    if len(data) < _HEADER.size:
+        return None
+    magic, code, n_information, _, n_content, checksum = _HEADER.unpack_from(data)
+    if magic != _MAGIC or code not in _CODES or len(data) != _HEADER.size + n_information + n_content:
+        return None
+    content = memoryview(data)[_HEADER.size + n_information :]
+    return (code, content) if zlib.crc32(content) == checksum else None
+
+
+def _pickled(value: Any, uid: str) -> bytes:
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:  # classes of scripts, notebooks and functions go by value
+        try:
+            import cloudpickle
+
+            dumped: bytes = cloudpickle.dumps(value)
+        except Exception as error:
+            msg = (
+                f"the result of {uid}, a {type(value).__module__}.{type(value).__qualname__}, can't be stored: {error}. "
+                "Return data instead (numbers, strings, arrays, containers of them), or run without a folder."
+            )
+            raise ConfigTypeError(msg) from error
+        return dumped
+
+
+def _pickled_exception(error: BaseException) -> bytes | None:
+    for dumps in (pickle.dumps, _cloudpickle_dumps):
+        try:
+            dumped: bytes = dumps(error)
+            if isinstance(pickle.loads(dumped), type(error)):  # some exceptions pickle, but don't unpickle
+                return dumped
+        except Exception:
+            continue
+    return None
+
+
+def _cloudpickle_dumps(value: Any) -> bytes:
+    import cloudpickle
+
+    dumped: bytes = cloudpickle.dumps(value)
+    return dumped

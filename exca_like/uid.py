@@ -1,0 +1,154 @@
+"""The uid of a config (scheme 4): a readable text and a digest.
+
+Two configs have the same uid exactly when their *normal forms* are equal: numpy scalars are their Python value,
+numbers with an integer value are that int, paths are their text, lists and tuples are one kind, sets have no order,
+plain dictionaries neither, an ``OrderedDict`` does.
+
+The text is *exact* when it can only be read back as this one config. Then a short digest suffices (it keeps names
+apart on file systems that ignore case, and equals what exca wrote for simple configs). In all other cases the
+digest is 64 bits of blake2b over the canonical encoding of the whole normal form (`exca_like.canonical`).
+"""
+
+import functools
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from exca_like import canonical
+from exca_like.confdict import reject_operators
+
+MAX_TEXT_LENGTH = 128
+_CUT_MARK = "..."
+_MAX_FLOAT_LENGTH = 8
+
+_EXACT_KEY = re.compile(r"[a-z_][a-z0-9_]*")
+_EXACT_STRING = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
+# strings whose text could be taken for another value
+_WORDS = frozenset("none null true false yes no on off nan inf".split())
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.,=+(){}-]")
+
+# a rendered value: its text, and the comma-joined hashes of its leaves ("" if it has none, None if it is not exact)
+_Rendered = tuple[str, str | None]
+
+
+def config_uid(config: Mapping[str, Any]) -> str:
+    """Uid of a (nested) config; ``""`` for the empty one.
+
+    Raises
+    ------
+    TypeError
+        A value has no identity; the message names its dotted key and how to give it one.
+    ValueError
+        The config holds an unresolved operator.
+    """
+    if not config:
+        return ""
+    text, hashes = _render_ordered(config) if isinstance(config, OrderedDict) else _render_dict(config)
+    if hashes is not None and len(text) <= MAX_TEXT_LENGTH:
+        digest = hashlib.md5(hashes.encode(), usedforsecurity=False).hexdigest()[:8]
+        return f"{text}-{digest}"
+    reject_operators(config)
+    digest = hashlib.blake2b(canonical.encode(config), digest_size=8).hexdigest()
+    if len(text) > MAX_TEXT_LENGTH:
+        text = text[: MAX_TEXT_LENGTH - len(_CUT_MARK)] + _CUT_MARK
+    return f"{text}-{digest}"
+
+
+def _render(value: Any) -> _Rendered:
+    kind = type(value)
+    if kind is str:
+        return _render_string(value)
+    if kind is bool or value is None:
+        return str(value), str(value)
+    if kind is int:
+        return _render_int(value)
+    if kind is float:
+        return _render_float(value)
+    if isinstance(value, OrderedDict):
+        text, hashes = _render_ordered(value)
+        return "{" + text + "}", hashes
+    if isinstance(value, Mapping):
+        text, hashes = _render_dict(value)
+        return "{" + text + "}", hashes
+    if kind is list or kind is tuple:
+        rendered = [_render(item) for item in value]
+        return f"({','.join(text for text, _ in rendered)})", _join(hashes for _, hashes in rendered)
+    return _render_other(value)
+
+
+def _render_dict(config: Mapping[str, Any]) -> _Rendered:
+    parts = []
+    for raw, value in config.items():
+        key, exact = _clean_key(raw)
+        while isinstance(value, Mapping) and len(value) == 1 and not isinstance(value, OrderedDict):
+            ((sub, value),) = value.items()
+            sub, exact_sub = _clean_key(sub)
+            key = f"{key}.{sub}"
+            exact = exact and exact_sub
+        text, hashes = _render(value)
+        part = f"{key}={text}"
+        parts.append((len(part), part, raw, hashes if exact else None))
+    parts.sort(key=_text_order)
+    return ",".join(part[1] for part in parts), _join(part[3] for part in parts)
+
+
+def _text_order(part: tuple[int, str, str, str | None]) -> tuple[int, str, str]:
+    return part[:3]
+
+
+def _render_ordered(config: OrderedDict[str, Any]) -> _Rendered:
+    return ",".join(f"{_clean_key(key)[0]}={_render(value)[0]}" for key, value in config.items()), None
+
+
+def _join(hashes: Any) -> str | None:
+    present = []
+    for item in hashes:
+        if item is None:
+            return None
+        if item:
+            present.append(item)
+    return ",".join(present)
+
+
+@functools.lru_cache(4096)
+def _clean_key(key: str) -> tuple[str, bool]:
+    return _UNSAFE.sub("", key), _EXACT_KEY.fullmatch(key) is not None
+
+
+@functools.lru_cache(4096)
+def _render_string(value: str) -> _Rendered:
+    if _EXACT_STRING.fullmatch(value) and value.lower() not in _WORDS:
+        return value, value
+    return _UNSAFE.sub("", value), None
+
+
+def _render_int(value: int) -> _Rendered:
+    if value.bit_length() > 1000:  # longer than any uid, and Python refuses to print very long ones
+        return f"{value:x}", None
+    return str(value), str(value)
+
+
+def _render_float(value: float) -> _Rendered:
+    if value.is_integer():
+        return _render_int(int(value))
+    text = repr(value)
+    if len(text) > _MAX_FLOAT_LENGTH:
+        text = f"{value:.2e}"
+    return text, str(hash(value)) if float(text) == value else None
+
+
+def _render_other(value: Any) -> _Rendered:
+    normal = canonical.normalize(value)
+    if normal is not value:
+        return _render(normal)
+    if isinstance(value, set | frozenset):
+        return f"({','.join(sorted(_render(item)[0] for item in value))})", None
+    if isinstance(value, PurePath):
+        return _render(str(value))
+    return _UNSAFE.sub("", canonical.describe(value)), None
+
+
+

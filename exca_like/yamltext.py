@@ -1,0 +1,204 @@
+"""Configs as yaml text.
+
+Yaml is written at the first use of every cache folder, and libyaml needs 130 to 200 µs for a file: documents made
+of plain values are emitted here directly, with the very text libyaml would give (tests compare the two), all others
+by libyaml. An ``OrderedDict`` is written as ``!!omap``, the yaml type for it, so that it is read back as one.
+"""
+
+import datetime
+import enum
+import functools
+import math
+import os
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import IO, Any
+
+import yaml
+
+from exca_like.errors import ConfigTypeError, ConfigValueError
+
+_BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_NO_FOLDING = 2**31 - 1  # libyaml counts in C ints
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+# words that yaml 1.1 reads as something else than a string
+_WORDS = frozenset("null true false yes no on off y n".split())
+
+
+class _NeedsLibyaml(Exception):
+    """The document holds something that is not emitted directly."""
+
+
+class _Ordered(list[tuple[str, Any]]):
+    """Pairs to be written as ``!!omap``."""
+
+
+class _Dumper(_BaseDumper):  # type: ignore[misc]
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+class _Loader(_BaseLoader):  # type: ignore[misc]
+    pass
+
+
+def _write_ordered(dumper: Any, pairs: _Ordered) -> Any:
+    return dumper.represent_sequence("tag:yaml.org,2002:omap", [{key: value} for key, value in pairs])
+
+
+def _read_ordered(loader: Any, node: Any) -> Iterator[OrderedDict[str, Any]]:
+    ordered: OrderedDict[str, Any] = OrderedDict()
+    yield ordered
+    for entry in node.value:
+        ordered.update(loader.construct_mapping(entry, deep=True))
+
+
+_Dumper.add_representer(_Ordered, _write_ordered)
+_Loader.add_constructor("tag:yaml.org,2002:omap", _read_ordered)
+
+
+def dump(config: Mapping[str, Any]) -> str:
+    """Yaml text of a config; raises `TypeError` naming the key of a value that has no yaml form."""
+    plain = _plain(config, "")
+    lines: list[str] = []
+    try:
+        _emit_mapping(plain, "", lines)
+    except _NeedsLibyaml:
+        return _libyaml(plain)
+    return "".join(lines) if lines else "{}\n"
+
+
+def load(source: str | Path | IO[str] | IO[bytes]) -> dict[str, Any]:
+    """Read a yaml mapping from a text, a path or an open file."""
+    name = "the given text"
+    content: Any = source
+    if isinstance(source, PurePath) or (isinstance(source, str) and "\n" not in source and os.path.isfile(source)):
+        name = str(source)
+        content = Path(source).read_bytes()
+    elif not isinstance(source, str):
+        name = str(getattr(source, "name", source))
+    try:
+        data = yaml.load(content, Loader=_Loader)  # noqa: S506 - derives from SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{name} is not valid yaml: {error}"
+        raise ConfigValueError(msg) from error
+    if not isinstance(data, dict):
+        shown = repr(source) if isinstance(source, str) else name
+        msg = f"a config is a yaml mapping (key: value), but {shown[:200]} holds {'nothing' if data is None else type(data).__name__}"
+        raise ConfigTypeError(msg)
+    return data
+
+
+def _libyaml(plain: Any) -> str:
+    text: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=_NO_FOLDING)
+    return text
+
+
+def _plain(value: Any, path: str) -> Any:
+    """Reduce a value to what yaml knows: dict, list, `_Ordered` and scalars."""
+    kind = type(value)
+    if kind in (str, int, float, bool) or value is None:
+        return value
+    if isinstance(value, OrderedDict):
+        return _Ordered((key, _plain(item, f"{path}.{key}")) for key, item in value.items())
+    if isinstance(value, Mapping):
+        result = {}
+        for key, item in value.items():
+            joined = key
+            while isinstance(item, Mapping) and len(item) == 1 and not isinstance(item, OrderedDict):
+                ((last, item),) = item.items()
+                joined = f"{joined}.{last}"
+            result[joined] = _plain(item, f"{path}.{joined}" if path else joined)
+        return result
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}.{index}") for index, item in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item, path) for item in value), key=repr)
+    if isinstance(value, enum.Enum):
+        return _plain(value.value, path)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, datetime.date | bytes):  # datetimes are dates
+        return value
+    if isinstance(value, datetime.time):
+        return value.isoformat()
+    for base in (str, bool, int, float):
+        if isinstance(value, base):
+            return base(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
+        return _plain(value.item(), path)
+    msg = f"{path}: a value of type {kind.__module__}.{kind.__qualname__} has no yaml form; store its settings instead"
+    raise ConfigTypeError(msg)
+
+
+def _emit_mapping(node: dict[str, Any], indent: str, lines: list[str], first: str | None = None) -> None:
+    for key, value in node.items():
+        prefix = (indent if first is None else first) + (key if _is_plain_key(key) else _raise_needs_libyaml())
+        first = None
+        if type(value) is dict and value:
+            lines.append(f"{prefix}:\n")
+            _emit_mapping(value, indent + "  ", lines)
+        elif type(value) is list and value:
+            lines.append(f"{prefix}:\n")
+            _emit_list(value, indent, lines)
+        else:
+            lines.append(f"{prefix}: {_scalar(value)}\n")
+
+
+def _emit_list(node: list[Any], indent: str, lines: list[str], first: str | None = None) -> None:
+    for value in node:
+        prefix = (indent if first is None else first) + "- "
+        first = None
+        if type(value) is dict and value:
+            _emit_mapping(value, indent + "  ", lines, first=prefix)
+        elif type(value) is list and value:
+            _emit_list(value, indent + "  ", lines, first=prefix)
+        else:
+            lines.append(f"{prefix}{_scalar(value)}\n")
+
+
+@functools.lru_cache(4096)
+def _is_plain_key(key: str) -> bool:
+    return _PLAIN_KEY.fullmatch(key) is not None and key.lower() not in _WORDS and len(key) < 100
+
+
+def _raise_needs_libyaml() -> str:
+    raise _NeedsLibyaml
+
+
+def _scalar(value: Any) -> str:
+    kind = type(value)
+    if kind is str:
+        return _string(value)
+    if value is None:
+        return "null"
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is int:
+        return str(value)
+    if kind is float:
+        if math.isfinite(value):
+            text = repr(value)
+            # without a dot, yaml 1.1 reads 1e-05 as a string
+            return text.replace("e", ".0e") if "e" in text and "." not in text else text
+        return ".nan" if value != value else ".inf" if value > 0 else "-.inf"
+    if kind is dict:
+        return "{}"
+    if kind is list:
+        return "[]"
+    raise _NeedsLibyaml
+
+
+@functools.lru_cache(4096)
+def _string(text: str) -> str:
+    """Libyaml's own rendering of a string as a value, asked for once."""
+    rendered = _libyaml({"k": text})
+    if not (rendered.startswith("k: ") and rendered.count("\n") == 1):
+        raise _NeedsLibyaml
+    return rendered[3:-1]
