@@ -23,10 +23,10 @@ from typing import Annotated, Any, Literal
 # machine. This must come before numpy is imported; the jobs inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import pydantic  # noqa: E402
+import numpy as np
+import pydantic
 
-import exca_like  # noqa: E402
+import exca_like
 
 DIGITS = Path(__file__).resolve().parent / "data" / "digits.csv.gz"
 
@@ -104,7 +104,7 @@ class Experiment(Config):
             for k in range(0, len(x), opt.batch_size):
                 batch = order[k : k + opt.batch_size]
                 grads = gradients(weights, x[batch], y[batch], self.model.l2)
-                for weight, speed, grad in zip(weights, speeds, grads):
+                for weight, speed, grad in zip(weights, speeds, grads, strict=True):
                     speed *= opt.momentum
                     speed -= opt.lr * grad
                     weight += speed
@@ -226,7 +226,7 @@ def watch(tasks: list[Experiment]) -> None:
     while shown < total:
         states = [task.infra.status() for task in tasks]
         failed += states.count("failed")
-        tasks = [task for task, state in zip(tasks, states) if state == "running"]
+        tasks = [task for task, state in zip(tasks, states, strict=True) if state == "running"]
         done = total - len(tasks)
         # One line that is refreshed on a terminal, a line every 10 % in a log file.
         if tty or 10 * done // total > 10 * shown // total:

@@ -25,7 +25,7 @@ from exca_like.errors import ConfigTypeError
 from exca_like.names import qualified_name
 
 
-class _NoIdentity(Exception):
+class _NoIdentityError(Exception):
     """A value has no canonical bytes; collects the way to it while the stack unwinds."""
 
     def __init__(self, value: Any, reason: str = "") -> None:
@@ -49,7 +49,7 @@ def encode(value: Any) -> bytes:
     """
     try:
         return _encode(value)
-    except _NoIdentity as error:
+    except _NoIdentityError as error:
         where = ".".join(reversed(error.path)) or "the value"
         kind = type(error.value)
         reason = error.reason or f"a value of type {kind.__module__}.{kind.__qualname__} can't be told from others"
@@ -132,7 +132,7 @@ def _encode(value: Any) -> bytes:
 def _at(key: str, value: Any) -> bytes:
     try:
         return _encode(value)
-    except _NoIdentity as error:
+    except _NoIdentityError as error:
         error.path.append(str(key))
         raise
 
@@ -164,9 +164,9 @@ def _encode_object(value: Any) -> tuple[str, Any]:
     """A class or a function, by the name under which it can be imported."""
     owner = getattr(value, "__self__", None)
     if owner is not None and not isinstance(owner, type | types.ModuleType):
-        raise _NoIdentity(value, f"the bound method {value.__qualname__} depends on its object")
+        raise _NoIdentityError(value, f"the bound method {value.__qualname__} depends on its object")
     if "<" in value.__qualname__ or getattr(value, "__module__", None) is None:
-        raise _NoIdentity(value, f"{value.__qualname__} (a lambda or a local definition) has no name to find it again")
+        raise _NoIdentityError(value, f"{value.__qualname__} (a lambda or a local definition) has no name to find it again")
     return "object", qualified_name(value)
 
 
@@ -203,7 +203,7 @@ def _encode_foreign(value: Any) -> bytes:
         return _encode_array(numpy, value)
     if torch is not None and isinstance(value, torch.Tensor):
         if value.layout is not torch.strided:
-            raise _NoIdentity(value, "a sparse tensor has no canonical layout: use tensor.to_dense()")
+            raise _NoIdentityError(value, "a sparse tensor has no canonical layout: use tensor.to_dense()")
         data = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
         return _tagged("tensor", (str(value.dtype), tuple(value.shape))) + _raw(data.numpy().tobytes())
     if pandas is not None:
@@ -219,7 +219,7 @@ def _encode_foreign(value: Any) -> bytes:
             return _tagged("index", (list(value.names), _series_content(value)))
     if dataclasses.is_dataclass(value):
         return _tagged(*_encode_dataclass(value))
-    raise _NoIdentity(value)
+    raise _NoIdentityError(value)
 
 
 def _series_content(series: Any) -> tuple[str, Any]:

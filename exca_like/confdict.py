@@ -1,5 +1,6 @@
 """Nested configuration dictionaries with dotted keys."""
 
+import itertools
 import os
 import re
 import warnings
@@ -83,9 +84,9 @@ class ConfDict(dict[str, Any]):
             for key, value in mapping.items():
                 dict.__setitem__(self, key, _copy(value))
             return
-        for source in (mapping, kwargs):
-            for key, value in source.items() if isinstance(source, Mapping) else source:
-                _merge_at(self, _split(key), _convert(value), resolve=False)
+        pairs: Iterable[tuple[str, Any]] = mapping.items() if isinstance(mapping, Mapping) else mapping
+        for key, value in itertools.chain(pairs, kwargs.items()):
+            _merge_at(self, _split(key), _convert(value), resolve=False)
 
     # reading
 
@@ -119,9 +120,9 @@ class ConfDict(dict[str, Any]):
     def __delitem__(self, key: str) -> None:
         self.pop(key)
 
-    def pop(self, key: str, default: Any = _MISSING) -> Any:  # type: ignore[override]
+    def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove a (dotted) key and return its value; the parent stays, even if it is empty now."""
-        head, _, last = key.rpartition(".") if isinstance(key, str) else ("", "", key)
+        head, _, last = str(key).rpartition(".")
         try:
             parent = self[head] if head else self
             value = _child(parent, last, key)
@@ -175,7 +176,7 @@ class ConfDict(dict[str, Any]):
         result.update(self)
         return result
 
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override]
         self.update(other)
         return self
 

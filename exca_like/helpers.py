@@ -1,5 +1,5 @@
 """Tools for writing configs, gathered from where they are made."""
 
-from exca_like.models.discriminated import DiscriminatedModel as DiscriminatedModel
+from exca_like.models.discriminated import DiscriminatedModel
 
 __all__ = ["DiscriminatedModel"]

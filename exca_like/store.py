@@ -13,13 +13,14 @@ import socket
 import struct
 import time
 import traceback
+import types
 import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from exca_like import files
+from exca_like import files, pickling
 from exca_like.errors import CacheFolderError, ConfigTypeError, CorruptEntryWarning, RemoteError
 from exca_like.layout import EntryFolder
 
@@ -49,7 +50,7 @@ class Failure:
     def of(cls, error: BaseException, reason: str = "error") -> "Failure":
         """Describe an exception; its cause and context go into the text of the traceback."""
         kind = type(error)
-        text = "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(kind, error, _user_frames(error.__traceback__)))
         return cls(f"{kind.__module__}.{kind.__qualname__}", str(error), text, reason, _pickled_exception(error))
 
     def exception(self) -> BaseException:
@@ -62,7 +63,8 @@ class Failure:
                 error = None
         if not isinstance(error, BaseException):
             error = RemoteError(f"{self.type}: {self.message}")
-        error.add_note(f"\nTraceback of the computation:\n{self.traceback}")
+        if self.reason == "error":
+            error.add_note(f"\nTraceback of the computation:\n{self.traceback}")
         return error
 
 
@@ -85,15 +87,19 @@ class Store(Protocol):
 
     def peek(self, key: str) -> Kind | None:
         """What there is for a key, without loading it."""
+        ...
 
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one."""
+        ...
 
     def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:
         """Store an outcome, in place of an older one."""
+        ...
 
     def discard(self, key: str) -> None:
         """Forget a key."""
+        ...
 
 
 @dataclass(slots=True)
@@ -193,7 +199,7 @@ class MemoryStore:
         """The outcome of a key, if there is one."""
         return self.outcomes.get(key)
 
-    def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:  # noqa: ARG002 - see Store
         """Keep an outcome, in place of an older one."""
         self.outcomes[key] = outcome
 
@@ -225,6 +231,15 @@ def make_information(started: float) -> dict[str, Any]:
 
 
 _HOST = socket.gethostname()
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def _user_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
+    """A traceback from its first frame outside this package on."""
+    first = tb
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        first = first.tb_next
+    return first or tb
 
 
 def _parse(data: bytes) -> tuple[bytes, memoryview] | None:
@@ -239,34 +254,19 @@ def _parse(data: bytes) -> tuple[bytes, memoryview] | None:
 
 def _pickled(value: Any, uid: str) -> bytes:
     try:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception:  # classes of scripts, notebooks and functions go by value
-        try:
-            import cloudpickle
-
-            dumped: bytes = cloudpickle.dumps(value)
-        except Exception as error:
-            msg = (
-                f"the result of {uid}, a {type(value).__module__}.{type(value).__qualname__}, can't be stored: {error}. "
-                "Return data instead (numbers, strings, arrays, containers of them), or run without a folder."
-            )
-            raise ConfigTypeError(msg) from error
-        return dumped
+        return pickling.dumps(value)
+    except Exception as error:
+        msg = (
+            f"the result of {uid}, a {type(value).__module__}.{type(value).__qualname__}, can't be stored: {error}. "
+            "Return data instead (numbers, strings, arrays, containers of them), or run without a folder."
+        )
+        raise ConfigTypeError(msg) from error
 
 
 def _pickled_exception(error: BaseException) -> bytes | None:
-    for dumps in (pickle.dumps, _cloudpickle_dumps):
-        try:
-            dumped: bytes = dumps(error)
-            if isinstance(pickle.loads(dumped), type(error)):  # some exceptions pickle, but don't unpickle
-                return dumped
-        except Exception:
-            continue
-    return None
-
-
-def _cloudpickle_dumps(value: Any) -> bytes:
-    import cloudpickle
-
-    dumped: bytes = cloudpickle.dumps(value)
-    return dumped
+    try:
+        dumped = pickling.dumps(error)
+        # some exceptions pickle, but don't unpickle
+        return dumped if isinstance(pickle.loads(dumped), BaseException) else None
+    except Exception:
+        return None

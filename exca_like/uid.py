@@ -27,7 +27,7 @@ _MAX_FLOAT_LENGTH = 8
 _EXACT_KEY = re.compile(r"[a-z_][a-z0-9_]*")
 _EXACT_STRING = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
 # strings whose text could be taken for another value
-_WORDS = frozenset("none null true false yes no on off nan inf".split())
+_WORDS = frozenset(("none", "null", "true", "false", "yes", "no", "on", "off", "nan", "inf"))
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.,=+(){}-]")
 
 # a rendered value: its text, and the comma-joined hashes of its leaves ("" if it has none, None if it is not exact)
@@ -81,7 +81,8 @@ def _render(value: Any) -> _Rendered:
 
 def _render_dict(config: Mapping[str, Any]) -> _Rendered:
     parts = []
-    for raw, value in config.items():
+    for raw, item in config.items():
+        value = item
         key, exact = _clean_key(raw)
         while isinstance(value, Mapping) and len(value) == 1 and not isinstance(value, OrderedDict):
             ((sub, value),) = value.items()

@@ -27,10 +27,10 @@ _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NO_FOLDING = 2**31 - 1  # libyaml counts in C ints
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 # words that yaml 1.1 reads as something else than a string
-_WORDS = frozenset("null true false yes no on off y n".split())
+_WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
 
 
-class _NeedsLibyaml(Exception):
+class _NeedsLibyamlError(Exception):
     """The document holds something that is not emitted directly."""
 
 
@@ -39,7 +39,7 @@ class _Ordered(list[tuple[str, Any]]):
 
 
 class _Dumper(_BaseDumper):  # type: ignore[misc]
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the name is the base class's
         return True
 
 
@@ -68,7 +68,7 @@ def dump(config: Mapping[str, Any]) -> str:
     lines: list[str] = []
     try:
         _emit_mapping(plain, "", lines)
-    except _NeedsLibyaml:
+    except _NeedsLibyamlError:
         return _libyaml(plain)
     return "".join(lines) if lines else "{}\n"
 
@@ -89,13 +89,16 @@ def load(source: str | Path | IO[str] | IO[bytes]) -> dict[str, Any]:
         raise ConfigValueError(msg) from error
     if not isinstance(data, dict):
         shown = repr(source) if isinstance(source, str) else name
-        msg = f"a config is a yaml mapping (key: value), but {shown[:200]} holds {'nothing' if data is None else type(data).__name__}"
+        content = "nothing" if data is None else f"a {type(data).__name__}"
+        msg = f"a config is a yaml mapping (key: value), but {shown[:200]} holds {content}"
         raise ConfigTypeError(msg)
     return data
 
 
 def _libyaml(plain: Any) -> str:
-    text: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=_NO_FOLDING)
+    text: str = yaml.dump(
+        plain, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=_NO_FOLDING
+    )
     return text
 
 
@@ -109,11 +112,11 @@ def _plain(value: Any, path: str) -> Any:
     if isinstance(value, Mapping):
         result = {}
         for key, item in value.items():
-            joined = key
-            while isinstance(item, Mapping) and len(item) == 1 and not isinstance(item, OrderedDict):
-                ((last, item),) = item.items()
+            joined, below = key, item
+            while isinstance(below, Mapping) and len(below) == 1 and not isinstance(below, OrderedDict):
+                ((last, below),) = below.items()
                 joined = f"{joined}.{last}"
-            result[joined] = _plain(item, f"{path}.{joined}" if path else joined)
+            result[joined] = _plain(below, f"{path}.{joined}" if path else joined)
         return result
     if isinstance(value, list | tuple):
         return [_plain(item, f"{path}.{index}") for index, item in enumerate(value)]
@@ -139,7 +142,7 @@ def _plain(value: Any, path: str) -> Any:
 
 def _emit_mapping(node: dict[str, Any], indent: str, lines: list[str], first: str | None = None) -> None:
     for key, value in node.items():
-        prefix = (indent if first is None else first) + (key if _is_plain_key(key) else _raise_needs_libyaml())
+        prefix = (indent if first is None else first) + (key if _is_plain_key(key) else _leave_to_libyaml())
         first = None
         if type(value) is dict and value:
             lines.append(f"{prefix}:\n")
@@ -168,8 +171,8 @@ def _is_plain_key(key: str) -> bool:
     return _PLAIN_KEY.fullmatch(key) is not None and key.lower() not in _WORDS and len(key) < 100
 
 
-def _raise_needs_libyaml() -> str:
-    raise _NeedsLibyaml
+def _leave_to_libyaml() -> str:
+    raise _NeedsLibyamlError
 
 
 def _scalar(value: Any) -> str:
@@ -187,12 +190,12 @@ def _scalar(value: Any) -> str:
             text = repr(value)
             # without a dot, yaml 1.1 reads 1e-05 as a string
             return text.replace("e", ".0e") if "e" in text and "." not in text else text
-        return ".nan" if value != value else ".inf" if value > 0 else "-.inf"
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     if kind is dict:
         return "{}"
     if kind is list:
         return "[]"
-    raise _NeedsLibyaml
+    raise _NeedsLibyamlError
 
 
 @functools.lru_cache(4096)
@@ -200,5 +203,5 @@ def _string(text: str) -> str:
     """Libyaml's own rendering of a string as a value, asked for once."""
     rendered = _libyaml({"k": text})
     if not (rendered.startswith("k: ") and rendered.count("\n") == 1):
-        raise _NeedsLibyaml
+        raise _NeedsLibyamlError
     return rendered[3:-1]

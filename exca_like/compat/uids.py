@@ -58,53 +58,54 @@ def legacy_uid(config: Mapping[str, tp.Any], version: int) -> str:
         If the version is not 2 or 3.
     """
     if version not in _SCHEMES:
-        raise ValueError(f"Unknown uid version {version!r}, expected one of {sorted(_SCHEMES)}")
+        msg = f"Unknown uid version {version!r}, expected one of {sorted(_SCHEMES)}"
+        raise ValueError(msg)
     return _SCHEMES[version].uid(config) if config else ""
 
 
 class _Item(tp.NamedTuple):
-    """A value, as spelled in the text and in the source of the digest"""
+    """A value, as spelled in the text and in the source of the digest."""
 
     text: str
     source: str
 
 
 class _Entry(tp.NamedTuple):
-    """A value with its key"""
+    """A value with its key."""
 
     key: str
     item: _Item
 
 
 class _Scheme(abc.ABC):
-    """Walk through a configuration, leaving to subclasses how to spell and order the pieces"""
+    """Walk through a configuration, leaving to subclasses how to spell and order the pieces."""
 
     brackets: str  # around the text of sequences
     dropped: re.Pattern[str]  # characters which are not allowed in the text
 
     @abc.abstractmethod
     def text(self, content: str, brackets: str = "") -> str:
-        """Text of a value, shortened and with brackets around it (if any)"""
+        """Text of a value, shortened and with brackets around it (if any)."""
 
     @abc.abstractmethod
     def full_text(self, content: str) -> str:
-        """Text of the full configuration, shortened"""
+        """Text of the full configuration, shortened."""
 
     @abc.abstractmethod
     def source(self, tag: str, content: object, brackets: str = "") -> str:
-        """Source of a value of the type specified by the tag"""
+        """Source of a value of the type specified by the tag."""
 
     @abc.abstractmethod
     def entry_source(self, entry: _Entry) -> str:
-        """Source of a key and its value"""
+        """Source of a key and its value."""
 
     @abc.abstractmethod
     def sort(self, entries: list[_Entry], ordered: bool) -> list[_Entry]:
-        """Entries of a mapping, in the order of the uid"""
+        """Entries of a mapping, in the order of the uid."""
 
     @abc.abstractmethod
     def array(self, shape: str, digest: str) -> tuple[str, str]:
-        """Content of an array, in the text then in the source"""
+        """Content of an array, in the text then in the source."""
 
     def uid(self, config: Mapping[str, tp.Any]) -> str:
         # exca turns the outermost mapping into a plain dict: its order never matters
@@ -112,10 +113,11 @@ class _Scheme(abc.ABC):
         return f"{self.full_text(text)}-{_md5(self.source('dict', source, '{}').encode())[:8]}"
 
     def mapping(self, config: Mapping[str, tp.Any], ordered: bool) -> tuple[str, str]:
-        """Content of a mapping, in the text then in the source"""
+        """Content of a mapping, in the text then in the source."""
         for key in config:
             if not isinstance(key, str):
-                raise TypeError(f"Unsupported type {type(key)} for key {key!r}")
+                msg = f"Unsupported type {type(key)} for key {key!r}"
+                raise TypeError(msg)
         entries = [_Entry(key, self.item(value)) for key, value in config.items()]
         entries = self.sort(entries, ordered)
         text = self.clean(",".join(f"{e.key}={e.item.text}" for e in entries))
@@ -137,7 +139,7 @@ class _Scheme(abc.ABC):
         return _Item(self.text(self.clean(text)), self.source(tag, source))
 
     def leaf(self, value: tp.Any) -> tuple[str, str, str]:
-        """Tag of a value which contains no other, and content in the text then in the source"""
+        """Tag of a value which contains no other, and content in the text then in the source."""
         numpy = sys.modules.get("numpy")  # there are no arrays to recognize if not imported
         integers = (int,) if numpy is None else (int, numpy.int32, numpy.int64)
         if value is None or isinstance(value, integers):
@@ -149,14 +151,15 @@ class _Scheme(abc.ABC):
         if numpy is not None and isinstance(value, numpy.ndarray):
             shape = ",".join(str(size) for size in value.shape or (1,))
             return "array", *self.array(shape, _md5(value.tobytes()))
-        raise TypeError(f"Unsupported type {type(value)} for {value!r}")
+        msg = f"Unsupported type {type(value)} for {value!r}"
+        raise TypeError(msg)
 
     def clean(self, text: str) -> str:
         return self.dropped.sub("", re.sub(r"[ \t\n/\\]", "-", text))
 
 
 class _Scheme3(_Scheme):
-    """Entries from short to long (to show as many as possible), types and keys in the source"""
+    """Entries from short to long (to show as many as possible), types and keys in the source."""
 
     brackets = "()"
     dropped = re.compile(r"[^a-zA-Z0-9_{}()=,.-]")
@@ -184,7 +187,7 @@ class _Scheme3(_Scheme):
 
 
 class _Scheme2(_Scheme):
-    """Entries sorted by key, nothing but the values in the source"""
+    """Entries sorted by key, nothing but the values in the source."""
 
     brackets = "[]"
     dropped = re.compile(r"[^a-zA-Z0-9{}\[\]=,.-]")
@@ -213,7 +216,7 @@ _SCHEMES: dict[int, _Scheme] = {2: _Scheme2(), 3: _Scheme3()}
 
 
 def _merge(value: tp.Any) -> tp.Any:
-    """Merge nested single keys into dotted keys: ``{"a": {"b": 1}}`` into ``{"a.b": 1}``
+    """Merge nested single keys into dotted keys: ``{"a": {"b": 1}}`` into ``{"a.b": 1}``.
 
     Exca leaves as they are single keys of an ``OrderedDict``, and everything inside a tuple.
     """
@@ -223,16 +226,17 @@ def _merge(value: tp.Any) -> tp.Any:
         return value
     merged: dict[str, tp.Any] = OrderedDict() if isinstance(value, OrderedDict) else {}
     for key, val in value.items():
-        val = _merge(val)
-        if isinstance(val, Mapping) and not isinstance(val, OrderedDict) and len(val) == 1:
-            ((subkey, val),) = val.items()
-            key = key + "." + subkey
-        merged[key] = val
+        inner = _merge(val)
+        if isinstance(inner, Mapping) and not isinstance(inner, OrderedDict) and len(inner) == 1:
+            ((subkey, leaf),) = inner.items()
+            merged[f"{key}.{subkey}"] = leaf
+        else:
+            merged[key] = inner
     return merged
 
 
 def _simplify(value: tp.Any) -> tp.Any:
-    """Turn tensors into arrays, and integer-valued floats into integers"""
+    """Turn tensors into arrays, and integer-valued floats into integers."""
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return value.detach().cpu().numpy()
@@ -247,4 +251,4 @@ def _float_text(value: float) -> str:
 
 
 def _md5(data: bytes) -> str:
-    return hashlib.md5(data).hexdigest()
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

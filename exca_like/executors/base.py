@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from exca_like.errors import InfraValueError
 
@@ -43,33 +43,44 @@ class Ended:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the job would have gone on but for something outside it: it counts as not submitted."""
-        return self.reason in ("cancelled", "preempted", "node failure", "lost")
+        """Whether a job that left no result counts as not submitted: not the computation is to blame."""
+        return self.reason in ("cancelled", "preempted", "node failure", "lost", "completed")
 
 
 class JobHandle(Protocol):
-    """A submitted job."""
+    """A submitted job.
+
+    ``file_delay`` is the time in seconds that the file system may take to show what an ended job wrote.
+    """
+
+    file_delay: ClassVar[float]
 
     @property
     def job_id(self) -> str:
         """The executor's name for the job."""
+        ...
 
     @property
     def state(self) -> str:
         """The executor's word for the job's state."""
+        ...
 
     @property
     def paths(self) -> Any:
         """Paths of the job's files: ``folder``, ``stdout``, ``stderr``, ``submitted_pickle``."""
+        ...
 
     def record(self) -> dict[str, Any]:
         """What `open_job` needs to find the job again from another process, as json data."""
+        ...
 
     def ended(self) -> Ended | None:
         """How the job ended; None while it is queued or running. Cheap enough to be asked again and again."""
+        ...
 
     def cancel(self) -> None:
         """Stop the job."""
+        ...
 
 
 class Executor(Protocol):
@@ -77,16 +88,17 @@ class Executor(Protocol):
 
     def submit(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
         """Start a job for each call, at most ``max_workers`` of them at a time, and return without waiting."""
+        ...
 
 
 def make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
     """The executor of a cluster: ``"local"``, ``"slurm"``, or ``"auto"`` for Slurm if there is one, else local."""
     if cluster == "auto":
-        from exca_like.executors.submitit import slurm_is_there
+        from exca_like.executors.slurm import slurm_is_there
 
         cluster = "slurm" if slurm_is_there() else "local"
     if cluster == "slurm":
-        from exca_like.executors.submitit import SlurmExecutor
+        from exca_like.executors.slurm import SlurmExecutor
 
         return SlurmExecutor(logs, resources)
     if cluster == "local":
@@ -100,7 +112,7 @@ def make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
 def open_job(record: dict[str, Any]) -> JobHandle:
     """The job of a `JobHandle.record`."""
     if record["cluster"] == "slurm":
-        from exca_like.executors.submitit import SlurmJob
+        from exca_like.executors.slurm import SlurmJob
 
         return SlurmJob(record["logs"], record["job_id"])
     from exca_like.executors.local import LocalJob

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from exca_like import files
 from exca_like.errors import InfraValueError, SubmissionError
@@ -70,6 +70,7 @@ class LocalPaths:
 class LocalJob:
     """A job of a `LocalExecutor`."""
 
+    file_delay: ClassVar[float] = 0.0
     logs: str
     job_id: str
 

@@ -36,7 +36,7 @@ def main(queue_file: str) -> None:
     """Detach and run the queue; returns in the caller's process as soon as the queue holds its lock."""
     lock = os.open(queue_file, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    os.set_inheritable(lock, True)
+    os.set_inheritable(lock, True)  # noqa: FBT003 - takes no keyword
     queue = json.loads(Path(queue_file).read_text())
     if os.fork():
         os._exit(0)

@@ -87,7 +87,8 @@ class StateWatcher:
         self._asked = now
 
     def _queue(self) -> dict[str, str] | None:
-        output = self._run(["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i|%T", "--states", "all"])
+        options = ["--noheader", "--array", "--states", "all", "--format", "%i|%T", "--user", getpass.getuser()]
+        output = self._run(["squeue", *options])
         if output is None:
             return None
         return dict(line.strip().split("|", 1) for line in output.splitlines() if "|" in line)
@@ -97,8 +98,8 @@ class StateWatcher:
         parents = sorted({job_id.partition("_")[0] for job_id in job_ids})
         for start in range(0, len(parents), _CHUNK):
             chunk = ",".join(parents[start : start + _CHUNK])
-            command = ["sacct", "--noheader", "--parsable2", "--allocations", "--array", "--format", "JobID,State", "--jobs", chunk]
-            for line in (self._run(command) or "").splitlines():
+            options = ["--noheader", "--parsable2", "--allocations", "--array", "--format", "JobID,State", "--jobs", chunk]
+            for line in (self._run(["sacct", *options]) or "").splitlines():
                 job_id, _, state = line.partition("|")
                 if state:
                     states[job_id] = state.split()[0]  # "CANCELLED by 0"

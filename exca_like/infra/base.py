@@ -1,5 +1,6 @@
 """What every infra has."""
 
+import abc
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
 import pydantic
 
-from exca_like import files, layout, yamltext
+from exca_like import canonical, files, layout, yamltext
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ConfigMismatchError, ExcaLikeError, InfraUsageError
 from exca_like.executors.base import Executor, Resources, make_executor
@@ -27,7 +28,7 @@ MISSING: Any = object()
 class State:
     """What an infra knows beside its fields; not copied, not pickled."""
 
-    __slots__ = ("applied", "entry", "field", "forced", "folder_is_checked", "job", "owner", "ram", "store")
+    __slots__ = ("applied", "entry", "field", "folder_is_checked", "forced", "job", "owner", "ram", "store")
 
     def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:
         self.owner = owner
@@ -131,7 +132,8 @@ class BaseInfra(pydantic.BaseModel):
         values = dict(self.__dict__)
         if isinstance(default, type(self)):
             values = {**default.__dict__, **{name: self.__dict__[name] for name in self.__pydantic_fields_set__}}
-        return self._copy(values, default.__pydantic_fields_set__ | self.__pydantic_fields_set__, State(owner, field, field.applied))
+        fields_set = default.__pydantic_fields_set__ | self.__pydantic_fields_set__
+        return self._copy(values, fields_set, State(owner, field, field.applied))
 
     def _copy(self, values: dict[str, Any], fields_set: set[str], state: State | None) -> Self:
         new = type(self).__new__(type(self))
@@ -287,10 +289,11 @@ class BaseInfra(pydantic.BaseModel):
             return False
         here = ConfDict(identity)
         first, second = there.flat(), here.flat()
-        differing = [key for key in first.keys() & second.keys() if ConfDict({"x": first[key]}).to_uid() != ConfDict({"x": second[key]}).to_uid()]
+        shared = sorted(first.keys() & second.keys())
+        differing = [key for key in shared if canonical.encode(first[key]) != canonical.encode(second[key])]
         if not differing:
             return True
-        lines = "\n".join(f"  {key}: stored {first[key]!r}, now {second[key]!r}" for key in sorted(differing))
+        lines = "\n".join(f"  {key}: stored {first[key]!r}, now {second[key]!r}" for key in differing)
         entry = self._entry()
         msg = (
             f"{entry.path} holds the results of another config than the one that asks for them:\n{lines}\n"
@@ -321,6 +324,10 @@ class BaseInfra(pydantic.BaseModel):
 
     # execution
 
+    @abc.abstractmethod
+    def _call(self) -> Any:
+        """What a call of the method does."""
+
     def _resources(self) -> Resources:
         values = {name: getattr(self, name) for name in Resources.__dataclass_fields__}
         if values["job_name"] is None:
@@ -342,7 +349,7 @@ class BaseInfra(pydantic.BaseModel):
         """
         if self.cluster is None:
             return None
-        from exca_like.executors.submitit import public_executor
+        from exca_like.executors.slurm import public_executor
 
         return public_executor(self.cluster, self._log_folder(), self._resources())
 

@@ -11,9 +11,6 @@ from exca_like.store import Failure, Outcome, Store, make_information
 R = TypeVar("R")
 
 _FIRST_POLL, _LAST_POLL = 0.01, 1.0  # seconds
-# how long a network file system may take to show the result of a job that has ended
-_FILE_DELAY = {"completed": 15.0}
-_DEFAULT_FILE_DELAY = 1.0
 _HINTS = {
     "timeout": "raise timeout_min",
     "out of memory": "raise mem_gb",
@@ -22,8 +19,12 @@ _HINTS = {
     "node failure": "call the method again to run it again",
     "lost": "call the method again to run it again",
     "failed": "read the log above, mend the cause, and run it again with mode='retry'",
-    "completed": "the job ended well, but its result is not in the cache folder: is the folder seen by all machines?",
+    "completed": "call the method again; if that does not help, check that the job's machine sees the same folder",
 }
+
+
+class LostOutcomeError(JobInterruptedError):
+    """A job ended well, but its outcome is gone or can't be read: it counts as not submitted."""
 
 
 class TaskJob(Generic[R]):
@@ -134,23 +135,40 @@ class TaskJob(Generic[R]):
 
     def _outcome(self) -> Outcome:
         self.wait()
+        there = self._store.peek(self._key) is not None
         outcome = self._store.load(self._key)
         if outcome is not None:
             return outcome
+        if there:
+            msg = f"the stored result of {self._label} is corrupt: call the method to compute it again"
+            raise LostOutcomeError(msg)
         ended = self._ended() or Ended("lost")
-        patience = time.monotonic() + _FILE_DELAY.get(ended.reason, _DEFAULT_FILE_DELAY)
-        while outcome is None and time.monotonic() < patience:
-            time.sleep(_FIRST_POLL)
-            outcome = self._store.load(self._key)
-        return outcome if outcome is not None else self._without_result(ended)
+        if self._appears(ended):
+            return self._outcome()
+        return self._without_result(ended)
+
+    def _appears(self, ended: Ended) -> bool:
+        """Whether an ended job's outcome turns up within the time that the file system may take."""
+        delay = 0.0 if self._handle is None else self._handle.file_delay
+        if ended.reason != "completed":  # an outcome is not expected, though it may have come just before the end
+            delay = min(delay, 1.0)
+        patience = time.monotonic() + delay
+        while self._store.peek(self._key) is None:
+            if time.monotonic() > patience:
+                return False
+            time.sleep(_LAST_POLL / 4)
+        return True
 
     def _without_result(self, ended: Ended) -> Outcome:
         """The outcome of a job that left none; kept for the next caller unless the job counts as not submitted."""
         log = (self.stderr() or "")[-4000:].strip()
         detail = "\n".join(part for part in (ended.detail.strip(), log if log not in ended.detail else "") if part)
-        msg = f"job {self.job_id} of {self._label} ended without a result: {ended.reason}. To go on: {_HINTS[ended.reason]}.\n{detail}"
+        msg = (
+            f"job {self.job_id} of {self._label} ended without a result: {ended.reason}. "
+            f"To go on: {_HINTS[ended.reason]}.\n{detail}"
+        ).strip()
         if ended.interrupted:
-            raise JobInterruptedError(msg)
+            raise LostOutcomeError(msg) if ended.reason == "completed" else JobInterruptedError(msg)
         kinds: dict[str, type[JobError]] = {"timeout": JobTimeoutError, "out of memory": JobMemoryError}
         failure = Failure.of(kinds.get(ended.reason, JobError)(msg), ended.reason)
         self._store.save(self._key, Outcome(failure=failure), make_information(time.time()))

@@ -12,10 +12,10 @@ import pydantic
 
 from exca_like import engine, files
 from exca_like.errors import InfraUsageError, InfraValueError
-from exca_like.executors.base import Ended, JobHandle, open_job
+from exca_like.executors.base import JobHandle, open_job
 from exca_like.infra.applied import check_task_signature
 from exca_like.infra.base import MISSING, BaseInfra
-from exca_like.infra.job import TaskJob
+from exca_like.infra.job import LostOutcomeError, TaskJob
 from exca_like.models.clone import validated
 from exca_like.models.export import export
 from exca_like.store import FolderStore, MemoryStore, Store, read_information
@@ -109,18 +109,16 @@ class TaskInfra(BaseInfra):
         """``"not submitted"``, ``"running"``, ``"completed"`` or ``"failed"``; nothing is computed or changed on disk."""
         if self.folder is None or not self._check_folder():
             return "not submitted"
-        store = self._store()
-        handle = self._handle()
-        for _ in range(2):
+        store, handle = self._store(), self._handle()
+        kind = store.peek(KEY)
+        ended = handle.ended() if handle is not None and kind is None else None
+        if ended is not None:  # it may have stored its outcome since
             kind = store.peek(KEY)
-            if kind is not None:
-                return "completed" if kind == "value" else "failed"
-            if handle is None:
-                return "not submitted"
-            ended = handle.ended()
-            if ended is None:
-                return "running"
-        return "not submitted" if ended.interrupted else "failed"  # the outcome was looked for again after the end
+        if kind is not None:
+            return "completed" if kind == "value" else "failed"
+        if ended is None:
+            return "not submitted" if handle is None else "running"
+        return "not submitted" if ended.interrupted else "failed"
 
     def clear_job(self) -> None:
         """Forget the result or error and the job, which is cancelled if it is queued or running."""
@@ -210,7 +208,7 @@ class TaskInfra(BaseInfra):
         """What a call of the method does."""
         state = self._linked_state
         if self.folder is not None:
-            value = self._run_here() if self.cluster is None else self.job().result()
+            value = self._run_here() if self.cluster is None else self._run_in_job()
         else:
             self._check_built()
             if self.mode == "read-only":
@@ -231,11 +229,19 @@ class TaskInfra(BaseInfra):
             if found:
                 return found[KEY].get()
             if mode != "force" and self._is_running():
-                return self.job().result()
+                return self._run_in_job()
         self._prepare_folder()
         state.forced = True
         self._forget_job()
         return engine.run(batch)[KEY].value
+
+    def _run_in_job(self) -> Any:
+        try:
+            return self.job().result()
+        except LostOutcomeError:
+            self._forget()
+            self._linked_state.job = None
+            return self.job().result()
 
     def _run_as_job(self) -> None:
         """Compute and store in this process, which is a job; whoever submitted it has seen to the mode."""
@@ -291,8 +297,10 @@ class TaskInfra(BaseInfra):
             return job
         if kind == "failure":
             return None
-        ended = job._ended() if job._handle is not None or job._compute is not None else Ended("lost")
-        if ended is None or job._store.peek(KEY) is not None:
+        if job._compute is not None:
+            return job
+        ended = job._ended()
+        if ended is None or (ended.reason == "completed" and job._appears(ended)):
             return job
         return job if not ended.interrupted and mode != "retry" else None
 

@@ -208,7 +208,7 @@ def _same(a: Any, b: Any, mode: _Mode, exclude: Exclusions) -> bool:
     kind, other = type(a), type(b)
     if kind is other:
         if kind in _SCALARS:
-            return bool(a == b) or (a != a and b != b)
+            return bool(a == b) or (a != a and b != b)  # noqa: PLR0124 - true for NaN
         if isinstance(a, pydantic.BaseModel):
             return _same_model(a, b, mode, exclude)
         if isinstance(a, collections.OrderedDict) and list(a) != list(b):

@@ -76,7 +76,7 @@ def _guard(cls: type[pydantic.BaseModel]) -> None:
 
     setattr(__setattr__, _GUARD, True)
     cls.__setattr__ = __setattr__  # type: ignore[method-assign,assignment]
-    cls.__delattr__ = __delattr__  # type: ignore[method-assign]
+    cls.__delattr__ = __delattr__  # type: ignore[method-assign,assignment]
 
 
 def _is_content(model: pydantic.BaseModel, name: str) -> bool:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import typing as tp
 from pathlib import Path
 
 import pytest
-
-# The tests are no package: this makes the module found from wherever, and in whichever import mode, pytest runs.
-sys.path.insert(0, str(Path(__file__).parent))
-
-import testbed  # noqa: E402
+import testbed
 
 REQUIRE_VARIABLE = "EXCA_LIKE_REQUIRE_SLURM"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slurm: runs on a real Slurm, started for the tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 import submitit
-
-if tp.TYPE_CHECKING:
-    from testbed import Testbed
+from testbed import ClusterError, Testbed, missing
 
 HERE = Path(__file__).parent
 
@@ -63,13 +61,13 @@ def test_job_gets_its_gpu_and_partition(idle_cluster: Testbed, tmp_path: Path) -
 
 def test_job_submits_job(idle_cluster: Testbed, tmp_path: Path) -> None:
     inner, outer = tmp_path / "inner", tmp_path / "outer"
-    script = f"sbatch --parsable --output={inner} --wrap='echo inner of $SLURM_JOB_ID'; srun echo step; echo $SLURM_CONF"
+    script = f"sbatch --parsable --output={inner} --wrap='echo $SLURM_JOB_ID'; srun echo step; echo $SLURM_CONF"
     job = _submit(script, outer)
     _until(_ended(job))
     inner_job, step, conf = outer.read_text().split()
     assert (step, conf) == ("step", str(idle_cluster.conf))
     _until(_ended(inner_job))
-    assert inner.read_text().strip() == f"inner of {job}"
+    assert inner.read_text().strip() == inner_job
 
 
 def test_array_beyond_the_limit_is_refused(idle_cluster: Testbed) -> None:
@@ -121,6 +119,7 @@ def test_node_fails_and_comes_back(idle_cluster: Testbed) -> None:
     _until(lambda: _accounted(job, "state", "--duplicates").startswith("NODE_FAIL"))
     assert _queued(job) == "PENDING"
     idle_cluster.start_node("n1")
+    _command("scontrol", "update", f"jobid={job}", "starttime=now")  # instead of waiting as a requeued job does
     _until(lambda: _queued(job) == "RUNNING")
 
 
@@ -144,13 +143,22 @@ def test_debug_preempts_scavenge(idle_cluster: Testbed) -> None:
     _until(lambda: _queued(low) == "RUNNING")
 
 
+def test_failed_start_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing():
+        pytest.skip("needs Slurm")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    failing = Testbed(max_array_size=-1)
+    with pytest.raises(ClusterError, match=r"(?s)slurmctld ended with code.*MaxArraySize"):
+        failing.start()
+    assert list(tmp_path.iterdir()) == []
+
+
 def _alive(root: str) -> list[str]:
     lines = _command("ps", "-eo", "stat,args").splitlines()
     return [x for x in lines if root in x and not x.startswith("Z")]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_second_testbed_by_hand_leaves_nothing(idle_cluster: Testbed, how: signal.Signals) -> None:
+def test_second_testbed_by_hand_leaves_nothing(idle_cluster: Testbed) -> None:
     with subprocess.Popen([sys.executable, HERE / "testbed.py"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         name, _, conf = process.stdout.readline().strip().removeprefix("export ").partition("=")
@@ -161,7 +169,7 @@ def test_second_testbed_by_hand_leaves_nothing(idle_cluster: Testbed, how: signa
         subprocess.run(["sbatch", "--output=/dev/null", script], env=env, check=True, stdout=subprocess.DEVNULL)
         _until(lambda: any("sleep 300" in x for x in _alive(str(root))))
         assert _command("squeue", "-h") == ""
-        process.send_signal(how)
+        process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert not root.exists()
     assert _alive(str(root)) == []

@@ -120,6 +120,20 @@ grant all on slurm_acct.* to slurm@localhost;
 """
 
 
+# Runs a daemon and adopts the orphans of its jobs. A container's first process may reap them late or never, and
+# Slurm takes a job for running while a process of its group is left, even a dead one.
+_REAPER = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ)
+for number in signal.SIGTERM, signal.SIGHUP:
+    signal.signal(number, lambda number, frame: os.kill(pid, number))
+while (ended := os.wait())[0] != pid:
+    pass
+sys.exit(os.waitstatus_to_exitcode(ended[1]) & 255)
+"""
+
+
 class ClusterError(RuntimeError):
     """Slurm doesn't come up, refuses a command, or doesn't reach a state in the time given."""
 
@@ -211,13 +225,11 @@ class _Daemon:
         if self.process is None:
             return
         self.process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        with contextlib.suppress(ProcessLookupError):  # a helper process that outlived it
+        with contextlib.suppress(ProcessLookupError):  # it didn't end, or a helper process outlived it
             os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         self.process = None
 
 
@@ -406,7 +418,7 @@ class Testbed:
             "slurmdbd": ["slurmdbd", "-D"],
             "slurmctld": ["slurmctld", "-D"],
         }
-        commands |= {node: ["slurmd", "-D", "-N", node] for node in NODES}
+        commands |= {node: [sys.executable, "-c", _REAPER, "slurmd", "-D", "-N", node] for node in NODES}
         for name, argv in commands.items():
             user = "mysql" if name == "mariadbd" else None
             self._daemons[name] = _Daemon(argv, root / "log" / name, self._environ(), user)
@@ -415,7 +427,11 @@ class Testbed:
         self._daemons["munged"].start(lambda: self._succeeds("munge", "-n", f"--socket={self.root}/munge.sock"))
         self._start_database()
         self.start_accounting()
-        for words in (["cluster", "test"], ["account", ACCOUNT], ["user", "root", f"account={ACCOUNT}"]):
+        for words in (
+            ["cluster", "test"],
+            ["account", ACCOUNT],
+            ["user", "root", f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}"],
+        ):
             self.run("sacctmgr", "-i", "add", *words)
         self._start_controller()
         for node in NODES:

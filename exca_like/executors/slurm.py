@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import submitit
 from submitit.core import utils
@@ -64,6 +64,7 @@ def check_commands() -> None:
 class SlurmJob:
     """A job on Slurm, or one element of an array."""
 
+    file_delay: ClassVar[float] = 15.0  # what network file systems cache
     logs: str
     job_id: str
 

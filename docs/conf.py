@@ -1,0 +1,73 @@
+"""Settings of Sphinx for these pages: ``python -m sphinx -W --keep-going -b html docs docs/_build/html``."""
+
+from typing import Any
+
+import pydantic
+
+import exca_like
+
+project = "exca_like"
+author = "The exca_like developers"
+copyright = author
+release = version = exca_like.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"exca_like {release}"
+html_copy_source = False
+
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+
+_plain: dict[str, list[str]] = {}
+
+
+def shorten_signature(*event: Any) -> tuple[str, str | None] | None:
+    """Leave out constructor signatures that repeat the fields or that users never call, and private defaults."""
+    _, what, _, obj, _, signature, returned = event
+    if what == "class" and (issubclass(obj, pydantic.BaseModel | BaseException) or obj.__name__ == "TaskJob"):
+        return "", None
+    if signature and "_MISSING" in signature:
+        return signature.replace("_MISSING", "..."), returned
+    return None
+
+
+def keep_plain(*event: Any) -> None:
+    """Remember docstrings of attributes: napoleon takes what stands before a colon for a type."""
+    _, what, name, _, _, lines = event
+    if what in ("attribute", "property"):
+        _plain[name] = list(lines)
+
+
+def finish_docstring(*event: Any) -> None:
+    """Restore docstrings of attributes, add defaults of fields, drop the constructor's parameters of `TaskJob`."""
+    _, what, name, obj, _, lines = event
+    lines[:] = _plain.pop(name, lines)
+    if what == "class" and obj.__name__ == "TaskJob":
+        first = next((i for i, line in enumerate(lines) if line.startswith((":param", ":type"))), len(lines))
+        del lines[first:]
+    if what == "attribute":
+        owner, _, field = name.rpartition(".")
+        cls = getattr(exca_like, owner.rpartition(".")[2], None)
+        info = getattr(cls, "model_fields", {}).get(field)
+        if info is not None and not info.is_required():
+            lines += ["", f"Default: ``{info.default!r}``."]
+
+
+def setup(app: Any) -> None:
+    """Connect the changes above; called by Sphinx."""
+    app.connect("autodoc-process-signature", shorten_signature)
+    app.connect("autodoc-process-docstring", keep_plain, priority=100)
+    app.connect("autodoc-process-docstring", finish_docstring, priority=900)
