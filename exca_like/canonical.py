@@ -119,7 +119,8 @@ def _encode(value: Any) -> bytes:
             value = tuple(value)
         return b"l%d:" % len(value) + b"".join(_at(str(index), item) for index, item in enumerate(value))
     if isinstance(value, set | frozenset):
-        return b"S%d:" % len(value) + b"".join(sorted(_encode(item) for item in value))
+        members = sorted({_encode(item) for item in value})  # items that differ can have one normal form, like two NaN
+        return b"S%d:" % len(members) + b"".join(members)
     normal = normalize(value)
     if normal is not value:
         return _encode(normal)
@@ -148,7 +149,8 @@ def _encode_float(value: float) -> bytes:
 
 
 def _tagged(tag: str, content: Any) -> bytes:
-    return b"x" + _encode(tag) + _encode(content)
+    parts = content if type(content) is tuple else (content,)  # made here: no step on the way to a value
+    return b"x%d:" % len(parts) + _encode(tag) + b"".join(map(_encode, parts))
 
 
 def _encode_decimal(value: decimal.Decimal) -> tuple[str, Any]:
@@ -167,7 +169,19 @@ def _encode_object(value: Any) -> tuple[str, Any]:
         raise _NoIdentityError(value, f"the bound method {value.__qualname__} depends on its object")
     if "<" in value.__qualname__ or getattr(value, "__module__", None) is None:
         raise _NoIdentityError(value, f"{value.__qualname__} (a lambda or a local definition) has no name to find it again")
+    if isinstance(owner, type):  # a class method is named after the class that defines it
+        return "method", (qualified_name(owner), value.__name__)
     return "object", qualified_name(value)
+
+
+def _is_importable(value: Any) -> bool:
+    """Whether a callable that is no plain function (numpy's are none) is found under its qualified name."""
+    name, found = getattr(value, "__qualname__", None), sys.modules.get(getattr(value, "__module__", None) or "")
+    if not callable(value) or not isinstance(name, str):
+        return False
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is value
 
 
 def _encode_dataclass(value: Any) -> tuple[str, Any]:
@@ -219,6 +233,8 @@ def _encode_foreign(value: Any) -> bytes:
             return _tagged("index", (list(value.names), _series_content(value)))
     if dataclasses.is_dataclass(value):
         return _tagged(*_encode_dataclass(value))
+    if _is_importable(value):
+        return _tagged(*_encode_object(value))
     raise _NoIdentityError(value)
 
 
@@ -236,7 +252,8 @@ def _encode_array(numpy: Any, value: Any) -> bytes:
     if isinstance(value, numpy.ma.MaskedArray):
         return _tagged("masked", ()) + _encode_array(numpy, value.filled()) + _encode_array(numpy, numpy.ma.getmaskarray(value))
     if array.dtype.names is not None:  # field by field: the padding between fields is arbitrary
-        return head + b"".join(_encode(name) + _encode_array(numpy, array[name]) for name in array.dtype.names)
+        names = array.dtype.names
+        return _tagged("record", (array.shape, names)) + b"".join(_encode_array(numpy, array[name]) for name in names)
     if array.dtype.hasobject:
         return head + _encode(array.ravel().tolist())
     return head + _raw(array.tobytes())

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _OPERATOR = re.compile(r"=[a-z]+=")
 _MISSING: Any = object()
 
+SCALARS = frozenset((str, int, float, bool, type(None)))
+"""Types of plain values, which need no copy and no conversion."""
+
 
 class ConfDictOps:
     """Operators that a patch may hold as keys: ``cfg.update({"optim": {ConfDict.ops.REPLACE: True, "lr": 1}})``."""
@@ -36,7 +39,8 @@ class ConfDictOps:
         return isinstance(value, str) and _OPERATOR.fullmatch(value) is not None
 
 
-_ALL_OPS = (ConfDictOps.REPLACE, ConfDictOps.DELETE, ConfDictOps.BEFORE, ConfDictOps.AFTER)
+_ENTRY_OPS = (ConfDictOps.DELETE, ConfDictOps.BEFORE, ConfDictOps.AFTER)
+_ALL_OPS = (ConfDictOps.REPLACE, *_ENTRY_OPS)
 
 
 class _DeprecatedOverride:
@@ -86,7 +90,7 @@ class ConfDict(dict[str, Any]):
             return
         pairs: Iterable[tuple[str, Any]] = mapping.items() if isinstance(mapping, Mapping) else mapping
         for key, value in itertools.chain(pairs, kwargs.items()):
-            _merge_at(self, _split(key), _convert(value), resolve=False)
+            _insert(self, key, value)
 
     # reading
 
@@ -115,7 +119,7 @@ class ConfDict(dict[str, Any]):
     # writing
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _merge_at(self, _split(key), _convert(value), resolve=False)
+        _insert(self, key, value)
 
     def __delitem__(self, key: str) -> None:
         self.pop(key)
@@ -130,6 +134,9 @@ class ConfDict(dict[str, Any]):
             if default is _MISSING:
                 raise
             return default
+        if isinstance(parent, tuple):
+            msg = f"{key!r}: items can't be removed from a tuple: set {head!r} to a shorter one"
+            raise ConfigTypeError(msg)
         if isinstance(parent, list):
             del parent[int(last)]
         else:
@@ -154,7 +161,7 @@ class ConfDict(dict[str, Any]):
         TypeError
             A list is addressed by something else than an index; nothing is changed then.
         """
-        merged = _merge(_copy(self), ConfDict(other, **kwargs), resolve=True)
+        merged = merge_patch(_copy(self), ConfDict(other, **kwargs))
         dict.clear(self)
         dict.update(self, merged)
 
@@ -303,8 +310,27 @@ def _split(key: object) -> list[str]:
     return segments
 
 
+def _insert(node: ConfDict, key: str, value: Any) -> None:
+    """Merge a value, not converted yet, into a dictionary at a dotted key."""
+    if type(key) is str and "." not in key and not dict.__contains__(node, key):  # nothing to merge with
+        dict.__setitem__(node, key, value if type(value) in SCALARS else _convert(value))
+    else:
+        _merge_at(node, _split(key), _convert(value), resolve=False)
+
+
+def merge_patch(node: ConfDict, patch: ConfDict) -> ConfDict:
+    """Merge a patch, with its operators, into a dictionary that shares no container with anything; see `ConfDict.update`.
+
+    The dictionary is changed in place, or partly changed if the patch is wrong; the result may be another one.
+    """
+    merged: ConfDict = _merge(node, patch, resolve=True)
+    return merged
+
+
 def _convert(value: Any) -> Any:
     """Copy the containers of a value, with dictionaries split on dots."""
+    if type(value) in SCALARS:
+        return value
     if isinstance(value, OrderedDict):
         ordered: OrderedDict[str, Any] = OrderedDict()
         for key, item in value.items():
@@ -320,6 +346,8 @@ def _convert(value: Any) -> Any:
 def _copy(value: Any) -> Any:
     """Copy the containers of a value that `_convert` has made."""
     kind = type(value)
+    if kind in SCALARS:
+        return value
     if kind is ConfDict:
         result = ConfDict()
         for key, item in value.items():
@@ -363,9 +391,13 @@ def _merge_child(node: Any, key: str, patch: Any, *, resolve: bool) -> None:
     """Set one entry of a dictionary or list to its present value merged with a patch."""
     present = dict.get(node, key) if isinstance(node, dict) else node[int(key)]
     if isinstance(patch, dict):
-        if not isinstance(present, dict | list) or (not present and isinstance(patch, OrderedDict)):
-            present = OrderedDict() if isinstance(patch, OrderedDict) else ConfDict()
-        patch = _merge(present, patch, resolve=resolve)
+        if type(present) is tuple:
+            changed = _merge(list(present), patch, resolve=resolve)
+            patch = tuple(changed) if isinstance(changed, list) else changed
+        else:
+            if not isinstance(present, dict | list) or (not present and isinstance(patch, OrderedDict)):
+                present = OrderedDict() if isinstance(patch, OrderedDict) else ConfDict()
+            patch = _merge(present, patch, resolve=resolve)
     if isinstance(node, list):
         node[int(key)] = patch
     else:
@@ -392,9 +424,13 @@ def _discard(node: dict[str, Any], key: str) -> None:
 def _merge(node: Any, patch: dict[str, Any], *, resolve: bool) -> Any:
     """Merge a patch into a container in place, and return the container (another one if replaced)."""
     if isinstance(node, list):
+        if resolve and _flag(patch, ConfDictOps.REPLACE):
+            return _merge(ConfDict(), patch, resolve=True)
         for key, value in patch.items():
             if resolve and key == ConfDictOps.REPLACE:
-                return _merge(ConfDict(), patch, resolve=True)
+                continue
+            if resolve:
+                _reject_item_operators(key, value)
             if not 0 <= _index(key, key) < len(node):
                 msg = f"list index {key} is out of range: the list has {len(node)} items"
                 raise ConfigValueError(msg)
@@ -405,7 +441,7 @@ def _merge(node: Any, patch: dict[str, Any], *, resolve: bool) -> Any:
             _merge_child(node, key, value, resolve=False)
         return node
     if _flag(patch, ConfDictOps.REPLACE):
-        node = OrderedDict() if isinstance(patch, OrderedDict) else ConfDict()
+        node = OrderedDict() if isinstance(patch, OrderedDict) or isinstance(node, OrderedDict) else ConfDict()
     for key, value in patch.items():
         if ConfDictOps.is_op(key):
             if key != ConfDictOps.REPLACE:
@@ -420,6 +456,15 @@ _OP_HELP = {
     op: f"operator {op!r} acts on an entry, so it belongs inside the entry's own sub-dict: {{'entry': {{{op!r}: …}}}}"
     for op in _ALL_OPS
 }
+
+
+def _reject_item_operators(key: str, value: Any) -> None:
+    """Raise if a patch would delete or move an item of a list, or holds an unknown operator for it."""
+    if any(map(ConfDictOps.is_op, (key, value))) or (isinstance(value, dict) and not value.keys().isdisjoint(_ENTRY_OPS)):
+        msg = f"operators don't act on items of a list ({key!r}: {value!r}): give the whole list its new value"
+        raise ConfigValueError(msg)
+    if isinstance(value, list | tuple):
+        reject_operators(value, key)
 
 
 def _resolve_entry(node: dict[str, Any], key: str, value: Any) -> None:
@@ -443,7 +488,7 @@ def _resolve_entry(node: dict[str, Any], key: str, value: Any) -> None:
     moves = [(op, value[op]) for op in (ConfDictOps.BEFORE, ConfDictOps.AFTER) if dict.__contains__(value, op)]
     content = type(value)()
     for name, item in value.items():
-        if name not in (ConfDictOps.BEFORE, ConfDictOps.AFTER, ConfDictOps.DELETE):
+        if name not in _ENTRY_OPS:
             _set(content, name, item)
     if not moves or content or not dict.__contains__(node, key):
         _merge_child(node, key, content, resolve=True)

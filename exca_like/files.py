@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 def token() -> str:
     """A name that no other host, container, process or thread picks: 64 random bits in hex."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def write_atomic(path: str, data: bytes) -> None:

@@ -18,7 +18,7 @@ from pathlib import PurePath
 from typing import Any
 
 from exca_like import canonical
-from exca_like.confdict import reject_operators
+from exca_like.confdict import SCALARS, reject_operators
 
 MAX_TEXT_LENGTH = 128
 _CUT_MARK = "..."
@@ -52,6 +52,7 @@ def config_uid(config: Mapping[str, Any]) -> str:
         return f"{text}-{digest}"
     reject_operators(config)
     digest = hashlib.blake2b(canonical.encode(config), digest_size=8).hexdigest()
+    text = text.lstrip(".-")  # hidden files, options of commands
     if len(text) > MAX_TEXT_LENGTH:
         text = text[: MAX_TEXT_LENGTH - len(_CUT_MARK)] + _CUT_MARK
     return f"{text}-{digest}"
@@ -84,7 +85,7 @@ def _render_dict(config: Mapping[str, Any]) -> _Rendered:
     for raw, item in config.items():
         value = item
         key, exact = _clean_key(raw)
-        while isinstance(value, Mapping) and len(value) == 1 and not isinstance(value, OrderedDict):
+        while type(value) not in SCALARS and isinstance(value, Mapping) and len(value) == 1 and not isinstance(value, OrderedDict):
             ((sub, value),) = value.items()
             sub, exact_sub = _clean_key(sub)
             key = f"{key}.{sub}"
@@ -146,7 +147,7 @@ def _render_other(value: Any) -> _Rendered:
     if normal is not value:
         return _render(normal)
     if isinstance(value, set | frozenset):
-        return f"({','.join(sorted(_render(item)[0] for item in value))})", None
+        return f"({','.join(sorted({_render(item)[0] for item in value}))})", None
     if isinstance(value, PurePath):
         return _render(str(value))
     return _UNSAFE.sub("", canonical.describe(value)), None

@@ -2,7 +2,7 @@
 
 Yaml is written at the first use of every cache folder, and libyaml needs 130 to 200 µs for a file: documents made
 of plain values are emitted here directly, with the very text libyaml would give (tests compare the two), all others
-by libyaml. An ``OrderedDict`` is written as ``!!omap``, the yaml type for it, so that it is read back as one.
+by libyaml, which is loaded when it is first needed. An ``OrderedDict`` is written as ``!!omap``, the yaml type for it, so that it is read back as one.
 """
 
 import datetime
@@ -17,15 +17,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-import yaml
-
+from exca_like.confdict import SCALARS
 from exca_like.errors import ConfigTypeError, ConfigValueError
-
-_BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NO_FOLDING = 2**31 - 1  # libyaml counts in C ints
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_PLAIN_STRING = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*")
 # words that yaml 1.1 reads as something else than a string
 _WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
 
@@ -38,13 +35,31 @@ class _Ordered(list[tuple[str, Any]]):
     """Pairs to be written as ``!!omap``."""
 
 
-class _Dumper(_BaseDumper):  # type: ignore[misc]
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the name is the base class's
-        return True
+@functools.cache
+def _dumper() -> Any:
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+    class Dumper(base):  # type: ignore[misc]
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the name is the base class's
+            return True
+
+    Dumper.add_representer(_Ordered, _write_ordered)
+    return Dumper
 
 
-class _Loader(_BaseLoader):  # type: ignore[misc]
-    pass
+@functools.cache
+def _loader() -> Any:
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        pass
+
+    Loader.add_constructor("tag:yaml.org,2002:omap", _read_ordered)
+    return Loader
 
 
 def _write_ordered(dumper: Any, pairs: _Ordered) -> Any:
@@ -56,10 +71,6 @@ def _read_ordered(loader: Any, node: Any) -> Iterator[OrderedDict[str, Any]]:
     yield ordered
     for entry in node.value:
         ordered.update(loader.construct_mapping(entry, deep=True))
-
-
-_Dumper.add_representer(_Ordered, _write_ordered)
-_Loader.add_constructor("tag:yaml.org,2002:omap", _read_ordered)
 
 
 def dump(config: Mapping[str, Any]) -> str:
@@ -75,6 +86,8 @@ def dump(config: Mapping[str, Any]) -> str:
 
 def load(source: str | Path | IO[str] | IO[bytes]) -> dict[str, Any]:
     """Read a yaml mapping from a text, a path or an open file."""
+    import yaml
+
     name = "the given text"
     content: Any = source
     if isinstance(source, PurePath) or (isinstance(source, str) and "\n" not in source and os.path.isfile(source)):
@@ -83,7 +96,7 @@ def load(source: str | Path | IO[str] | IO[bytes]) -> dict[str, Any]:
     elif not isinstance(source, str):
         name = str(getattr(source, "name", source))
     try:
-        data = yaml.load(content, Loader=_Loader)  # noqa: S506 - derives from SafeLoader
+        data = yaml.load(content, Loader=_loader())  # noqa: S506 - derives from SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"{name} is not valid yaml: {error}"
         raise ConfigValueError(msg) from error
@@ -96,8 +109,10 @@ def load(source: str | Path | IO[str] | IO[bytes]) -> dict[str, Any]:
 
 
 def _libyaml(plain: Any) -> str:
+    import yaml
+
     text: str = yaml.dump(
-        plain, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=_NO_FOLDING
+        plain, Dumper=_dumper(), sort_keys=False, default_flow_style=False, allow_unicode=True, width=_NO_FOLDING
     )
     return text
 
@@ -105,13 +120,16 @@ def _libyaml(plain: Any) -> str:
 def _plain(value: Any, path: str) -> Any:
     """Reduce a value to what yaml knows: dict, list, `_Ordered` and scalars."""
     kind = type(value)
-    if kind in (str, int, float, bool) or value is None:
+    if kind in SCALARS:
         return value
     if isinstance(value, OrderedDict):
         return _Ordered((key, _plain(item, f"{path}.{key}")) for key, item in value.items())
     if isinstance(value, Mapping):
         result = {}
         for key, item in value.items():
+            if type(item) in SCALARS:
+                result[key] = item
+                continue
             joined, below = key, item
             while isinstance(below, Mapping) and len(below) == 1 and not isinstance(below, OrderedDict):
                 ((last, below),) = below.items()
@@ -200,7 +218,9 @@ def _scalar(value: Any) -> str:
 
 @functools.lru_cache(4096)
 def _string(text: str) -> str:
-    """Libyaml's own rendering of a string as a value, asked for once."""
+    """A string as a value: as it is if that is surely right, else libyaml's own rendering, asked for once."""
+    if _PLAIN_STRING.fullmatch(text) and text.lower() not in _WORDS:
+        return text
     rendered = _libyaml({"k": text})
     if not (rendered.startswith("k: ") and rendered.count("\n") == 1):
         raise _NeedsLibyamlError

@@ -78,7 +78,7 @@ class AppliedMethod:
             names = names.__func__(type(obj))
         elif callable(names):
             names = names(obj)
-        return tuple(sorted(checked_names(type(obj), names, source)))
+        return tuple(sorted(checked_names(type(obj), names, source))) if names != () else ()
 
 
 def checked_exclusion(exclude: Any) -> Any:
@@ -130,14 +130,12 @@ class InfraField:
         """The infra of an instance; on first sight it gets the class's defaults and its owner."""
         values = self._values(obj)
         infra = values.get(self.name)
-        state = getattr(infra, "_state", None)
-        if state is not None and state.owner is obj:
+        if _is_linked(infra, obj):
             return infra
         self.check()
         with _link_lock:
             infra = values.get(self.name)
-            state = getattr(infra, "_state", None)
-            if infra is None or (state is not None and state.owner is obj):
+            if infra is None or _is_linked(infra, obj):
                 return infra
             values[self.name] = infra = infra._linked_to(obj, self)
         return infra
@@ -148,6 +146,14 @@ class InfraField:
 
     def _is_redeclared(self) -> bool:
         return any(self.name in getattr(base, FIELDS, {}) for base in self.owner.__mro__[1:])
+
+
+def _is_linked(infra: Any, obj: Any) -> bool:
+    try:
+        state = object.__getattribute__(infra, "_state")  # a miss is slow in pydantic's own lookup
+    except AttributeError:
+        return False
+    return state is not None and state.owner is obj
 
 
 def wrap(applied: AppliedMethod, missing: Any) -> Callable[..., Any]:

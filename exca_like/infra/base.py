@@ -45,34 +45,34 @@ class State:
 class BaseInfra(pydantic.BaseModel):
     """Fields and methods shared by all infras."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", validate_assignment=True, use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(extra="forbid", validate_assignment=True)
     __slots__ = ("_state",)
     _exclude_from_cls_uid: ClassVar[tuple[str, ...]] = ()
 
-    folder: Path | str | None = None
+    folder: str | Path | None = None
     """Where results and logs are kept; shared by all configs. None: nothing is stored."""
     version: str = "0"
     """Version of the method's code, part of the cache folder's name: change it when old results are no longer right."""
     cluster: Literal["local", "slurm", "auto", "debug"] | None = None
     """Where to compute: None in this process, ``"local"`` in processes of this machine, ``"slurm"``, ``"auto"`` on Slurm
     if there is one and else like local, ``"debug"`` in this process, at the time the result is asked for."""
-    logs: Path | str = "{folder}/logs/{user}/%j"
+    logs: str | Path = "{folder}/logs/{user}/%j"
     """Folder of a job's logs; ``%j`` is the job's id."""
     job_name: str | None = None
     """Name of the job; None: ``Class.method,version/<config uid>``."""
-    timeout_min: int | None = pydantic.Field(None, gt=0)
+    timeout_min: pydantic.PositiveInt | None = None
     """Time limit in minutes; None: the partition's."""
-    nodes: int | None = pydantic.Field(1, ge=1)
+    nodes: pydantic.PositiveInt | None = 1
     """Number of nodes."""
-    tasks_per_node: int | None = pydantic.Field(1, ge=1)
+    tasks_per_node: pydantic.PositiveInt | None = 1
     """Number of processes on each node."""
-    cpus_per_task: int | None = pydantic.Field(None, ge=1)
+    cpus_per_task: pydantic.PositiveInt | None = None
     """Cores for each process."""
-    gpus_per_node: int | None = pydantic.Field(None, ge=0)
+    gpus_per_node: pydantic.NonNegativeInt | None = None
     """GPUs on each node."""
-    mem_gb: float | None = pydantic.Field(None, gt=0)
+    mem_gb: pydantic.PositiveFloat | None = None
     """Memory for each node, in GB."""
-    max_pickle_size_gb: float | None = pydantic.Field(None, gt=0)
+    max_pickle_size_gb: pydantic.PositiveFloat | None = None
     """Limit for the size of what is sent to the jobs of one submission, in GB."""
     slurm_partition: str | None = None
     """Slurm partition."""
@@ -244,8 +244,9 @@ class BaseInfra(pydantic.BaseModel):
         pydantic.ValidationError
             A changed field does not exist or has a wrong value.
         """
-        changes = ConfDict()
-        for patch in (*args, kwargs):
+        first, *others = [patch for patch in (*args, kwargs) if patch] or [kwargs]
+        changes = ConfDict(first)
+        for patch in others:
             for key, value in ConfDict(patch).items():
                 changes[key] = value
         return changed_copy(self._linked_state.owner, changes)

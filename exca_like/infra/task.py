@@ -4,9 +4,9 @@ import contextlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import pydantic
 
@@ -21,6 +21,7 @@ from exca_like.models.export import export
 from exca_like.store import FolderStore, MemoryStore, Store, read_information
 
 C = TypeVar("C", bound=Callable[..., Any])
+M = TypeVar("M")
 
 Status = Literal["not submitted", "running", "completed", "failed"]
 
@@ -61,6 +62,15 @@ class TaskInfra(BaseInfra):
     ``"force"``: computed again once for each instance; ``"read-only"``: never computed."""
     keep_in_ram: bool = False
     """Keep the result in memory, for this instance."""
+
+    if TYPE_CHECKING:  # an infra reached through a config knows the config's type
+
+        @overload
+        def __get__(self, obj: None, owner: Any) -> Self: ...
+        @overload
+        def __get__(self, obj: M, owner: Any) -> "LinkedTaskInfra[M]": ...
+        def __get__(self, obj: Any, owner: Any) -> Any: ...
+        def __set__(self, obj: Any, value: Any) -> None: ...
 
     @overload
     def apply(self, method: C, *, exclude_from_cache_uid: Any = ()) -> C: ...
@@ -207,6 +217,8 @@ class TaskInfra(BaseInfra):
     def _call(self) -> Any:
         """What a call of the method does."""
         state = self._linked_state
+        if state.ram is not MISSING:
+            return state.ram
         if self.folder is not None:
             value = self._run_here() if self.cluster is None else self._run_in_job()
         else:
@@ -323,6 +335,20 @@ class TaskInfra(BaseInfra):
     def _forget(self) -> None:
         self._forget_job()
         self._store().discard(KEY)
+
+
+if TYPE_CHECKING:
+
+    class LinkedTaskInfra(TaskInfra, Generic[M]):
+        """What type checkers see as the infra of a config of type ``M``."""
+
+        def clone_obj(self, *args: Mapping[str, Any], **kwargs: Any) -> M: ...
+
+        def iter_cached(self) -> Iterator[M]: ...
+
+        def job_array(  # type: ignore[override]
+            self, max_workers: int = 256, allow_empty: bool = False, allow_repeated_tasks: bool = False
+        ) -> contextlib.AbstractContextManager[list[M]]: ...
 
 
 def _submit(infras: Sequence[TaskInfra], max_workers: int) -> None:

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pydantic
 
-from exca_like.confdict import ConfDict
+from exca_like.confdict import SCALARS, ConfDict, merge_patch
 from exca_like.models.plan import FieldPlan, plan_of
+
+_NO_CHANGES: dict[str, Any] = {}
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
@@ -17,8 +18,7 @@ def changed_copy(model: M, changes: ConfDict) -> M:
     """A new, validated model of the same class: the fields that were set, with changes merged in."""
     data = {} if changes.get(ConfDict.ops.REPLACE) else _set_fields(model, changes)
     touched = ConfDict({key: data.pop(key) for key in changes if key in data})
-    touched.update(changes)
-    data.update(touched)
+    data.update(merge_patch(touched, changes))
     return validated(type(model), data)
 
 
@@ -27,32 +27,34 @@ def validated(cls: type[M], data: Mapping[str, Any]) -> M:
     return cls.model_validate(dict(data), by_name=True, by_alias=False)
 
 
-def _set_fields(model: pydantic.BaseModel, changes: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+def _set_fields(model: pydantic.BaseModel, changes: dict[str, Any] = _NO_CHANGES) -> dict[str, Any]:
     """Fields that were set, or that a change reaches into (their default may differ from their class's defaults)."""
     plan = plan_of(type(model))
     given = model.__pydantic_fields_set__
     values = model.__dict__
     data: dict[str, Any] = {plan.key: type(model).__name__} if plan.key is not None else {}
     for field in plan.fields:
-        change = changes.get(field.name)
-        if field.name in given or isinstance(change, Mapping):
+        change = dict.get(changes, field.name)  # a ConfDict's own `get` would split the name
+        if field.name in given or isinstance(change, dict):
             data[field.name] = _unpacked(values[field.name], field, change)
-    data.update(model.model_extra or {})
+    data.update(model.__pydantic_extra__ or {})
     return data
 
 
 def _unpacked(value: Any, field: FieldPlan, change: Any = None) -> Any:
     """A value with its models as dictionaries, where the field's declaration can rebuild them."""
+    if type(value) in SCALARS:
+        return value
     if isinstance(value, pydantic.BaseModel):
         key = plan_of(type(value)).key
         if isinstance(value, pydantic.RootModel) or (type(value) not in field.models and key is None) or field.ambiguous:
             return copy.deepcopy(value)
         chosen_by = key or field.models.get(type(value))
-        changes = change if isinstance(change, Mapping) else {}
+        changes = change if isinstance(change, dict) else _NO_CHANGES
         data = _set_fields(value, changes)
         if isinstance(chosen_by, str):
             data.setdefault(chosen_by, getattr(value, chosen_by, None))
-            if changes.get(chosen_by, data[chosen_by]) != data[chosen_by]:
+            if dict.get(changes, chosen_by, data[chosen_by]) != data[chosen_by]:
                 return {}  # another class is chosen: the fields of the present one have no place in it
         return data
     if field.models or field.opaque:

@@ -13,6 +13,7 @@ import pydantic
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from exca_like import canonical
+from exca_like.confdict import SCALARS
 from exca_like.errors import ConfigTypeError, ModelExportError
 from exca_like.models.plan import REQUIRED, WHOLE_MODEL, FieldPlan, ModelPlan, plan_of
 from exca_like.names import qualified_name
@@ -20,7 +21,6 @@ from exca_like.names import qualified_name
 # dotted names to leave out, as a tree: {"x": None} is the field x, {"sub": {"x": None}} the field x of sub
 Exclusions = Mapping[str, Any]
 
-_SCALARS = frozenset((str, int, float, bool, type(None)))
 _NOTHING: Exclusions = {}
 
 
@@ -28,6 +28,9 @@ _NOTHING: Exclusions = {}
 class _Mode:
     uid: bool
     exclude_defaults: bool
+
+
+_MODES = {(uid, without): _Mode(uid, without) for uid in (False, True) for without in (False, True)}
 
 
 def export(
@@ -53,7 +56,7 @@ def export(
     TypeError
         A value has no exported form; the message names its field.
     """
-    return _export_model(model, _Mode(uid, exclude_defaults), _tree(exclude))
+    return _export_model(model, _MODES[uid, exclude_defaults], _tree(exclude))
 
 
 def _tree(names: Iterable[str]) -> Exclusions:
@@ -76,31 +79,30 @@ def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -
     if mode.uid and mode.exclude_defaults and plan.overrides_uid:
         override = model._exca_uid_dict_override()  # type: ignore[attr-defined]
         return {key: _export_value(item, _UNKNOWN, mode, _NOTHING, model) for key, item in override.items()}
-    excluded = plan.excluded(model) if mode.uid else frozenset()
     if plan.custom:
-        skipped = {*excluded, *(name for name, below in exclude.items() if below is None)}
+        skipped = {*(plan.excluded(model) if mode.uid else ()), *(name for name, below in exclude.items() if below is None)}
         exported: dict[str, Any] = model.model_dump(mode="json", exclude=skipped, by_alias=False)
         return exported
     values = model.__dict__
     result: dict[str, Any] = {}
-    for field in plan.fields:
+    for field in plan.kept(model) if mode.uid else plan.fields:
         name = field.name
-        if name in excluded:
-            continue
         below = exclude.get(name, _NOTHING) if exclude else _NOTHING
         if below is None:
             continue
         if mode.uid and field.ambiguous:
             raise ModelExportError(_ambiguous_message(plan, field))
         value = values[name]
-        if mode.exclude_defaults and _is_default(value, field, values, mode, below):
-            continue
-        if type(value) in _SCALARS and not field.custom:
+        if mode.exclude_defaults:
+            default = field.default(values)
+            if default is not REQUIRED and _same(value, default, mode, below):
+                continue
+        if type(value) in SCALARS and not field.custom:
             result[name] = value
         elif not (mode.uid and _leaves_parent(value)):
             result[name] = _export_value(value, field, mode, below, model)
-    for name, value in (model.model_extra or {}).items():
-        if name not in excluded and exclude.get(name, _NOTHING) is not None:
+    for name, value in (model.__pydantic_extra__ or {}).items():
+        if exclude.get(name, _NOTHING) is not None:
             result[name] = _export_value(value, _UNKNOWN, mode, _NOTHING, model)
     return result
 
@@ -116,7 +118,7 @@ def _export_value(value: Any, field: FieldPlan, mode: _Mode, exclude: Exclusions
     kind = type(value)
     if field.custom:
         return owner.model_dump(mode="json", include={field.name}, by_alias=False)[field.name]
-    if kind in _SCALARS:
+    if kind in SCALARS:
         return value
     if isinstance(value, pydantic.BaseModel):
         return _export_submodel(value, field, mode, exclude, owner)
@@ -152,7 +154,7 @@ def _export_submodel(
             raise ModelExportError(_ambiguous_message(plan_of(type(owner)), field, type(value)))
     chosen_by = field.models.get(type(value))
     if chosen_by is True and mode.exclude_defaults:  # a function of the whole model: it must see everything
-        mode = _Mode(mode.uid, exclude_defaults=False)
+        mode = _MODES[mode.uid, False]
     if isinstance(value, pydantic.RootModel):
         root = plan.fields[0]
         return _export_value(value.root, root, mode, _NOTHING, value)
@@ -196,18 +198,13 @@ def _key(key: Any) -> str:
     return str(exported)
 
 
-def _is_default(value: Any, field: FieldPlan, data: dict[str, Any], mode: _Mode, exclude: Exclusions) -> bool:
-    default = field.default(data)
-    return default is not REQUIRED and _same(value, default, mode, exclude)
-
-
 def _same(a: Any, b: Any, mode: _Mode, exclude: Exclusions) -> bool:
     """Whether two values are exported alike; sub-models are compared after exclusions."""
     if a is b:
         return True
     kind, other = type(a), type(b)
     if kind is other:
-        if kind in _SCALARS:
+        if kind in SCALARS:
             return bool(a == b) or (a != a and b != b)  # noqa: PLR0124 - true for NaN
         if isinstance(a, pydantic.BaseModel):
             return _same_model(a, b, mode, exclude)
@@ -215,7 +212,7 @@ def _same(a: Any, b: Any, mode: _Mode, exclude: Exclusions) -> bool:
             return False
         if isinstance(a, dict):
             return a.keys() == b.keys() and all(_same(item, b[key], mode, _NOTHING) for key, item in a.items())
-    elif kind in _SCALARS and other in _SCALARS:
+    elif kind in SCALARS and other in SCALARS:
         return kind is not bool and other is not bool and bool(a == b)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(_same(x, y, mode, _NOTHING) for x, y in zip(a, b, strict=True))
@@ -227,18 +224,15 @@ def _same(a: Any, b: Any, mode: _Mode, exclude: Exclusions) -> bool:
 
 def _same_model(a: pydantic.BaseModel, b: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -> bool:
     plan = plan_of(type(a))
-    excluded: frozenset[str] = frozenset()
-    if mode.uid:
-        excluded = plan.excluded(a)
-        if WHOLE_MODEL in excluded:
-            return True
+    if mode.uid and WHOLE_MODEL in plan.excluded(a):
+        return True
     first, second = a.__dict__, b.__dict__
-    for field in plan.fields:
+    for field in plan.kept(a) if mode.uid else plan.fields:
         name = field.name
-        below = exclude.get(name, _NOTHING)
-        if name not in excluded and below is not None and not _same(first[name], second[name], mode, below):
+        below = exclude.get(name, _NOTHING) if exclude else _NOTHING
+        if below is not None and not _same(first[name], second[name], mode, below):
             return False
-    return _same(a.model_extra or {}, b.model_extra or {}, mode, _NOTHING)
+    return _same(a.__pydantic_extra__ or _NOTHING, b.__pydantic_extra__ or _NOTHING, mode, _NOTHING)
 
 
 def _ambiguous_message(plan: ModelPlan, field: FieldPlan, found: type | None = None) -> str:

@@ -43,10 +43,9 @@ def freeze(model: pydantic.BaseModel) -> None:
         _guard(cls)
     object.__setattr__(model, "__pydantic_fields_set__", _FrozenFields(model.__pydantic_fields_set__))
     values = model.__dict__
-    for field in plan_of(cls).fields:
-        if field.models or field.opaque:
-            _freeze_inside(values[field.name])
-    for value in (model.model_extra or {}).values():
+    for field in plan_of(cls).nested:
+        _freeze_inside(values[field.name])
+    for value in (model.__pydantic_extra__ or {}).values():
         _freeze_inside(value)
 
 

@@ -2,7 +2,6 @@
 
 import types
 import typing
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -35,13 +34,18 @@ class FieldPlan:
     custom: bool = False
     opaque: bool = False
     ambiguous: str = ""
+    static_default: Any = field(init=False)
+    has_factory: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.has_factory = self.info.default_factory is not None
+        self.static_default = REQUIRED if self.info.is_required() else self.info.default
 
     def default(self, data: dict[str, Any]) -> Any:
         """The default value, `REQUIRED` if there is none."""
-        info = self.info
-        if info.default_factory is not None:
-            return info.get_default(call_default_factory=True, validated_data=data)
-        return REQUIRED if info.is_required() else info.default
+        if self.has_factory:
+            return self.info.get_default(call_default_factory=True, validated_data=data)
+        return self.static_default
 
 
 @dataclass(slots=True)
@@ -55,6 +59,19 @@ class ModelPlan:
     overrides_uid: bool
     forbids_extra: bool
     static_exclusion: frozenset[str] | None
+    nested: tuple[FieldPlan, ...] = field(init=False)
+    kept_fields: tuple[FieldPlan, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.nested = tuple(f for f in self.fields if f.models or f.opaque)
+        self.kept_fields = tuple(f for f in self.fields if f.name not in (self.static_exclusion or ()))
+
+    def kept(self, model: pydantic.BaseModel) -> tuple[FieldPlan, ...]:
+        """Fields that are part of the uid."""
+        if self.static_exclusion is not None:
+            return self.kept_fields
+        excluded = self.excluded(model)
+        return tuple(f for f in self.fields if f.name not in excluded)
 
     def excluded(self, model: pydantic.BaseModel) -> frozenset[str]:
         """Fields that the model's class keeps out of its uid."""
@@ -63,15 +80,18 @@ class ModelPlan:
         return checked_names(self.cls, _listed(model, EXCLUDE_ATTRIBUTE), EXCLUDE_ATTRIBUTE)
 
 
-_plans: "weakref.WeakKeyDictionary[type[pydantic.BaseModel], ModelPlan]" = weakref.WeakKeyDictionary()
+class _Plans(dict[type[pydantic.BaseModel], ModelPlan]):
+    def __missing__(self, cls: type[pydantic.BaseModel]) -> ModelPlan:
+        plan = self[cls] = _make_plan(cls)
+        return plan
+
+
+_plans = _Plans()  # a weak mapping would not free the classes: their plans refer to them
 
 
 def plan_of(cls: type[pydantic.BaseModel]) -> ModelPlan:
     """The plan of a model class."""
-    plan = _plans.get(cls)
-    if plan is None:
-        plan = _plans[cls] = _make_plan(cls)
-    return plan
+    return _plans[cls]
 
 
 def checked_names(cls: type[pydantic.BaseModel], names: Any, source: str) -> frozenset[str]:

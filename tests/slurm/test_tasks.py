@@ -58,7 +58,7 @@ def test_resources_arrive_in_the_job(idle_cluster, tmp_path: Path) -> None:
         "Comment": "hello",
         "TimeLimit": "00:07:00",
         "CPUs/Task": "2",
-        "MinMemoryNode": "1536M",
+        "MinMemoryNode": "1.50G",
         "SETUP_RAN": "yes",
     }
     assert {name: seen.get(name) for name in expected} == expected
@@ -69,7 +69,10 @@ def test_resources_arrive_in_the_job(idle_cluster, tmp_path: Path) -> None:
 def test_what_is_not_set_is_left_to_the_cluster(idle_cluster, tmp_path: Path) -> None:
     task = Asked(infra={"folder": tmp_path, "cluster": "slurm", "timeout_min": None, "mem_gb": None})
     seen = task.run()
-    assert seen["TimeLimit"] == "UNLIMITED"  # the partition's, not submitit's five minutes
+    plain = idle_cluster.run("sbatch", "--parsable", "--output=/dev/null", "--wrap=true").strip()
+    shown = idle_cluster.run("scontrol", "show", "job", plain)
+    assert f"TimeLimit={seen['TimeLimit']}" in shown.split()  # the partition's limit, not submitit's five minutes
+    assert seen["TimeLimit"] != "00:05:00"
     assert "CUDA_VISIBLE_DEVICES" not in seen
 
 

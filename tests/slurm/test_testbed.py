@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import typing as tp
 from pathlib import Path
@@ -86,15 +87,6 @@ def test_accounting_knows_what_ended(idle_cluster: Testbed) -> None:
     assert _accounted(bad, "exitcode,account") == "3:0|lab"
 
 
-def test_accounting_away_and_back(idle_cluster: Testbed) -> None:
-    idle_cluster.stop_accounting()
-    job = _submit("true")
-    assert subprocess.run(["sacct", "-j", job], capture_output=True, check=False).returncode
-    _until(lambda: _queued(job) == "")
-    idle_cluster.start_accounting()
-    _until(_ended(job))
-
-
 def test_submitit_array(idle_cluster: Testbed, tmp_path: Path) -> None:
     executor = submitit.SlurmExecutor(folder=tmp_path)
     executor.update_parameters(time=5, array_parallelism=4)
@@ -119,7 +111,6 @@ def test_node_fails_and_comes_back(idle_cluster: Testbed) -> None:
     _until(lambda: _accounted(job, "state", "--duplicates").startswith("NODE_FAIL"))
     assert _queued(job) == "PENDING"
     idle_cluster.start_node("n1")
-    _command("scontrol", "update", f"jobid={job}", "starttime=now")  # instead of waiting as a requeued job does
     _until(lambda: _queued(job) == "RUNNING")
 
 
@@ -143,14 +134,23 @@ def test_debug_preempts_scavenge(idle_cluster: Testbed) -> None:
     _until(lambda: _queued(low) == "RUNNING")
 
 
-def test_failed_start_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accounting_away_and_back(idle_cluster: Testbed) -> None:
+    idle_cluster.stop_accounting()
+    job = _submit("true")
+    assert subprocess.run(["sacct", "-j", job], capture_output=True, check=False).returncode
+    _until(lambda: _queued(job) == "")
+    idle_cluster.start_accounting()
+    _until(_ended(job))
+
+
+def test_failed_start_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     if missing():
         pytest.skip("needs Slurm")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    failing = Testbed(max_array_size=-1)
-    with pytest.raises(ClusterError, match=r"(?s)slurmctld ended with code.*MaxArraySize"):
-        failing.start()
-    assert list(tmp_path.iterdir()) == []
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is too long for unix sockets
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with pytest.raises(ClusterError, match=r"(?s)slurmctld ended with code.*MaxArraySize"):
+            Testbed(max_array_size=-1).start()
+        assert os.listdir(folder) == []
 
 
 def _alive(root: str) -> list[str]:

@@ -186,12 +186,9 @@ def _make_device(path: Path) -> None:
 class _Daemon:
     """One daemon as a child process in the foreground, its log in a file."""
 
-    def __init__(self, argv: list[str], log: Path, env: dict[str, str], user: str | None) -> None:
+    def __init__(self, argv: list[str], log: Path, env: dict[str, str]) -> None:
         # The kernel ends the daemon when the thread that started it ends, even when we are killed.
-        prefix = ["setpriv", "--pdeathsig", "TERM"]
-        if user is not None:
-            prefix += ["--reuid", user, "--regid", user, "--init-groups"]
-        self.argv, self.log, self.env = [*prefix, *argv], log, env
+        self.argv, self.log, self.env = ["setpriv", "--pdeathsig", "TERM", *argv], log, env
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -243,7 +240,7 @@ class Testbed:
     __test__ = False  # not a test class, whatever its name
 
     def __init__(
-        self, *, max_array_size: int | None = None, kill_wait: int = 3, node_timeout: int = 10, requeue_wait: int = 10
+        self, *, max_array_size: int | None = None, kill_wait: int = 3, node_timeout: int = 10, requeue_wait: int = 5
     ) -> None:
         self.max_array_size = max_array_size or int(os.environ.get(MAX_ARRAY_VARIABLE, "51"))
         self._settings = {"kill_wait": kill_wait, "node_timeout": node_timeout, "requeue_wait": requeue_wait}
@@ -286,7 +283,7 @@ class Testbed:
         finally:
             for daemon in reversed(self._daemons.values()):
                 daemon.stop()
-            self._kill_leftovers()
+            self._kill(*NODES)
             shutil.rmtree(self.root, ignore_errors=True)
             atexit.unregister(self.stop)
             self._owner, self._daemons, self.root, self.conf, self.env = 0, {}, Path(), Path(), {}
@@ -298,8 +295,9 @@ class Testbed:
         self._daemons[node].stop()
 
     def fail_node(self, node: str) -> None:
-        """End the node's slurmd and have the cluster notice at once: its jobs end by NODE_FAIL or are requeued."""
+        """What a crash of the node does, noticed at once: its jobs end by NODE_FAIL, or are requeued."""
         self.stop_node(node)
+        self._kill(node)
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=failed")
 
     def start_node(self, node: str) -> None:
@@ -318,7 +316,7 @@ class Testbed:
         self._daemons["slurmdbd"].stop()
 
     def start_accounting(self) -> None:
-        """Start slurmdbd; slurmctld, when it runs, gets in touch with it by itself some seconds later."""
+        """Start slurmdbd; slurmctld, when it runs, tells it what it missed by itself, up to 10 s later."""
         port, show = self._ports["slurmdbd"], ("sacctmgr", "show", "cluster")
         self._daemons["slurmdbd"].start(lambda: _listens(port) and self._succeeds(*show))
 
@@ -381,7 +379,7 @@ class Testbed:
         root = self.root
         if len(str(root)) > 60:
             raise ClusterError(f"{root} is too long for the unix sockets in it: set TMPDIR to a shorter folder")
-        root.chmod(0o755)  # MariaDB runs as another user, and munge wants its socket to be reachable
+        root.chmod(0o755)  # munge wants its socket to be reachable
         for name in ("state", "log"):
             (root / name).mkdir()
         for i in range(4):
@@ -414,14 +412,13 @@ class Testbed:
         commands = {
             # --force: munge finds some temporary folders insecure (group-writable ones above it).
             "munged": ["munged", "--foreground", "--force", f"--socket={root}/munge.sock", *munge],
-            "mariadbd": ["mariadbd", "--no-defaults", "--innodb-flush-log-at-trx-commit=0", *sql],
+            "mariadbd": ["mariadbd", "--no-defaults", "--user=root", "--innodb-flush-log-at-trx-commit=0", *sql],
             "slurmdbd": ["slurmdbd", "-D"],
             "slurmctld": ["slurmctld", "-D"],
         }
         commands |= {node: [sys.executable, "-c", _REAPER, "slurmd", "-D", "-N", node] for node in NODES}
         for name, argv in commands.items():
-            user = "mysql" if name == "mariadbd" else None
-            self._daemons[name] = _Daemon(argv, root / "log" / name, self._environ(), user)
+            self._daemons[name] = _Daemon(argv, root / "log" / name, self._environ())
 
     def _start_all(self) -> None:
         self._daemons["munged"].start(lambda: self._succeeds("munge", "-n", f"--socket={self.root}/munge.sock"))
@@ -440,9 +437,7 @@ class Testbed:
 
     def _start_database(self) -> None:
         folder = self.root / "mysql"
-        folder.mkdir()
-        shutil.chown(folder, "mysql", "mysql")
-        flags = ("--no-defaults", "--user=mysql", "--skip-test-db", "--auth-root-authentication-method=normal")
+        flags = ("--no-defaults", "--user=root", "--skip-test-db", "--auth-root-authentication-method=normal")
         self.run("mariadb-install-db", *flags, f"--datadir={folder}")
         client = ("mariadb", "--no-defaults", "-u", "root", "-S", f"{folder}/s", "-e")
         self._daemons["mariadbd"].start(lambda: self._succeeds(*client, "select 1"))
@@ -452,30 +447,31 @@ class Testbed:
         port = self._ports["slurmctld"]
         self._daemons["slurmctld"].start(lambda: _listens(port) and "UP" in self.run("scontrol", "ping"))
 
-    def _kill_leftovers(self) -> None:
-        for pid in self.leftovers():
+    def _kill(self, *nodes: str) -> None:
+        for pid in self.processes(*nodes):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ClusterError):  # stuck in the kernel: nothing more can be done
-            wait_for(lambda: not self.leftovers(), "no process left", 5)
+            wait_for(lambda: not self.processes(*nodes), "no process left", 5)
 
-    def leftovers(self) -> list[int]:
-        """Processes of the daemons, and of the jobs whoever their parent is by now.
+    def processes(self, *nodes: str) -> list[int]:
+        """The processes of the jobs on these nodes, whoever their parent is, also those that left their job's group.
 
-        Those that listen on a socket of ours (a step's daemon overwrites its command line and environment), and
-        those that run with both our configuration and a job's id.
+        A step's daemon listens on a socket of ours (its command line and environment don't tell whose it is); what
+        it starts has the configuration and the node in its environment.
         """
-        lines = Path("/proc/net/unix").read_text().splitlines()
-        sockets = {f"socket:[{x.split()[6]}]" for x in lines if f" {self.root}/" in x}
-        return [int(x.name) for x in Path("/proc").glob("[0-9]*") if self._is_ours(x, sockets)]
+        spools = tuple(f"{self.root}/spool-{node}/" for node in nodes)
+        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        sockets = {f"socket:[{words[6]}]" for words in lines if words[-1].startswith(spools)}
+        names = {f"SLURMD_NODENAME={node}".encode() for node in nodes}
+        return [int(x.name) for x in Path("/proc").glob("[0-9]*") if self._is_of_job(x, sockets, names)]
 
-    def _is_ours(self, process: Path, sockets: set[str]) -> bool:
+    def _is_of_job(self, process: Path, sockets: set[str], names: set[bytes]) -> bool:
         try:
-            environ = (process / "environ").read_bytes().split(b"\0")
-            if any(os.readlink(x) in sockets for x in (process / "fd").iterdir()):
+            environ = set((process / "environ").read_bytes().split(b"\0"))
+            if f"SLURM_CONF={self.conf}".encode() in environ and environ & names:
                 return True
-            in_job = any(x.startswith(b"SLURM_JOB_ID=") for x in environ)
-            return in_job and f"SLURM_CONF={self.conf}".encode() in environ
+            return any(os.readlink(x) in sockets for x in (process / "fd").iterdir())
         except OSError:  # gone meanwhile
             return False
 

@@ -1,0 +1,44 @@
+"""What type checkers make of the public API; see test_typing.py."""
+
+from typing import reveal_type
+
+import pydantic
+
+import exca_like
+
+
+class Train(pydantic.BaseModel):
+    seed: int = 0
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(version="1")
+
+    @infra.apply
+    def run(self) -> dict[str, float]:
+        """Train."""
+        return {"loss": 0.1}
+
+    def model_post_init(self, context: object) -> None:
+        self.infra.folder = "cache"
+
+
+class Longer(Train):
+    epochs: int = 3
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(version="2")
+
+    @infra.apply(exclude_from_cache_uid=["epochs"])
+    def run(self) -> dict[str, float]:
+        return super().run()
+
+
+task = Train(seed=1, infra={"folder": "cache"})
+other = Train(infra=exca_like.TaskInfra(folder="cache"))
+reveal_type(task.run())  # dict[str, float]
+reveal_type(Train.run)  # (Train) -> dict[str, float]
+reveal_type(Longer().run())  # dict[str, float]
+reveal_type(task.infra.clone_obj({"seed": 2}))  # Train
+reveal_type(Longer().infra.clone_obj(seed=2))  # Longer
+reveal_type(list(task.infra.iter_cached()))  # list[Train]
+with task.infra.job_array() as array:
+    array.append(task)
+    reveal_type(array)  # list[Train]
+reveal_type(task.infra.status())  # status
+reveal_type(exca_like.ConfDict(a=1).copy())  # ConfDict
