@@ -1,12 +1,24 @@
 """Settings shared by all tests and by the code blocks of the docs."""
 
+import contextlib
+
 import pytest
 
-collect_ignore = ["docs/conf.py"]
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path):
+    """Code blocks are looked for in pages only: in modules, the plugin would have to import every file there is."""
+    collectors = yield
+    if file_path.suffix == ".py":
+        return [collector for collector in collectors if type(collector).__name__ != "MarkdownDocstringCodeModule"]
+    return collectors
 
 
 @pytest.fixture(autouse=True)
-def _own_folder_for_code_blocks(request, tmp_path_factory, monkeypatch):
-    """Code blocks of the docs run in an empty folder, so that they may write to `"cache"` as a reader would."""
+def _surroundings_of_code_blocks(request, tmp_path_factory, monkeypatch):
+    """Code blocks run in an empty folder, so that they may write to `"cache"` as a reader would, and print nothing."""
     if request.node.get_closest_marker("markdown-docs") is not None:
         monkeypatch.chdir(tmp_path_factory.mktemp("code_block"))
+        # the plugin turns capturing off; captured output is shown for blocks that fail
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+        monkeypatch.setattr(capture, "global_and_fixture_disabled", contextlib.nullcontext)

@@ -45,7 +45,7 @@ class State:
 class BaseInfra(pydantic.BaseModel):
     """Fields and methods shared by all infras."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = pydantic.ConfigDict(extra="forbid", validate_assignment=True, defer_build=True)
     __slots__ = ("_state",)
     _exclude_from_cls_uid: ClassVar[tuple[str, ...]] = ()
 

@@ -57,6 +57,8 @@ class TaskInfra(BaseInfra):
     The settings of the default on the class are the defaults of all instances.
     """
 
+    model_config = pydantic.ConfigDict(defer_build=False)
+
     mode: Literal["cached", "retry", "force", "read-only"] = "cached"
     """``"cached"``: result or error from the cache, computed if there is none; ``"retry"``: errors are computed again;
     ``"force"``: computed again once for each instance; ``"read-only"``: never computed."""

@@ -1,11 +1,12 @@
 """Export of pydantic models to plain nested data, for uids and for storage."""
 
 import collections
+import contextlib
 import dataclasses
 import enum
 import hashlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -83,6 +84,8 @@ def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -
         skipped = {*(plan.excluded(model) if mode.uid else ()), *(name for name, below in exclude.items() if below is None)}
         exported: dict[str, Any] = model.model_dump(mode="json", exclude=skipped, by_alias=False)
         return exported
+    if mode.uid and WHOLE_MODEL in plan.excluded(model):
+        return {}
     values = model.__dict__
     result: dict[str, Any] = {}
     for field in plan.kept(model) if mode.uid else plan.fields:
@@ -117,16 +120,19 @@ def _leaves_parent(value: Any) -> bool:
 def _export_value(value: Any, field: FieldPlan, mode: _Mode, exclude: Exclusions, owner: pydantic.BaseModel) -> Any:
     kind = type(value)
     if field.custom:
-        return owner.model_dump(mode="json", include={field.name}, by_alias=False)[field.name]
+        with contextlib.suppress(PydanticSerializationError, KeyError):  # KeyError: a field with exclude=True
+            return owner.model_dump(mode="json", include={field.name}, by_alias=False)[field.name]
     if kind in SCALARS:
         return value
+    normal = canonical.normalize(value)
+    if normal is not value:
+        return normal if type(normal) in SCALARS else _export_leaf(normal, field, mode, owner)
     if isinstance(value, pydantic.BaseModel):
         return _export_submodel(value, field, mode, exclude, owner)
     if isinstance(value, collections.OrderedDict):
-        items = ((_key(key), _export_value(item, field, mode, _NOTHING, owner)) for key, item in value.items())
-        return collections.OrderedDict(items)
+        return collections.OrderedDict(_export_items(value, field, mode, exclude, owner))
     if isinstance(value, Mapping):
-        return {_key(key): _export_value(item, field, mode, _NOTHING, owner) for key, item in value.items()}
+        return dict(_export_items(value, field, mode, exclude, owner))
     if isinstance(value, list | tuple | collections.deque):
         return [_export_value(item, field, mode, _NOTHING, owner) for item in value]
     if isinstance(value, set | frozenset):  # their order changes from process to process
@@ -135,7 +141,24 @@ def _export_value(value: Any, field: FieldPlan, mode: _Mode, exclude: Exclusions
         return _export_value(value.value, field, mode, _NOTHING, owner)
     if isinstance(value, PurePath):
         return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        content = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return dict(_export_items(content, field, mode, exclude, owner))
     return _export_leaf(value, field, mode, owner)
+
+
+def _export_items(
+    mapping: Mapping[Any, Any], field: FieldPlan, mode: _Mode, exclude: Exclusions, owner: pydantic.BaseModel
+) -> Iterator[tuple[str, Any]]:
+    for key, item in _kept(mapping, exclude).items():
+        name = _key(key)
+        yield name, _export_value(item, field, mode, exclude.get(name, _NOTHING), owner)
+
+
+def _kept(mapping: Mapping[Any, Any], exclude: Exclusions) -> Mapping[Any, Any]:
+    if not exclude:
+        return mapping
+    return {key: item for key, item in mapping.items() if exclude.get(_key(key), _NOTHING) is not None}
 
 
 def _export_submodel(
@@ -208,10 +231,11 @@ def _same(a: Any, b: Any, mode: _Mode, exclude: Exclusions) -> bool:
             return bool(a == b) or (a != a and b != b)  # noqa: PLR0124 - true for NaN
         if isinstance(a, pydantic.BaseModel):
             return _same_model(a, b, mode, exclude)
-        if isinstance(a, collections.OrderedDict) and list(a) != list(b):
-            return False
         if isinstance(a, dict):
-            return a.keys() == b.keys() and all(_same(item, b[key], mode, _NOTHING) for key, item in a.items())
+            first, second = _kept(a, exclude), _kept(b, exclude)
+            if first.keys() != second.keys() or (isinstance(a, collections.OrderedDict) and list(first) != list(second)):
+                return False
+            return all(_same(item, second[key], mode, exclude.get(_key(key), _NOTHING)) for key, item in first.items())
     elif kind in SCALARS and other in SCALARS:
         return kind is not bool and other is not bool and bool(a == b)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):

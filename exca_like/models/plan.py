@@ -94,8 +94,8 @@ def plan_of(cls: type[pydantic.BaseModel]) -> ModelPlan:
     return _plans[cls]
 
 
-def checked_names(cls: type[pydantic.BaseModel], names: Any, source: str) -> frozenset[str]:
-    """Names of fields as a set.
+def checked_names(cls: type[pydantic.BaseModel], names: Any, source: str, *, dotted: bool = True) -> frozenset[str]:
+    """Names of fields as a set; dotted ones, where they are allowed, are fields of sub-models.
 
     Raises
     ------
@@ -112,10 +112,33 @@ def checked_names(cls: type[pydantic.BaseModel], names: Any, source: str) -> fro
         if not isinstance(name, str):
             msg = f"{cls.__qualname__}: {source} must hold field names, not {name!r}"
             raise ConfigTypeError(msg)
-        if name != WHOLE_MODEL and name.partition(".")[0] not in cls.model_fields:
+        if name != WHOLE_MODEL and not (_names_field(cls, name) if dotted else name in cls.model_fields):
             msg = f"{cls.__qualname__}: {source} names {name!r}, which is no field; fields are {', '.join(cls.model_fields)}"
+            if not dotted and "." in name:
+                msg += " (dotted names belong in exclude_from_cache_uid, or their last part in the sub-model's own class)"
             raise ConfigValueError(msg)
     return found
+
+
+def _names_field(cls: type[pydantic.BaseModel], name: str) -> bool:
+    head, _, below = name.partition(".")
+    if head not in cls.model_fields or not below:
+        return head in cls.model_fields
+    plan = next(f for f in plan_of(cls).fields if f.name == head)
+    # a field that takes more than the models it names can have anything inside
+    closed = plan.models and not plan.opaque and not any(issubclass(model, DiscriminatedModel) for model in plan.models)
+    return not closed or any(_names_field(model, below) for model in plan.models)
+
+
+def _own_private(cls: type[pydantic.BaseModel], name: str) -> bool:
+    """Whether a name is a private attribute, and no base class nearer than the one that makes it so has it otherwise."""
+    for base in cls.__mro__:
+        if name in vars(base):
+            return False
+        private = vars(base).get("__private_attributes__", {}).get(name)
+        if private is not None and all(getattr(b, "__private_attributes__", {}).get(name) is not private for b in base.__bases__):
+            return True
+    return False
 
 
 def _make_plan(cls: type[pydantic.BaseModel]) -> ModelPlan:
@@ -130,7 +153,7 @@ def _make_plan(cls: type[pydantic.BaseModel]) -> ModelPlan:
         _read_annotation(info.annotation, plan, info.discriminator)
         fields.append(plan)
     exclusion = getattr(cls, EXCLUDE_ATTRIBUTE, None)
-    private = cls.__private_attributes__.get(EXCLUDE_ATTRIBUTE)
+    private = _own_private(cls, EXCLUDE_ATTRIBUTE)
     return ModelPlan(
         cls=cls,
         fields=tuple(fields),

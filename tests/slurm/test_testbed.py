@@ -148,8 +148,9 @@ def test_failed_start_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatc
         pytest.skip("needs Slurm")
     with tempfile.TemporaryDirectory() as folder:  # tmp_path is too long for unix sockets
         monkeypatch.setattr(tempfile, "tempdir", folder)
-        with pytest.raises(ClusterError, match=r"(?s)slurmctld ended with code.*MaxArraySize"):
-            Testbed(max_array_size=-1).start()
+        monkeypatch.setattr("testbed._SLURMDBD_CONF", "Nonsense=1\n")
+        with pytest.raises(ClusterError, match=r"(?s)slurmdbd ended with code.*Nonsense"):
+            Testbed().start()
         assert os.listdir(folder) == []
 
 

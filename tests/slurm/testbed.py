@@ -196,20 +196,29 @@ class _Daemon:
         return self.process is not None and self.process.poll() is None
 
     def start(self, ready: tp.Callable[[], object], timeout: float = 60) -> None:
-        """Start it unless it runs, and wait until it is ready."""
+        """Start it unless it runs, and wait until `ready()` is true; until then ClusterError is no failure."""
         if self.alive:
             return
         with self.log.open("ab") as log:
             # Its own session: Ctrl-C in the terminal is for us, who stop the daemons in order.
-            self.process = process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, start_new_session=True
             )
+        last: list[str] = []
+
+        def settled() -> object:
+            try:
+                return not self.alive or ready()
+            except (ClusterError, subprocess.TimeoutExpired) as error:
+                last[:] = [str(error)]
+                return False
+
         try:
-            wait_for(lambda: process.poll() is not None or ready(), f"{self.log.name} ready", timeout)
+            wait_for(settled, f"{self.log.name} ready", timeout)
         except ClusterError as error:
-            raise ClusterError(f"{error}; the end of its log:\n{self._tail()}") from None
-        if process.returncode is not None:
-            raise ClusterError(f"{self.log.name} ended with code {process.returncode}:\n{self._tail()}")
+            raise ClusterError("\n".join([str(error), *last, "the end of its log:", self._tail()])) from None
+        if not self.alive:
+            raise ClusterError(f"{self.log.name} ended with code {self.process.returncode}:\n{self._tail()}")
 
     def _tail(self, lines: int = 20) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -318,7 +327,7 @@ class Testbed:
     def start_accounting(self) -> None:
         """Start slurmdbd; slurmctld, when it runs, tells it what it missed by itself, up to 10 s later."""
         port, show = self._ports["slurmdbd"], ("sacctmgr", "show", "cluster")
-        self._daemons["slurmdbd"].start(lambda: _listens(port) and self._succeeds(*show))
+        self._daemons["slurmdbd"].start(lambda: _listens(port) and self.run(*show))
 
     def node_state(self, node: str) -> str:
         """As sinfo says it: idle, mixed, allocated, completing, down, down* (not responding)…"""
@@ -421,7 +430,7 @@ class Testbed:
             self._daemons[name] = _Daemon(argv, root / "log" / name, self._environ())
 
     def _start_all(self) -> None:
-        self._daemons["munged"].start(lambda: self._succeeds("munge", "-n", f"--socket={self.root}/munge.sock"))
+        self._daemons["munged"].start(lambda: self.run("munge", "-n", f"--socket={self.root}/munge.sock"))
         self._start_database()
         self.start_accounting()
         for words in (
@@ -440,7 +449,7 @@ class Testbed:
         flags = ("--no-defaults", "--user=root", "--skip-test-db", "--auth-root-authentication-method=normal")
         self.run("mariadb-install-db", *flags, f"--datadir={folder}")
         client = ("mariadb", "--no-defaults", "-u", "root", "-S", f"{folder}/s", "-e")
-        self._daemons["mariadbd"].start(lambda: self._succeeds(*client, "select 1"))
+        self._daemons["mariadbd"].start(lambda: self.run(*client, "select 1"))
         self.run(*client, _SQL.format(password=self._password))
 
     def _start_controller(self) -> None:
