@@ -50,11 +50,11 @@ def encode(value: Any) -> bytes:
     try:
         return _encode(value)
     except _NoIdentityError as error:
-        where = ".".join(reversed(error.path)) or "the value"
+        where = "".join(f"{part}." for part in reversed(error.path))[:-1]
         kind = type(error.value)
         reason = error.reason or f"a value of type {kind.__module__}.{kind.__qualname__} can't be told from others"
         msg = (
-            f"{where}: {reason}. Give it an identity: replace it by a sub-model or a dataclass that holds its "
+            f"{where}{': ' if where else ''}{reason}. Give it an identity: replace it by a sub-model or a dataclass that holds its "
             "settings, by a string, or (for a class or a function) define it at the top level of a module; "
             "or leave the field out of the uid with _exclude_from_cls_uid."
         )

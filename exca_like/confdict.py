@@ -36,7 +36,7 @@ class ConfDictOps:
     @classmethod
     def is_op(cls, value: object) -> bool:
         """Whether a key or a value has the form reserved for operators, ``=word=``."""
-        return isinstance(value, str) and _OPERATOR.fullmatch(value) is not None
+        return isinstance(value, str) and value[:1] == "=" and _OPERATOR.fullmatch(value) is not None
 
 
 _ENTRY_OPS = (ConfDictOps.DELETE, ConfDictOps.BEFORE, ConfDictOps.AFTER)
@@ -88,8 +88,8 @@ class ConfDict(dict[str, Any]):
             for key, value in mapping.items():
                 dict.__setitem__(self, key, _copy(value))
             return
-        pairs: Iterable[tuple[str, Any]] = mapping.items() if isinstance(mapping, Mapping) else mapping
-        for key, value in itertools.chain(pairs, kwargs.items()):
+        pairs: Iterable[tuple[str, Any]] = mapping.items() if isinstance(mapping, dict | Mapping) else mapping
+        for key, value in itertools.chain(pairs, kwargs.items()) if kwargs else pairs:
             _insert(self, key, value)
 
     # reading
@@ -438,7 +438,10 @@ def _merge(node: Any, patch: dict[str, Any], *, resolve: bool) -> Any:
         return node
     if not resolve:
         for key, value in patch.items():
-            _merge_child(node, key, value, resolve=False)
+            if type(value) in SCALARS:
+                _set(node, key, value)
+            else:
+                _merge_child(node, key, value, resolve=False)
         return node
     if _flag(patch, ConfDictOps.REPLACE):
         node = OrderedDict() if isinstance(patch, OrderedDict) or isinstance(node, OrderedDict) else ConfDict()
@@ -514,6 +517,8 @@ def _move(node: dict[str, Any], key: str, anchor: Any, *, after: bool) -> None:
 
 def _flag(patch: dict[str, Any], op: str) -> bool:
     value = dict.get(patch, op, False)
+    if value is False:
+        return False
     if value not in (True, False):
         msg = f"operator {op!r} takes True or False, not {value!r}"
         raise ConfigValueError(msg)

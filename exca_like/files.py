@@ -29,8 +29,8 @@ def write_atomic(path: str, data: bytes) -> None:
         raise
 
 
-def create_folder(path: str, files: Mapping[str, bytes]) -> None:
-    """Make a folder appear with its files in one step; a folder that is there already stays as it is.
+def create_folder(path: str, files: Mapping[str, bytes]) -> bool:
+    """Make a folder appear with its files in one step; False if it is there already, and stays as it is.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def create_folder(path: str, files: Mapping[str, bytes]) -> None:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if os.path.isdir(path):  # another process was first
-            return
+            return False
         msg = (
             f"can't create the cache folder {path}: {error.strerror or error}. "
             "Check that the folder given to the infra exists or can be created, is writable, and has space left."
@@ -60,6 +60,7 @@ def create_folder(path: str, files: Mapping[str, bytes]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    return True
 
 
 def read_bytes(path: str) -> bytes:

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-from exca_like.confdict import SCALARS
+from exca_like.confdict import SCALARS, ConfDict
 from exca_like.errors import ConfigTypeError, ConfigValueError
 
+_DICTS = (dict, ConfDict)
 _NO_FOLDING = 2**31 - 1  # libyaml counts in C ints
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _PLAIN_STRING = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*")
@@ -75,13 +76,14 @@ def _read_ordered(loader: Any, node: Any) -> Iterator[OrderedDict[str, Any]]:
 
 def dump(config: Mapping[str, Any]) -> str:
     """Yaml text of a config; raises `TypeError` naming the key of a value that has no yaml form."""
-    plain = _plain(config, "")
-    lines: list[str] = []
     try:
-        _emit_mapping(plain, "", lines)
+        return _emit(config)
+    except _NeedsLibyamlError:
+        plain = _plain(config, "")
+    try:
+        return _emit(plain)
     except _NeedsLibyamlError:
         return _libyaml(plain)
-    return "".join(lines) if lines else "{}\n"
 
 
 def load(source: str | Path | IO[str] | IO[bytes]) -> dict[str, Any]:
@@ -127,9 +129,6 @@ def _plain(value: Any, path: str) -> Any:
     if isinstance(value, Mapping):
         result = {}
         for key, item in value.items():
-            if type(item) in SCALARS:
-                result[key] = item
-                continue
             joined, below = key, item
             while isinstance(below, Mapping) and len(below) == 1 and not isinstance(below, OrderedDict):
                 ((last, below),) = below.items()
@@ -158,11 +157,23 @@ def _plain(value: Any, path: str) -> Any:
     raise ConfigTypeError(msg)
 
 
-def _emit_mapping(node: dict[str, Any], indent: str, lines: list[str], first: str | None = None) -> None:
-    for key, value in node.items():
+def _emit(config: Mapping[str, Any]) -> str:
+    lines: list[str] = []
+    _emit_mapping(config, "", lines)
+    return "".join(lines) if lines else "{}\n"
+
+
+def _emit_mapping(node: Mapping[str, Any], indent: str, lines: list[str], first: str | None = None) -> None:
+    for name, item in node.items():
+        key, value = name, item
+        while type(value) in _DICTS and len(value) == 1:
+            ((last, value),) = value.items()
+            key = f"{key}.{last}"
         prefix = (indent if first is None else first) + (key if _is_plain_key(key) else _leave_to_libyaml())
         first = None
-        if type(value) is dict and value:
+        if type(value) in SCALARS:
+            lines.append(f"{prefix}: {_scalar(value)}\n")
+        elif type(value) in _DICTS and value:
             lines.append(f"{prefix}:\n")
             _emit_mapping(value, indent + "  ", lines)
         elif type(value) is list and value:
@@ -176,7 +187,7 @@ def _emit_list(node: list[Any], indent: str, lines: list[str], first: str | None
     for value in node:
         prefix = (indent if first is None else first) + "- "
         first = None
-        if type(value) is dict and value:
+        if type(value) in _DICTS and value:
             _emit_mapping(value, indent + "  ", lines, first=prefix)
         elif type(value) is list and value:
             _emit_list(value, indent + "  ", lines, first=prefix)
@@ -209,7 +220,7 @@ def _scalar(value: Any) -> str:
             # without a dot, yaml 1.1 reads 1e-05 as a string
             return text.replace("e", ".0e") if "e" in text and "." not in text else text
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
-    if kind is dict:
+    if kind in _DICTS:
         return "{}"
     if kind is list:
         return "[]"

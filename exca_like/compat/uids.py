@@ -229,7 +229,7 @@ def _merge(value: tp.Any) -> tp.Any:
         inner = _merge(val)
         if isinstance(inner, Mapping) and not isinstance(inner, OrderedDict) and len(inner) == 1:
             ((subkey, leaf),) = inner.items()
-            merged[f"{key}.{subkey}"] = leaf
+            merged[key + "." + subkey] = leaf
         else:
             merged[key] = inner
     return merged

@@ -4,6 +4,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import uuid
 from collections.abc import Sequence
@@ -14,8 +15,9 @@ from typing import Any, ClassVar
 
 import submitit
 from submitit.core import utils
+from submitit.core.job_environment import JobEnvironment
 
-from exca_like.errors import CacheFolderError, ExcaLikeError, SubmissionError
+from exca_like.errors import CacheFolderError, ExcaLikeError, JobTimeoutError, SubmissionError
 from exca_like.executors.base import Call, Ended, JobHandle, Resources, read_log
 from exca_like.executors.environment import job_environment, pickled_call
 from exca_like.executors.slurm_state import watcher
@@ -103,6 +105,28 @@ class SlurmJob:
             raise SubmissionError(msg)
 
 
+@dataclass(frozen=True)
+class _SlurmCall:
+    """A call in a job, in which the end of the time limit is an error of this package."""
+
+    call: Call
+
+    def __call__(self) -> None:
+        number = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
+        handler = signal.getsignal(number)
+
+        def on_warning(signum: int, frame: Any) -> None:
+            try:
+                handler(signum, frame)  # type: ignore[operator,misc]
+            except utils.UncompletedJobError as error:
+                msg = f"the job reached its time limit: raise timeout_min ({error})"
+                raise JobTimeoutError(msg) from None
+
+        if callable(handler):
+            signal.signal(number, on_warning)
+        self.call()
+
+
 class SlurmExecutor:
     """Sends calls to Slurm: one job, or one array for several."""
 
@@ -132,7 +156,7 @@ class SlurmExecutor:
         pickles: list[Path] = []
         try:
             for call in calls:
-                delayed = utils.DelayedSubmission(call)
+                delayed = utils.DelayedSubmission(_SlurmCall(call))
                 delayed.set_timeout(timeout, _MAX_TIMEOUTS)
                 data = pickled_call(delayed)
                 self._check_size(len(data) * len(calls), len(calls))

@@ -66,6 +66,8 @@ class AppliedMethod:
     def excluded(self, obj: Any) -> tuple[str, ...]:
         """Names that are left out of an object's cache uid."""
         names = self.exclude
+        if names == ():
+            return ()
         source = "exclude_from_cache_uid"
         if isinstance(names, str):
             source = names
@@ -78,7 +80,7 @@ class AppliedMethod:
             names = names.__func__(type(obj))
         elif callable(names):
             names = names(obj)
-        return tuple(sorted(checked_names(type(obj), names, source))) if names != () else ()
+        return tuple(sorted(checked_names(type(obj), names, source)))
 
 
 def checked_exclusion(exclude: Any) -> Any:
@@ -134,11 +136,9 @@ class InfraField:
             return infra
         self.check()
         with _link_lock:
-            infra = values.get(self.name)
-            if infra is None or _is_linked(infra, obj):
-                return infra
-            values[self.name] = infra = infra._linked_to(obj, self)
-        return infra
+            if values.get(self.name) is infra and infra is not None:  # else another thread was first
+                values[self.name] = infra._linked_to(obj, self)
+            return values.get(self.name)
 
     def _values(self, obj: Any) -> dict[str, Any]:
         values: dict[str, Any] | None = obj.__pydantic_private__ if self.name.startswith("_") else obj.__dict__

@@ -1,6 +1,7 @@
 """What every infra has."""
 
 import abc
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +46,7 @@ class State:
 class BaseInfra(pydantic.BaseModel):
     """Fields and methods shared by all infras."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", validate_assignment=True, defer_build=True)
+    model_config = pydantic.ConfigDict(extra="forbid", validate_assignment=True)
     __slots__ = ("_state",)
     _exclude_from_cls_uid: ClassVar[tuple[str, ...]] = ()
 
@@ -128,32 +129,37 @@ class BaseInfra(pydantic.BaseModel):
 
     def _linked_to(self, owner: Any, field: InfraField) -> Self:
         """A copy that belongs to an instance: the class's default settings under those set here."""
-        default = field.default
-        values = dict(self.__dict__)
+        default, values = field.default, self.__dict__
         if isinstance(default, type(self)):
-            values = {**default.__dict__, **{name: self.__dict__[name] for name in self.__pydantic_fields_set__}}
-        fields_set = default.__pydantic_fields_set__ | self.__pydantic_fields_set__
+            values = {**default.__dict__, **{name: values[name] for name in self.__pydantic_fields_set__}}
+        else:
+            values = dict(values)
+        fields_set = {*default.__pydantic_fields_set__, *self.__pydantic_fields_set__}
         return self._copy(values, fields_set, State(owner, field, field.applied))
 
     def _copy(self, values: dict[str, Any], fields_set: set[str], state: State | None) -> Self:
         new = type(self).__new__(type(self))
-        object.__setattr__(new, "__dict__", values)
-        object.__setattr__(new, "__pydantic_fields_set__", set(fields_set))
-        object.__setattr__(new, "__pydantic_extra__", None)
-        object.__setattr__(new, "__pydantic_private__", None)
+        put = object.__setattr__  # pydantic's own validates
+        put(new, "__dict__", values)
+        put(new, "__pydantic_fields_set__", fields_set)
+        put(new, "__pydantic_extra__", None)
+        put(new, "__pydantic_private__", None)
         if state is not None:
-            object.__setattr__(new, "_state", state)
+            put(new, "_state", state)
         return new
 
     def __copy__(self) -> Self:
-        return self._copy(dict(self.__dict__), self.__pydantic_fields_set__, None)
+        return self._copy(dict(self.__dict__), set(self.__pydantic_fields_set__), None)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return self.__copy__()  # field values are never changed in place
 
     @property
     def _linked_state(self) -> State:
-        state: State | None = getattr(self, "_state", None)
+        try:
+            state: State | None = self._state  # type: ignore[attr-defined]
+        except AttributeError:
+            state = None
         if state is None or state.owner is None:
             msg = (
                 f"this {type(self).__name__} belongs to no config: it works as a field of a pydantic model "
@@ -223,8 +229,7 @@ class BaseInfra(pydantic.BaseModel):
         if state.entry is None:
             owner, applied = state.owner, state.applied
             assert applied is not None  # linking checks it
-            exported = export(owner, uid=True, exclude_defaults=True, exclude=applied.excluded(owner))
-            uid = ConfDict(exported).to_uid() or layout.DEFAULT_UID
+            uid = ConfDict(self._uid_export(exclude_defaults=True)).to_uid() or layout.DEFAULT_UID
             method = f"{qualified_name(applied.caching_class(type(owner)))}.{applied.name},{self.version}"
             freeze(owner)
             root = "" if self.folder is None else layout.absolute(self.folder)
@@ -259,9 +264,14 @@ class BaseInfra(pydantic.BaseModel):
     # cache folder
 
     def _identity(self) -> dict[str, Any]:
+        """What tells the config from others with the same uid, should the defaults in the code change."""
+        return self._uid_export(exclude_defaults=False)
+
+    def _uid_export(self, *, exclude_defaults: bool) -> dict[str, Any]:
         state = self._linked_state
-        assert state.applied is not None
-        return export(state.owner, uid=True, exclude_defaults=False, exclude=state.applied.excluded(state.owner))
+        assert state.applied is not None  # linking checks it
+        excluded = state.applied.excluded(state.owner)
+        return export(state.owner, uid=True, exclude_defaults=exclude_defaults, exclude=excluded)
 
     def _check_folder(self) -> bool:
         """Whether the cache folder is there; raises if it was written for another config."""
@@ -308,17 +318,15 @@ class BaseInfra(pydantic.BaseModel):
         entry = self._entry()
         if not self._check_folder():
             state = self._linked_state
-            owner = state.owner
-            assert state.applied is not None
-            excluded = state.applied.excluded(owner)
-            config = export(owner, uid=False, exclude_defaults=False)
-            contents = {
-                layout.CONFIG: yamltext.dump(config).encode(),
-                layout.UID: yamltext.dump(export(owner, uid=True, exclude_defaults=True, exclude=excluded)).encode(),
-                layout.FULL_UID: yamltext.dump(self._identity()).encode(),
+            configs = {
+                layout.CONFIG: export(state.owner, uid=False, exclude_defaults=False),
+                layout.UID: self._uid_export(exclude_defaults=True),
+                layout.FULL_UID: self._identity(),
             }
-            files.create_folder(entry.path, contents)
-            if not self._check_folder():  # it was there, but without readable config files
+            contents = {name: yamltext.dump(config).encode() for name, config in configs.items()}
+            if files.create_folder(entry.path, contents):
+                state.folder_is_checked = True
+            elif not self._check_folder():  # it was there, but without readable config files
                 for name, data in contents.items():
                     files.write_atomic(f"{entry.path}/{name}", data)
         return entry
@@ -339,9 +347,12 @@ class BaseInfra(pydantic.BaseModel):
     def _log_folder(self) -> str:
         return layout.log_folder(os.fspath(self.logs), self._entry().root)
 
-    def _executor(self) -> Executor:
+    def _executor(self, number_of_tasks: int) -> Executor:
         assert self.cluster is not None
-        return make_executor(self.cluster, self._log_folder(), self._resources())
+        resources = self._resources()
+        if number_of_tasks > 1 and self.job_name is None:  # the array has no one config to name
+            resources = dataclasses.replace(resources, job_name=str(resources.job_name).rpartition("/")[0])
+        return make_executor(self.cluster, self._log_folder(), resources)
 
     def executor(self) -> Any:
         """A submitit executor with this infra's settings, for functions of one's own; None for ``cluster=None``.

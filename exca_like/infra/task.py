@@ -16,6 +16,7 @@ from exca_like.executors.base import JobHandle, open_job
 from exca_like.infra.applied import check_task_signature
 from exca_like.infra.base import MISSING, BaseInfra
 from exca_like.infra.job import LostOutcomeError, TaskJob
+from exca_like.layout import EntryFolder
 from exca_like.models.clone import validated
 from exca_like.models.export import export
 from exca_like.store import FolderStore, MemoryStore, Store, read_information
@@ -30,13 +31,16 @@ KEY = "result"
 
 @dataclass(slots=True)
 class TaskCall:
-    """What the job of a task runs."""
+    """What the job of a task runs; the result goes where the submitter waits for it."""
 
     owner: Any
     infra_name: str
+    entry: EntryFolder
 
     def __call__(self) -> None:
         infra: TaskInfra = getattr(self.owner, self.infra_name)
+        # a class that was pickled by value has lost its full name, which the uid begins with
+        infra._linked_state.entry = self.entry
         infra._run_as_job()
 
 
@@ -56,8 +60,6 @@ class TaskInfra(BaseInfra):
 
     The settings of the default on the class are the defaults of all instances.
     """
-
-    model_config = pydantic.ConfigDict(defer_build=False)
 
     mode: Literal["cached", "retry", "force", "read-only"] = "cached"
     """``"cached"``: result or error from the cache, computed if there is none; ``"retry"``: errors are computed again;
@@ -360,12 +362,12 @@ def _submit(infras: Sequence[TaskInfra], max_workers: int) -> None:
         for infra in infras:
             _start_here(infra)
         return
-    executor = first._executor()
+    executor = first._executor(len(infras))
     for infra in infras:
         infra._prepare_folder()
         infra._linked_state.forced = True
         infra._forget()
-    calls = [TaskCall(infra._linked_state.owner, infra._field_name()) for infra in infras]
+    calls = [TaskCall(infra._linked_state.owner, infra._field_name(), infra._entry()) for infra in infras]
     handles = executor.submit(calls, max_workers)
     for infra, handle in zip(infras, handles, strict=True):
         record = {**handle.record(), "time": time.time()}
@@ -395,7 +397,8 @@ def _infra_of(task: Any, name: str) -> Any:
 
 def _repetition_message(first: TaskInfra, second: TaskInfra, index: int, tasks: Sequence[Any]) -> str:
     position = next(i for i, task in enumerate(tasks) if _infra_of(task, second._field_name()) is first)
-    shown = [infra.config(uid=True, exclude_defaults=True).to_yaml() for infra in (first, second)]
+    configs = [infra.config(uid=True, exclude_defaults=True) for infra in (first, second)]
+    shown = [config.to_yaml() if config else "(all default values)\n" for config in configs]
     return (
         f"items {position} and {index} of the job array are the same config, {first.uid()}:\n\n{position}:\n{shown[0]}\n"
         f"{index}:\n{shown[1]}\nOften a misspelt loop is behind it; if it is meant, use job_array(allow_repeated_tasks=True)."

@@ -28,33 +28,34 @@ def validated(cls: type[M], data: Mapping[str, Any]) -> M:
 
 
 def _set_fields(model: pydantic.BaseModel, changes: dict[str, Any] = _NO_CHANGES) -> dict[str, Any]:
-    """Fields that were set, or that a change reaches into (their default may differ from their class's defaults)."""
+    """Fields that were set, or may have been (a sub-model's default may differ from its class's defaults)."""
     plan = plan_of(type(model))
     given = model.__pydantic_fields_set__
     values = model.__dict__
     data: dict[str, Any] = {plan.key: type(model).__name__} if plan.key is not None else {}
     for field in plan.fields:
-        change = dict.get(changes, field.name)  # a ConfDict's own `get` would split the name
-        if field.name in given or isinstance(change, dict):
-            data[field.name] = _unpacked(values[field.name], field, change)
+        name = field.name
+        change = dict.get(changes, name) if changes else None  # a ConfDict's own `get` would split the name
+        value = values[name]
+        # what is no scalar may have been edited in place since it was made from the default
+        if name in given or change is not None or type(value) not in SCALARS:
+            data[name] = value if type(value) in SCALARS else _unpacked(value, field, change)
     data.update(model.__pydantic_extra__ or {})
     return data
 
 
 def _unpacked(value: Any, field: FieldPlan, change: Any = None) -> Any:
     """A value with its models as dictionaries, where the field's declaration can rebuild them."""
-    if type(value) in SCALARS:
-        return value
     if isinstance(value, pydantic.BaseModel):
         key = plan_of(type(value)).key
         if isinstance(value, pydantic.RootModel) or (type(value) not in field.models and key is None) or field.ambiguous:
             return copy.deepcopy(value)
-        chosen_by = key or field.models.get(type(value))
+        chosen_by = field.models.get(type(value), ()) if key is None else (key,)
         changes = change if isinstance(change, dict) else _NO_CHANGES
         data = _set_fields(value, changes)
-        if isinstance(chosen_by, str):
-            data.setdefault(chosen_by, getattr(value, chosen_by, None))
-            if dict.get(changes, chosen_by, data[chosen_by]) != data[chosen_by]:
+        for name in chosen_by or ():
+            data.setdefault(name, getattr(value, name, None))
+            if dict.get(changes, name, data[name]) != data[name]:
                 return {}  # another class is chosen: the fields of the present one have no place in it
         return data
     if field.models or field.opaque:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pydantic
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from exca_like.errors import ModelExportError
@@ -19,7 +20,7 @@ def _family(base: "type[DiscriminatedModel]") -> "dict[Any, type[DiscriminatedMo
     return family
 
 
-def _validate(cls: "type[DiscriminatedModel]", data: Any, handler: Any) -> Any:
+def _validate(cls: "type[DiscriminatedModel]", data: Any, handler: Any, info: core_schema.ValidationInfo) -> Any:
     if isinstance(data, str):
         data = {cls._discriminator: data}
     if not isinstance(data, Mapping) or cls._discriminator not in data:
@@ -30,11 +31,14 @@ def _validate(cls: "type[DiscriminatedModel]", data: Any, handler: Any) -> Any:
     target = family.get(name) if isinstance(name, str) else None
     if target is None:
         raise PydanticCustomError(
-            "unknown_discriminator",
+            "unknown_discriminator",  # noqa: EM101 - the error's type, not its message
             "{key}={name} names no {base}: use one of {options}",
             {"key": cls._discriminator, "name": repr(name), "base": cls.__name__, "options": ", ".join(sorted(family))},
         )
-    return handler(content) if target is cls else target.model_validate(content)
+    if target is cls:
+        return handler(content)
+    # by name: what a model dumps unless told otherwise
+    return target.model_validate(content, context=info.context, by_name=True)
 
 
 def _serialize(cls: "type[DiscriminatedModel]", model: Any, handler: Any, info: pydantic.SerializationInfo) -> Any:
@@ -110,13 +114,23 @@ class DiscriminatedModel(pydantic.BaseModel):
 
         def __new__(cls, /, **data: Any) -> Self:
             """Create the subclass that the key names; errors are left to the validation that follows."""
-            target = _family(cls).get(data.get(cls._discriminator), cls) if data else cls
-            return super().__new__(target)
+            name = data.get(cls._discriminator)
+            return super().__new__(_family(cls).get(name, cls) if isinstance(name, str) else cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        json_schema = handler(schema)
+        content = handler.resolve_ref_schema(json_schema)
+        names = sorted(_family(cls))
+        content["properties"] = {cls._discriminator: {"type": "string", "enum": names}, **content.get("properties", {})}
+        if len(names) > 1:
+            content["additionalProperties"] = True  # the fields of the subclass
+        return json_schema
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
-        return core_schema.no_info_wrap_validator_function(
+        return core_schema.with_info_wrap_validator_function(
             functools.partial(_validate, cls),
             schema,
             serialization=core_schema.wrap_serializer_function_ser_schema(

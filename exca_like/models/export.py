@@ -82,27 +82,28 @@ def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -
         return {key: _export_value(item, _UNKNOWN, mode, _NOTHING, model) for key, item in override.items()}
     if plan.custom:
         skipped = {*(plan.excluded(model) if mode.uid else ()), *(name for name, below in exclude.items() if below is None)}
-        exported: dict[str, Any] = model.model_dump(mode="json", exclude=skipped, by_alias=False)
+        exported: dict[str, Any] = _dump(model, exclude=skipped)
         return exported
     if mode.uid and WHOLE_MODEL in plan.excluded(model):
         return {}
+    uid, exclude_defaults = mode.uid, mode.exclude_defaults
     values = model.__dict__
     result: dict[str, Any] = {}
-    for field in plan.kept(model) if mode.uid else plan.fields:
+    for field in plan.kept(model) if uid else plan.fields:
         name = field.name
         below = exclude.get(name, _NOTHING) if exclude else _NOTHING
         if below is None:
             continue
-        if mode.uid and field.ambiguous:
+        if uid and field.ambiguous:
             raise ModelExportError(_ambiguous_message(plan, field))
         value = values[name]
-        if mode.exclude_defaults:
+        if exclude_defaults:
             default = field.default(values)
             if default is not REQUIRED and _same(value, default, mode, below):
                 continue
         if type(value) in SCALARS and not field.custom:
             result[name] = value
-        elif not (mode.uid and _leaves_parent(value)):
+        elif not (uid and _leaves_parent(value)):
             result[name] = _export_value(value, field, mode, below, model)
     for name, value in (model.__pydantic_extra__ or {}).items():
         if exclude.get(name, _NOTHING) is not None:
@@ -121,14 +122,14 @@ def _export_value(value: Any, field: FieldPlan, mode: _Mode, exclude: Exclusions
     kind = type(value)
     if field.custom:
         with contextlib.suppress(PydanticSerializationError, KeyError):  # KeyError: a field with exclude=True
-            return owner.model_dump(mode="json", include={field.name}, by_alias=False)[field.name]
+            return _dump(owner, include={field.name})[field.name]
     if kind in SCALARS:
         return value
+    if isinstance(value, pydantic.BaseModel):
+        return _export_submodel(value, field, mode, exclude, owner)
     normal = canonical.normalize(value)
     if normal is not value:
         return normal if type(normal) in SCALARS else _export_leaf(normal, field, mode, owner)
-    if isinstance(value, pydantic.BaseModel):
-        return _export_submodel(value, field, mode, exclude, owner)
     if isinstance(value, collections.OrderedDict):
         return collections.OrderedDict(_export_items(value, field, mode, exclude, owner))
     if isinstance(value, Mapping):
@@ -145,6 +146,24 @@ def _export_value(value: Any, field: FieldPlan, mode: _Mode, exclude: Exclusions
         content = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return dict(_export_items(content, field, mode, exclude, owner))
     return _export_leaf(value, field, mode, owner)
+
+
+def _dump(model: pydantic.BaseModel, include: set[str] | None = None, exclude: set[str] | None = None) -> Any:
+    """Pydantic's own export, for classes and fields that say how they are serialized."""
+    json = model.model_dump(mode="json", include=include, exclude=exclude, by_alias=False)
+    return _with_sorted_sets(json, model.model_dump(include=include, exclude=exclude, by_alias=False))
+
+
+def _with_sorted_sets(exported: Any, raw: Any) -> Any:
+    """Sort the lists that json mode made from sets, whose order changes from process to process."""
+    if isinstance(exported, list) and isinstance(raw, set | frozenset):
+        return sorted(exported, key=canonical.encode)
+    if isinstance(exported, list) and isinstance(raw, list | tuple) and len(exported) == len(raw):
+        return [_with_sorted_sets(item, raw_item) for item, raw_item in zip(exported, raw, strict=True)]
+    if isinstance(exported, dict) and isinstance(raw, dict) and len(exported) == len(raw):
+        pairs = zip(exported.items(), raw.values(), strict=True)
+        return type(exported)((key, _with_sorted_sets(item, raw_item)) for (key, item), raw_item in pairs)
+    return exported
 
 
 def _export_items(
@@ -175,8 +194,8 @@ def _export_submodel(
             raise ModelExportError(msg)
         if field is not _UNKNOWN and type(value) not in field.models and plan.key is None:
             raise ModelExportError(_ambiguous_message(plan_of(type(owner)), field, type(value)))
-    chosen_by = field.models.get(type(value))
-    if chosen_by is True and mode.exclude_defaults:  # a function of the whole model: it must see everything
+    chosen_by = field.models.get(type(value), ())
+    if chosen_by is None and mode.exclude_defaults:  # a function of the whole model: it must see everything
         mode = _MODES[mode.uid, False]
     if isinstance(value, pydantic.RootModel):
         root = plan.fields[0]
@@ -184,10 +203,10 @@ def _export_submodel(
     exported = _export_model(value, mode, exclude)
     if plan.key is not None:
         return {plan.key: type(value).__name__, **exported}
-    if isinstance(chosen_by, str) and chosen_by not in exported and chosen_by in value.__dict__:
-        choice = _export_value(getattr(value, chosen_by), _UNKNOWN, mode, _NOTHING, value)
-        return {chosen_by: choice, **exported}
-    return exported
+    missing = [name for name in chosen_by or () if name not in exported and name in value.__dict__]
+    if not missing:
+        return exported
+    return {**{name: _export_value(value.__dict__[name], _UNKNOWN, mode, _NOTHING, value) for name in missing}, **exported}
 
 
 def _export_leaf(value: Any, field: FieldPlan, mode: _Mode, owner: pydantic.BaseModel) -> Any:
@@ -243,6 +262,10 @@ def _same(a: Any, b: Any, mode: _Mode, exclude: Exclusions) -> bool:
     try:
         return canonical.encode(a) == canonical.encode(b)
     except ConfigTypeError:
+        pass
+    try:
+        return kind is other and bool(a == b)
+    except Exception:  # a comparison that fails, or gives no single answer
         return False
 
 
@@ -260,7 +283,7 @@ def _same_model(a: pydantic.BaseModel, b: pydantic.BaseModel, mode: _Mode, exclu
 
 
 def _ambiguous_message(plan: ModelPlan, field: FieldPlan, found: type | None = None) -> str:
-    declared = field.ambiguous or " | ".join(cls.__name__ for cls in field.models)
+    declared = field.ambiguous or " | ".join(cls.__name__ for cls in field.models) or "Any"
     what = f"holds a {found.__name__}, but is declared as {declared}" if found else f"is declared as {declared}"
     return (
         f"field {field.name!r} of {qualified_name(plan.cls)} {what}: from an exported config one could not tell which "

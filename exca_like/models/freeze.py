@@ -17,7 +17,14 @@ _GUARD = "__exca_like_guard__"
 
 
 class _FrozenFields(set[str]):
-    """Set of set fields of a frozen model; its copies are plain sets, so copied models are free."""
+    """Set of set fields of a frozen model; its copies are plain sets, so copied models are free.
+
+    It knows its model, because pydantic hands it on to models that are built from this one.
+    """
+
+    __slots__ = ("model_id",)
+
+    model_id: int
 
     def __copy__(self) -> set[str]:
         return set(self)
@@ -31,7 +38,8 @@ class _FrozenFields(set[str]):
 
 def is_frozen(model: pydantic.BaseModel) -> bool:
     """Whether an instance was frozen."""
-    return type(model.__pydantic_fields_set__) is _FrozenFields
+    fields_set = model.__pydantic_fields_set__
+    return type(fields_set) is _FrozenFields and fields_set.model_id == id(model)
 
 
 def freeze(model: pydantic.BaseModel) -> None:
@@ -39,11 +47,16 @@ def freeze(model: pydantic.BaseModel) -> None:
     if is_frozen(model):
         return
     cls = type(model)
-    if not hasattr(cls.__setattr__, _GUARD):
-        _guard(cls)
-    object.__setattr__(model, "__pydantic_fields_set__", _FrozenFields(model.__pydantic_fields_set__))
+    plan = plan_of(cls)
+    if not plan.guarded:
+        if not hasattr(cls.__setattr__, _GUARD):
+            _guard(cls)
+        plan.guarded = True
+    fields_set = _FrozenFields(model.__pydantic_fields_set__)
+    fields_set.model_id = id(model)
+    object.__setattr__(model, "__pydantic_fields_set__", fields_set)
     values = model.__dict__
-    for field in plan_of(cls).nested:
+    for field in plan.nested:
         _freeze_inside(values[field.name])
     for value in (model.__pydantic_extra__ or {}).values():
         _freeze_inside(value)
@@ -79,11 +92,14 @@ def _guard(cls: type[pydantic.BaseModel]) -> None:
 
 
 def _is_content(model: pydantic.BaseModel, name: str) -> bool:
-    return name in type(model).model_fields or name in (model.model_extra or {})
+    cls = type(model)
+    if name in cls.model_fields:
+        return True
+    return model.__pydantic_extra__ is not None and not name.startswith("_") and not hasattr(cls, name)
 
 
 def _message(model: pydantic.BaseModel, name: str, change: str) -> str:
     return (
         f"{type(model).__qualname__}.{name} can't be {change}: the uid of this config was computed, so it must not change "
-        f"any more. Make a changed copy with infra.clone_obj({{{name!r}: ...}}) on the config that holds the infra."
+        f"any more. Make a changed copy: infra.clone_obj({{{name!r}: ...}}), for a field of a sub-config with its dotted path."
     )

@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -18,19 +18,20 @@ WHOLE_MODEL = "."
 REQUIRED: Any = object()
 
 _SERIALIZERS = (pydantic.PlainSerializer, pydantic.WrapSerializer)
+_SCHEMA_METHOD = "__get_pydantic_core_schema__"
 
 
 @dataclass(slots=True)
 class FieldPlan:
     """One field of a model class.
 
-    ``models`` maps the model classes of the annotation to the field that tells them apart in their union: its name,
-    ``None`` where nothing needs to, ``True`` where a function of the whole model does.
+    ``models`` maps the model classes of the annotation to the names of the fields that tell them apart in their
+    (nested) unions; ``None`` stands for a function of the whole model.
     """
 
     name: str
     info: FieldInfo
-    models: dict[type[pydantic.BaseModel], str | bool | None] = field(default_factory=dict)
+    models: dict[type[pydantic.BaseModel], tuple[str, ...] | None] = field(default_factory=dict)
     custom: bool = False
     opaque: bool = False
     ambiguous: str = ""
@@ -59,6 +60,8 @@ class ModelPlan:
     overrides_uid: bool
     forbids_extra: bool
     static_exclusion: frozenset[str] | None
+    private_exclusion: bool
+    guarded: bool = field(init=False, default=False)  # the class asks whether an instance is frozen (models.freeze)
     nested: tuple[FieldPlan, ...] = field(init=False)
     kept_fields: tuple[FieldPlan, ...] = field(init=False)
 
@@ -77,7 +80,11 @@ class ModelPlan:
         """Fields that the model's class keeps out of its uid."""
         if self.static_exclusion is not None:
             return self.static_exclusion
-        return checked_names(self.cls, _listed(model, EXCLUDE_ATTRIBUTE), EXCLUDE_ATTRIBUTE)
+        if self.private_exclusion:  # a base class's attribute of that name would hide it
+            listed = (model.__pydantic_private__ or {}).get(EXCLUDE_ATTRIBUTE, ())
+        else:
+            listed = getattr(model, EXCLUDE_ATTRIBUTE)
+        return checked_names(self.cls, listed() if callable(listed) else listed, EXCLUDE_ATTRIBUTE, dotted=False)
 
 
 class _Plans(dict[type[pydantic.BaseModel], ModelPlan]):
@@ -124,10 +131,12 @@ def _names_field(cls: type[pydantic.BaseModel], name: str) -> bool:
     head, _, below = name.partition(".")
     if head not in cls.model_fields or not below:
         return head in cls.model_fields
-    plan = next(f for f in plan_of(cls).fields if f.name == head)
-    # a field that takes more than the models it names can have anything inside
-    closed = plan.models and not plan.opaque and not any(issubclass(model, DiscriminatedModel) for model in plan.models)
-    return not closed or any(_names_field(model, below) for model in plan.models)
+    annotation = cls.model_fields[head].annotation
+    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    models = [_without_annotations(member) for member in members if member is not types.NoneType]
+    if not all(_is_model(model) and not issubclass(model, DiscriminatedModel) for model in models):
+        return True  # a dictionary, or a model that is not known yet, can have anything inside
+    return any(_names_field(model, below) for model in models)
 
 
 def _own_private(cls: type[pydantic.BaseModel], name: str) -> bool:
@@ -136,7 +145,8 @@ def _own_private(cls: type[pydantic.BaseModel], name: str) -> bool:
         if name in vars(base):
             return False
         private = vars(base).get("__private_attributes__", {}).get(name)
-        if private is not None and all(getattr(b, "__private_attributes__", {}).get(name) is not private for b in base.__bases__):
+        inherited = [getattr(parent, "__private_attributes__", {}).get(name) for parent in base.__bases__]
+        if private is not None and all(private is not other for other in inherited):
             return True
     return False
 
@@ -149,8 +159,8 @@ def _make_plan(cls: type[pydantic.BaseModel]) -> ModelPlan:
     fields = []
     for name, info in cls.model_fields.items():
         plan = FieldPlan(name, info)
-        plan.custom = bool(serialized & {name, "*"}) or any(isinstance(m, _SERIALIZERS) for m in info.metadata)
-        _read_annotation(info.annotation, plan, info.discriminator)
+        plan.custom = bool(serialized & {name, "*"}) or any(map(_is_serializer, info.metadata))
+        _read_annotation(info.annotation, plan, tuple(_discriminators((info, *info.metadata))))
         fields.append(plan)
     exclusion = getattr(cls, EXCLUDE_ATTRIBUTE, None)
     private = _own_private(cls, EXCLUDE_ATTRIBUTE)
@@ -162,32 +172,27 @@ def _make_plan(cls: type[pydantic.BaseModel]) -> ModelPlan:
         overrides_uid=hasattr(cls, OVERRIDE_METHOD),
         forbids_extra=cls.model_config.get("extra") in ("forbid", "allow") or issubclass(cls, pydantic.RootModel),
         static_exclusion=None
-        if callable(exclusion) or private is not None
-        else checked_names(cls, () if exclusion is None else exclusion, EXCLUDE_ATTRIBUTE),
+        if callable(exclusion) or private
+        else checked_names(cls, () if exclusion is None else exclusion, EXCLUDE_ATTRIBUTE, dotted=False),
+        private_exclusion=private,
     )
 
 
-def _listed(model: pydantic.BaseModel, attribute: str) -> Any:
-    value = getattr(model, attribute)
-    return value() if callable(value) else value
-
-
-def _read_annotation(annotation: Any, plan: FieldPlan, discriminator: Any = None) -> None:
+def _read_annotation(annotation: Any, plan: FieldPlan, discriminators: tuple[Any, ...] = ()) -> None:
     """Collect the model classes of an annotation, and whatever else changes how its values are exported."""
     origin = get_origin(annotation)
     if hasattr(annotation, "__value__"):  # a `type X = ...` alias
-        _read_annotation(annotation.__value__, plan, discriminator)
+        _read_annotation(annotation.__value__, plan, discriminators)
     elif origin is Annotated:
         base, *metadata = get_args(annotation)
         for item in metadata:
-            plan.custom = plan.custom or isinstance(item, _SERIALIZERS)
-            found = item if isinstance(item, pydantic.Discriminator) else getattr(item, "discriminator", None)
-            discriminator = found if found is not None else discriminator
-        _read_annotation(base, plan, discriminator)
+            plan.custom = plan.custom or _is_serializer(item)
+        _read_annotation(base, plan, (*discriminators, *_discriminators(metadata)))
     elif origin in (Union, types.UnionType):
-        _read_union(get_args(annotation), plan, discriminator)
+        _read_union(get_args(annotation), plan, discriminators)
     elif isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        plan.models.setdefault(annotation, _discriminating_field(discriminator))
+        names = tuple(name for name in discriminators if isinstance(name, str))
+        plan.models.setdefault(annotation, names if len(names) == len(discriminators) else None)
         if annotation is pydantic.BaseModel:
             plan.ambiguous = "BaseModel"
     elif origin is Literal or annotation is None:
@@ -197,16 +202,18 @@ def _read_annotation(annotation: Any, plan: FieldPlan, discriminator: Any = None
             _read_annotation(argument, plan)
     elif annotation in (Any, object, dict, list, tuple, set, frozenset) or isinstance(annotation, TypeVar | str):
         plan.opaque = True
-    elif not isinstance(annotation, type):
+    elif isinstance(annotation, type):
+        plan.custom = plan.custom or _is_serializer(annotation)
+    else:
         plan.opaque = annotation is not Ellipsis
 
 
-def _read_union(members: tuple[Any, ...], plan: FieldPlan, discriminator: Any) -> None:
+def _read_union(members: tuple[Any, ...], plan: FieldPlan, discriminators: tuple[Any, ...]) -> None:
     models = [member for member in map(_without_annotations, members) if _is_model(member)]
-    if len(models) > 1 and discriminator is None and not all(issubclass(m, DiscriminatedModel) for m in models):
+    if len(models) > 1 and not discriminators and not all(issubclass(m, DiscriminatedModel) for m in models):
         plan.ambiguous = " | ".join(model.__name__ for model in models)
     for member in members:
-        _read_annotation(member, plan, discriminator)
+        _read_annotation(member, plan, discriminators)
 
 
 def _without_annotations(annotation: Any) -> Any:
@@ -215,11 +222,19 @@ def _without_annotations(annotation: Any) -> Any:
     return annotation
 
 
+def _is_serializer(item: Any) -> bool:
+    """Whether a type, or what annotates one, may serialize its values in its own way."""
+    kind = item if isinstance(item, type) else type(item)
+    return isinstance(item, _SERIALIZERS) or (hasattr(item, _SCHEMA_METHOD) and not kind.__module__.startswith("pydantic"))
+
+
 def _is_model(annotation: Any) -> typing.TypeGuard[type[pydantic.BaseModel]]:
     return isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
 
 
-def _discriminating_field(discriminator: Any) -> str | bool | None:
-    if isinstance(discriminator, pydantic.Discriminator):
-        discriminator = discriminator.discriminator
-    return discriminator if discriminator is None or isinstance(discriminator, str) else True
+def _discriminators(metadata: Iterable[Any]) -> Iterator[Any]:
+    """Field names, or functions, that tell the models of a union apart."""
+    for item in metadata:
+        found = getattr(item, "discriminator", None)
+        if found is not None:
+            yield found.discriminator if isinstance(found, pydantic.Discriminator) else found

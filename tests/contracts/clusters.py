@@ -305,6 +305,28 @@ def check_running_jobs_are_found_by_other_processes(clusters: Clusters) -> None:
     assert clusters.computed == 1
 
 
+_DYING_DRIVER = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from contracts.clusters import Clusters
+base = Clusters({cluster!r}, Path({folder!r})).task(action="short sleep")
+with base.infra.job_array() as array:
+    array.extend(base.infra.clone_obj(seed=k) for k in range(3))
+os.kill(os.getpid(), 9)
+"""
+
+
+def check_jobs_outlive_their_driver(clusters: Clusters) -> None:
+    path = [p for p in sys.path if p]
+    code = _DYING_DRIVER.format(path=path, cluster=clusters.cluster, folder=str(clusters.folder))
+    subprocess.run([sys.executable, "-c", code], check=False)
+    tasks = [clusters.task(action="short sleep", seed=k) for k in range(3)]
+    assert {task.infra.status() for task in tasks} == {"running"}
+    assert [task.run()["value"] for task in tasks] == [0.5, 1.5, 2.5]
+    assert clusters.computed == 3
+
+
 _SCRIPT = '''
 import sys
 import pydantic
@@ -351,10 +373,28 @@ def check_classes_of_scripts(clusters: Clusters) -> None:
             assert done.stdout == f"{name}.Train.run,0/seed=1-c4ca4238 [{factor}, {2 * factor}] completed\n"
 
 
+def check_classes_of_functions(clusters: Clusters) -> None:
+    factor = 3
+
+    class Local(pydantic.BaseModel):
+        seed: int = 0
+        sub: Sub = Sub()
+        infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+        @infra.apply
+        def run(self) -> float:
+            return factor * (self.seed + self.sub.lr)
+
+    task = Local(seed=2, infra={"folder": clusters.folder / "cache", "cluster": clusters.cluster})
+    assert task.run() == 7.5
+
+
 JOB_CLUSTERS = [
+    check_classes_of_functions,
     check_cancelled_counts_as_not_submitted,
     check_dying_jobs_fail_with_their_log,
     check_running_jobs_are_found_by_other_processes,
+    check_jobs_outlive_their_driver,
     check_classes_of_scripts,
 ]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import typing as tp
 from pathlib import Path
 
@@ -27,6 +29,22 @@ def _unavailable() -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def _stopped_by_sigterm(running: testbed.Testbed) -> tp.Iterator[None]:
+    """SIGTERM (of `timeout`, of a CI) ends pytest at once, without its fixtures' ends."""
+
+    def stop(number: int, _: object) -> None:
+        running.stop()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> tp.Iterator[testbed.Testbed]:
     """A running Slurm of two nodes, which the commands called by the tests find through the environment."""
@@ -34,7 +52,8 @@ def cluster() -> tp.Iterator[testbed.Testbed]:
         if os.environ.get(REQUIRE_VARIABLE) == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    with pytest.MonkeyPatch.context() as patch, testbed.Testbed() as running:
+    running = testbed.Testbed()
+    with pytest.MonkeyPatch.context() as patch, _stopped_by_sigterm(running), running:
         for name in [x for x in os.environ if x.startswith(testbed.FOREIGN)]:
             patch.delenv(name)
         for name, value in running.env.items():

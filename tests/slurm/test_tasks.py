@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -121,25 +120,6 @@ def test_max_workers_bounds_the_array(idle_cluster, tmp_path: Path) -> None:
         task.infra.job().cancel()
 
 
-def test_jobs_of_a_dead_driver_go_on(idle_cluster, tmp_path: Path) -> None:
-    clusters = Clusters("slurm", tmp_path)
-    code = f"""
-import os, sys
-sys.path[:0] = {[p for p in sys.path if p]!r}
-from contracts.clusters import Clusters
-from pathlib import Path
-base = Clusters("slurm", Path({str(tmp_path)!r})).task(action="short sleep")
-with base.infra.job_array() as array:
-    array.extend(base.infra.clone_obj(seed=k) for k in range(3))
-os._exit(1)
-"""
-    subprocess.run([sys.executable, "-c", code], check=False)
-    tasks = [clusters.task(action="short sleep", seed=k) for k in range(3)]
-    assert {task.infra.status() for task in tasks} == {"running"}
-    assert [task.run()["value"] for task in tasks] == [0.5, 1.5, 2.5]
-    assert clusters.computed == 3
-
-
 class Parent(pydantic.BaseModel):
     folder: str
     infra: exca_like.TaskInfra = exca_like.TaskInfra()
@@ -165,6 +145,20 @@ def test_refused_submissions_say_why_and_leave_nothing_running(idle_cluster, tmp
     assert task.infra.status() == "not submitted"
     assert not list((tmp_path / "cache" / "logs").rglob("*.pkl"))
     assert Clusters("slurm", tmp_path).task().run() == {"value": 0.5}
+
+
+@pytest.mark.slow
+def test_time_limit_is_told_from_other_failures(idle_cluster, tmp_path: Path) -> None:
+    clusters = Clusters("slurm", tmp_path, timeout_min=1)
+    task = clusters.task(action="sleep")
+    error = task.infra.job().exception()
+    assert isinstance(error, errors.JobTimeoutError), error
+    assert isinstance(error, TimeoutError)
+    assert "timeout_min" in str(error)
+    assert task.infra.status() == "failed"
+    with pytest.raises(errors.JobTimeoutError):
+        clusters.task(action="sleep").run()
+    assert clusters.computed == 1
 
 
 class Hungry(pydantic.BaseModel):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import submitit
-from testbed import ClusterError, Testbed, missing
+from testbed import ClusterError, Testbed
 
 HERE = Path(__file__).parent
 
@@ -143,9 +143,7 @@ def test_accounting_away_and_back(idle_cluster: Testbed) -> None:
     _until(_ended(job))
 
 
-def test_failed_start_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    if missing():
-        pytest.skip("needs Slurm")
+def test_failed_start_says_why_and_leaves_nothing(cluster: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:  # tmp_path is too long for unix sockets
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setattr("testbed._SLURMDBD_CONF", "Nonsense=1\n")
@@ -160,9 +158,10 @@ def _alive(root: str) -> list[str]:
 
 
 def test_second_testbed_by_hand_leaves_nothing(idle_cluster: Testbed) -> None:
-    with subprocess.Popen([sys.executable, HERE / "testbed.py"], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        name, _, conf = process.stdout.readline().strip().removeprefix("export ").partition("=")
+    process = subprocess.Popen([sys.executable, HERE / "testbed.py"], stdout=subprocess.PIPE, text=True)
+    try:
+        with process.stdout:
+            name, _, conf = process.stdout.readline().strip().removeprefix("export ").partition("=")
         root, env = Path(conf).parent, os.environ | {name: conf}
         assert root != idle_cluster.root
         # A process that leaves its job's process group, and outlives the job.
@@ -170,6 +169,7 @@ def test_second_testbed_by_hand_leaves_nothing(idle_cluster: Testbed) -> None:
         subprocess.run(["sbatch", "--output=/dev/null", script], env=env, check=True, stdout=subprocess.DEVNULL)
         _until(lambda: any("sleep 300" in x for x in _alive(str(root))))
         assert _command("squeue", "-h") == ""
+    finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert not root.exists()

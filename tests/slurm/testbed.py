@@ -125,11 +125,17 @@ grant all on slurm_acct.* to slurm@localhost;
 _REAPER = """\
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+parent = os.getppid()
 pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ)
 for number in signal.SIGTERM, signal.SIGHUP:
     signal.signal(number, lambda number, frame: os.kill(pid, number))
 while (ended := os.wait())[0] != pid:
     pass
+if os.getppid() != parent:  # killed: nobody else is left to end the jobs
+    while children := open(f"/proc/self/task/{os.getpid()}/children").read().split():
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        os.wait()
 sys.exit(os.waitstatus_to_exitcode(ended[1]) & 255)
 """
 
@@ -457,11 +463,15 @@ class Testbed:
         self._daemons["slurmctld"].start(lambda: _listens(port) and "UP" in self.run("scontrol", "ping"))
 
     def _kill(self, *nodes: str) -> None:
-        for pid in self.processes(*nodes):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        def none_left() -> bool:  # again and again: some may be about to start others
+            found = self.processes(*nodes)
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not found
+
         with contextlib.suppress(ClusterError):  # stuck in the kernel: nothing more can be done
-            wait_for(lambda: not self.processes(*nodes), "no process left", 5)
+            wait_for(none_left, "no process left", 5)
 
     def processes(self, *nodes: str) -> list[int]:
         """The processes of the jobs on these nodes, whoever their parent is, also those that left their job's group.
@@ -486,8 +496,9 @@ class Testbed:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with contextlib.suppress(KeyboardInterrupt), Testbed() as testbed:
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell has what it starts by `&` ignore it
+        signal.signal(number, lambda *_: sys.exit(0))
+    with Testbed() as testbed:
         print(f"export SLURM_CONF={testbed.conf}", flush=True)
         signal.pause()
 

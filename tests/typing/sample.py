@@ -29,16 +29,17 @@ class Longer(Train):
         return super().run()
 
 
-task = Train(seed=1, infra={"folder": "cache"})
-other = Train(infra=exca_like.TaskInfra(folder="cache"))
-reveal_type(task.run())  # dict[str, float]
-reveal_type(Train.run)  # (Train) -> dict[str, float]
-reveal_type(Longer().run())  # dict[str, float]
-reveal_type(task.infra.clone_obj({"seed": 2}))  # Train
-reveal_type(Longer().infra.clone_obj(seed=2))  # Longer
-reveal_type(list(task.infra.iter_cached()))  # list[Train]
-with task.infra.job_array() as array:
-    array.append(task)
-    reveal_type(array)  # list[Train]
-reveal_type(task.infra.status())  # status
-reveal_type(exca_like.ConfDict(a=1).copy())  # ConfDict
+def check() -> None:
+    task = Train(seed=1, infra={"folder": "cache"})
+    other = Train(infra=exca_like.TaskInfra(folder="cache"))
+    reveal_type(task.run())  # dict[str, float]
+    reveal_type(Train.run)  # (Train) -> dict[str, float]
+    reveal_type(Longer().run())  # dict[str, float]
+    reveal_type(task.infra.clone_obj({"seed": 2}))  # Train
+    reveal_type(Longer().infra.clone_obj(seed=2))  # Longer
+    reveal_type(list(task.infra.iter_cached()))  # list[Train]
+    with task.infra.job_array() as array:
+        array.append(task)
+        reveal_type(array)  # list[Train]
+    reveal_type(task.infra.status())  # status
+    reveal_type(exca_like.ConfDict(a=1).copy())  # ConfDict

@@ -161,6 +161,14 @@ def test_clone_obj_merges_dotted_and_nested_changes(tmp_path: Path) -> None:
         task.infra.clone_obj(seed="x")
 
 
+def test_clone_obj_keeps_what_was_edited_in_place(tmp_path: Path) -> None:
+    task = Train()
+    task.optim.lr = 0.7
+    task.infra.folder = tmp_path
+    clone = task.infra.clone_obj(seed=3)
+    assert (clone.seed, clone.optim, clone.infra.folder) == (3, Optim(lr=0.7), tmp_path)
+
+
 def test_frozen_after_uid_all_through() -> None:
     task = make(seed=1)
     task.seed = 2
