@@ -78,18 +78,28 @@ def normalize(value: Any) -> Any:
 
 
 def describe(value: Any) -> str:
-    """A short readable text for a value that has no exact one (it need not be unique)."""
+    """A short readable text for a value that has no exact one: not unique, but equal where canonical bytes are."""
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, type) or inspect.isroutine(value):
         return value.__qualname__
-    if isinstance(value, complex | decimal.Decimal | fractions.Fraction | uuid.UUID | datetime.timedelta):
+    if isinstance(value, decimal.Decimal):
+        return "nan" if value.is_nan() else f"{float(value) + 0.0:g}"
+    if isinstance(value, datetime.timedelta):
+        return f"{value.total_seconds():g}s"
+    if isinstance(value, complex):
+        return str(value + 0)  # without negative zeros
+    if isinstance(value, fractions.Fraction | uuid.UUID):
         return str(value)
+    if isinstance(value, bytes | bytearray):
+        return "bytes"
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
-        return f"{getattr(value, 'dtype', type(value).__name__)}-{'x'.join(map(str, shape)) or 'scalar'}"
+        dtype = getattr(value, "dtype", type(value).__name__)
+        native = dtype.newbyteorder("=") if hasattr(dtype, "newbyteorder") else dtype
+        return f"{native}-{'x'.join(map(str, shape)) or 'scalar'}"
     return type(value).__name__
 
 
@@ -248,6 +258,7 @@ def _series_content(series: Any) -> tuple[str, Any]:
 
 def _encode_array(numpy: Any, value: Any) -> bytes:
     array = numpy.asarray(value)
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)  # pickling and other platforms may change the order
     head = _tagged("array", (array.dtype.str, array.shape))
     if isinstance(value, numpy.ma.MaskedArray):
         return _tagged("masked", ()) + _encode_array(numpy, value.filled()) + _encode_array(numpy, numpy.ma.getmaskarray(value))

@@ -7,8 +7,7 @@ engine knows neither pydantic nor clusters: a job on a cluster calls the same lo
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from exca_like.errors import CacheFolderError, NotCachedError
 from exca_like.store import Failure, Outcome, Store, make_information
@@ -18,8 +17,7 @@ logger = logging.getLogger(__name__)
 Mode = Literal["cached", "retry", "force", "read-only"]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Keys, and how to compute their values.
 
     ``compute`` takes some of the keys and yields one value for each, in order. ``label`` names the batch in messages.

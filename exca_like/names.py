@@ -23,7 +23,7 @@ def main_name() -> str:
         name: str = spec.name
         return name.removesuffix(".__main__")
     path = getattr(main, "__file__", None)
-    return Path(path).stem if path else "__main__"
+    return "__main__" if path is None or path.startswith("<") else Path(path).stem
 
 
 def module_name(thing: Any) -> str:

@@ -18,7 +18,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from exca_like import files, pickling
 from exca_like.errors import CacheFolderError, ConfigTypeError, CorruptEntryWarning, RemoteError
@@ -68,8 +68,7 @@ class Failure:
         return error
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a computation left: a value, or a failure (then ``value`` is None)."""
 
     value: Any = None

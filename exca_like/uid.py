@@ -85,7 +85,7 @@ def _render_dict(config: Mapping[str, Any]) -> _Rendered:
     for raw, item in config.items():
         value = item
         key, exact = _clean_key(raw)
-        while type(value) not in SCALARS and isinstance(value, Mapping) and len(value) == 1 and not isinstance(value, OrderedDict):
+        while type(value) not in SCALARS and _is_chain_link(value):
             ((sub, value),) = value.items()
             sub, exact_sub = _clean_key(sub)
             key = f"{key}.{sub}"
@@ -95,6 +95,10 @@ def _render_dict(config: Mapping[str, Any]) -> _Rendered:
         parts.append((len(part), part, raw, hashes if exact else None))
     parts.sort(key=_text_order)
     return ",".join(part[1] for part in parts), _join(part[3] for part in parts)
+
+
+def _is_chain_link(value: Any) -> bool:
+    return isinstance(value, Mapping) and len(value) == 1 and not isinstance(value, OrderedDict)
 
 
 def _text_order(part: tuple[int, str, str, str | None]) -> tuple[int, str, str]:

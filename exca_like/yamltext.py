@@ -2,7 +2,8 @@
 
 Yaml is written at the first use of every cache folder, and libyaml needs 130 to 200 µs for a file: documents made
 of plain values are emitted here directly, with the very text libyaml would give (tests compare the two), all others
-by libyaml, which is loaded when it is first needed. An ``OrderedDict`` is written as ``!!omap``, the yaml type for it, so that it is read back as one.
+by libyaml, which is loaded when it is first needed. An ``OrderedDict`` is written as ``!!omap``, the yaml type for it,
+so that it is read back as one.
 """
 
 import datetime

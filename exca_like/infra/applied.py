@@ -176,6 +176,11 @@ def wrap(applied: AppliedMethod, missing: Any) -> Callable[..., Any]:
 
 def check_task_signature(method: Callable[..., Any]) -> None:
     """Raise unless a method takes nothing but ``self``."""
+    plain = callable(method) and not isinstance(method, staticmethod | classmethod | type)
+    if not plain or inspect.iscoroutinefunction(method):
+        kind = "an async method" if inspect.iscoroutinefunction(method) else f"a {type(method).__name__}"
+        msg = f"TaskInfra is for plain methods of a config, not for {kind}: put `@infra.apply` above a `def name(self)`"
+        raise InfraTypeError(msg)
     parameters = list(inspect.signature(method).parameters.values())
     if len(parameters) != 1 or parameters[0].kind not in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD):
         names = ", ".join(str(parameter) for parameter in parameters)

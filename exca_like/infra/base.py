@@ -29,7 +29,7 @@ MISSING: Any = object()
 class State:
     """What an infra knows beside its fields; not copied, not pickled."""
 
-    __slots__ = ("applied", "entry", "field", "folder_is_checked", "forced", "job", "owner", "ram", "store")
+    __slots__ = ("applied", "config", "entry", "field", "folder_is_checked", "forced", "job", "owner", "ram", "store")
 
     def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:
         self.owner = owner
@@ -37,6 +37,7 @@ class State:
         self.applied = applied
         self.ram: Any = MISSING
         self.entry: EntryFolder | None = None
+        self.config: dict[str, Any] | None = None
         self.store: Any = None
         self.job: Any = None
         self.folder_is_checked = False
@@ -313,13 +314,21 @@ class BaseInfra(pydantic.BaseModel):
         )
         raise ConfigMismatchError(msg)
 
-    def _prepare_folder(self) -> EntryFolder:
-        """The cache folder, created if it is not there."""
+    def _config_to_store(self) -> dict[str, Any]:
+        """The whole config; `_prepare_folder` may have kept it for this."""
+        state = self._linked_state
+        config, state.config = state.config, None
+        return export(state.owner, uid=False, exclude_defaults=False) if config is None else config
+
+    def _prepare_folder(self, *, keep_config: bool = False) -> EntryFolder:
+        """The cache folder, created if it is not there; with ``keep_config`` a result will be stored in it at once."""
         entry = self._entry()
         if not self._check_folder():
             state = self._linked_state
+            config = self._config_to_store()
+            state.config = config if keep_config else None
             configs = {
-                layout.CONFIG: export(state.owner, uid=False, exclude_defaults=False),
+                layout.CONFIG: config,
                 layout.UID: self._uid_export(exclude_defaults=True),
                 layout.FULL_UID: self._identity(),
             }

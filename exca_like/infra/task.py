@@ -18,7 +18,6 @@ from exca_like.infra.base import MISSING, BaseInfra
 from exca_like.infra.job import LostOutcomeError, TaskJob
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import validated
-from exca_like.models.export import export
 from exca_like.store import FolderStore, MemoryStore, Store, read_information
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -246,7 +245,7 @@ class TaskInfra(BaseInfra):
                 return found[KEY].get()
             if mode != "force" and self._is_running():
                 return self._run_in_job()
-        self._prepare_folder()
+        self._prepare_folder(keep_config=True)
         state.forced = True
         self._forget_job()
         return engine.run(batch)[KEY].value
@@ -283,7 +282,7 @@ class TaskInfra(BaseInfra):
             if self.folder is None:
                 state.store = MemoryStore()
             else:
-                state.store = FolderStore(self._entry(), lambda: export(state.owner, uid=False, exclude_defaults=False))
+                state.store = FolderStore(self._entry(), self._config_to_store)
         store: Store = state.store
         return store
 

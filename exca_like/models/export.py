@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from exca_like import canonical
 from exca_like.confdict import SCALARS
 from exca_like.errors import ConfigTypeError, ModelExportError
-from exca_like.models.plan import REQUIRED, WHOLE_MODEL, FieldPlan, ModelPlan, plan_of
+from exca_like.models.plan import REQUIRED, FieldPlan, ModelPlan, plan_of
 from exca_like.names import qualified_name
 
 # dotted names to leave out, as a tree: {"x": None} is the field x, {"sub": {"x": None}} the field x of sub
@@ -57,7 +57,7 @@ def export(
     TypeError
         A value has no exported form; the message names its field.
     """
-    return _export_model(model, _MODES[uid, exclude_defaults], _tree(exclude))
+    return _export_model(model, _MODES[uid, exclude_defaults], _tree(exclude) if exclude else _NOTHING)
 
 
 def _tree(names: Iterable[str]) -> Exclusions:
@@ -84,7 +84,7 @@ def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -
         skipped = {*(plan.excluded(model) if mode.uid else ()), *(name for name, below in exclude.items() if below is None)}
         exported: dict[str, Any] = _dump(model, exclude=skipped)
         return exported
-    if mode.uid and WHOLE_MODEL in plan.excluded(model):
+    if mode.uid and plan.is_left_out(model):
         return {}
     uid, exclude_defaults = mode.uid, mode.exclude_defaults
     values = model.__dict__
@@ -115,7 +115,7 @@ _UNKNOWN = FieldPlan("", pydantic.fields.FieldInfo(), opaque=True)
 
 
 def _leaves_parent(value: Any) -> bool:
-    return isinstance(value, pydantic.BaseModel) and WHOLE_MODEL in plan_of(type(value)).excluded(value)
+    return isinstance(value, pydantic.BaseModel) and plan_of(type(value)).is_left_out(value)
 
 
 def _export_value(value: Any, field: FieldPlan, mode: _Mode, exclude: Exclusions, owner: pydantic.BaseModel) -> Any:
@@ -271,7 +271,7 @@ def _same(a: Any, b: Any, mode: _Mode, exclude: Exclusions) -> bool:
 
 def _same_model(a: pydantic.BaseModel, b: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -> bool:
     plan = plan_of(type(a))
-    if mode.uid and WHOLE_MODEL in plan.excluded(a):
+    if mode.uid and plan.is_left_out(a):
         return True
     first, second = a.__dict__, b.__dict__
     for field in plan.kept(a) if mode.uid else plan.fields:

@@ -61,13 +61,19 @@ class ModelPlan:
     forbids_extra: bool
     static_exclusion: frozenset[str] | None
     private_exclusion: bool
+    leaves_parent: bool = field(init=False)  # every instance is left out of its parent's uid
     guarded: bool = field(init=False, default=False)  # the class asks whether an instance is frozen (models.freeze)
     nested: tuple[FieldPlan, ...] = field(init=False)
     kept_fields: tuple[FieldPlan, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.leaves_parent = WHOLE_MODEL in (self.static_exclusion or ())
         self.nested = tuple(f for f in self.fields if f.models or f.opaque)
         self.kept_fields = tuple(f for f in self.fields if f.name not in (self.static_exclusion or ()))
+
+    def is_left_out(self, model: pydantic.BaseModel) -> bool:
+        """Whether the model is no part of its parent's uid."""
+        return self.leaves_parent or (self.static_exclusion is None and WHOLE_MODEL in self.excluded(model))
 
     def kept(self, model: pydantic.BaseModel) -> tuple[FieldPlan, ...]:
         """Fields that are part of the uid."""

@@ -184,14 +184,22 @@ def read_file(side: Side) -> Sampler:
     return lambda: side.fastest(read, 20)
 
 
-def write_file(side: Side) -> Sampler:
-    path = str(side.folder / "file")
+def write_files(side: Side) -> Sampler:
+    """A folder that appears with three files, and a fourth file that appears in it."""
 
-    def write() -> None:
-        descriptor = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    def create(path: str) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         os.write(descriptor, bytes(400))
         os.close(descriptor)
-        os.replace(path + ".tmp", path)
+
+    def write() -> None:
+        folder = f"{side.folder}/{next(side.seeds)}"
+        os.mkdir(folder + ".tmp")
+        for name in ("a", "b", "c"):
+            create(f"{folder}.tmp/{name}")
+        os.rename(folder + ".tmp", folder)
+        create(f"{folder}/d.tmp")
+        os.rename(f"{folder}/d.tmp", f"{folder}/d")
 
     return lambda: side.fastest(write)
 
@@ -229,7 +237,7 @@ def clone_obj(side: Side) -> Sampler:
     return lambda: side.fastest(lambda: infra.clone_obj({"optim.lr": 0.5, "seed": next(side.seeds)}))
 
 
-@case("task: first compute + store", Goal(9), Goal(1.1, "joblib", most=True), joblib=joblib_first, floor=write_file)
+@case("task: first compute + store", Goal(9), Goal(1.1, "joblib", most=True), joblib=joblib_first, floor=write_files)
 def first_compute(side: Side) -> Sampler:
     side.config().run()
     return lambda: side.fastest(lambda: side.config().run())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import itertools
 import logging
 import tempfile
 import typing as tp
@@ -29,6 +30,9 @@ class Size:
     rounds: int = 40
     calls: int = 10
     tasks: int = 1000
+
+
+FULL = Size()
 
 
 def missing_peers() -> list[str]:
@@ -78,15 +82,14 @@ def run(size: Size, only: str = "") -> tp.Iterator[tuple[str, ...]]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=Size.rounds)
+    parser.add_argument("--rounds", type=int, default=FULL.rounds)
     parser.add_argument("--only", default="", help="run the operations whose name holds this text")
     options = parser.parse_args(arguments)
     widths = (38, 9, 9, 9, 9, 36, 40, 3)
-    for row in ([COLUMNS], run(Size(rounds=options.rounds), options.only)):
-        for cells in row:
-            print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |", flush=True)
-        if row == [COLUMNS]:
-            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    size = dataclasses.replace(FULL, rounds=options.rounds)
+    for cells in itertools.chain([COLUMNS, ("",) * len(COLUMNS)], run(size, options.only)):
+        fill = " " if cells[0] else "-"
+        print("| " + " | ".join(cell.ljust(width, fill) for cell, width in zip(cells, widths, strict=True)) + " |", flush=True)
     for name in missing_peers():
         print(f"{name} is not installed: pip install 'exca_like[bench]'")
 

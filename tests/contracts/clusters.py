@@ -63,7 +63,7 @@ class Work(pydantic.BaseModel):
             print("last words", file=sys.stderr, flush=True)
             os._exit(3)
         if self.action == "sleep":
-            time.sleep(60)
+            time.sleep(300)
         if self.action == "short sleep":
             time.sleep(3)
         if self.action == "return a generator":

@@ -450,6 +450,16 @@ def test_wrong_signatures_are_refused_at_class_definition(method) -> None:
         exca_like.TaskInfra().apply(method)
 
 
+async def _asynchronous(self):
+    return 1
+
+
+@pytest.mark.parametrize("method", [_asynchronous, property(_takes_more), staticmethod(_takes_more), 3])
+def test_only_plain_methods_can_have_a_task(method) -> None:
+    with pytest.raises(TypeError, match="plain methods"):
+        exca_like.TaskInfra().apply(method)
+
+
 # settings
 
 
@@ -737,6 +747,8 @@ def test_scripts_and_modules_have_names_of_their_own(tmp_path: Path) -> None:
         (["-m", "pkg"], "pkg"),
         (["-m", "pkg.mod"], "pkg.mod"),
         (["-c", code], "__main__"),
+        (["-"], "__main__"),
     ):
-        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, input=code)
         assert done.stdout.strip() == name
