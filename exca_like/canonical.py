@@ -98,8 +98,10 @@ def describe(value: Any) -> str:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
         dtype = getattr(value, "dtype", type(value).__name__)
-        native = dtype.newbyteorder("=") if hasattr(dtype, "newbyteorder") else dtype
-        return f"{native}-{'x'.join(map(str, shape)) or 'scalar'}"
+        if getattr(dtype, "byteorder", "") in ("<", ">"):
+            dtype = dtype.newbyteorder("=")
+        kind = "record" if getattr(dtype, "names", None) else dtype
+        return f"{kind}-{'x'.join(map(str, shape)) or 'scalar'}"
     return type(value).__name__
 
 
@@ -258,7 +260,8 @@ def _series_content(series: Any) -> tuple[str, Any]:
 
 def _encode_array(numpy: Any, value: Any) -> bytes:
     array = numpy.asarray(value)
-    array = array.astype(array.dtype.newbyteorder("<"), copy=False)  # pickling and other platforms may change the order
+    if not array.dtype.hasobject:  # platforms, and pickling, may change the order of bytes
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     head = _tagged("array", (array.dtype.str, array.shape))
     if isinstance(value, numpy.ma.MaskedArray):
         return _tagged("masked", ()) + _encode_array(numpy, value.filled()) + _encode_array(numpy, numpy.ma.getmaskarray(value))

@@ -527,7 +527,7 @@ def _flag(patch: dict[str, Any], op: str) -> bool:
 
 def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and key and "" not in value:  # an empty key can't be part of a dotted one
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

@@ -132,8 +132,10 @@ def _plain(value: Any, path: str) -> Any:
         for key, item in value.items():
             joined, below = key, item
             while isinstance(below, Mapping) and len(below) == 1 and not isinstance(below, OrderedDict):
-                ((last, below),) = below.items()
-                joined = f"{joined}.{last}"
+                ((last, content),) = below.items()
+                if not (joined and last):  # an empty key can't be part of a dotted one
+                    break
+                joined, below = f"{joined}.{last}", content
             result[joined] = _plain(below, f"{path}.{joined}" if path else joined)
         return result
     if isinstance(value, list | tuple):
@@ -168,8 +170,10 @@ def _emit_mapping(node: Mapping[str, Any], indent: str, lines: list[str], first:
     for name, item in node.items():
         key, value = name, item
         while type(value) in _DICTS and len(value) == 1:
-            ((last, value),) = value.items()
-            key = f"{key}.{last}"
+            ((last, content),) = value.items()
+            if not last:
+                break
+            key, value = f"{key}.{last}", content
         prefix = (indent if first is None else first) + (key if _is_plain_key(key) else _leave_to_libyaml())
         first = None
         if type(value) in SCALARS:

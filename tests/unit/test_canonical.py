@@ -195,7 +195,7 @@ def test_records_are_not_mistaken_for_what_follows_them():
 @pytest.mark.parametrize(
     ("wrap", "where"),
     [
-        (lambda v: v, "the value"),
+        (lambda v: v, ""),
         (lambda v: {"a": {"b": v}}, "a.b"),
         (lambda v: {"a": [0, v]}, "a.1"),
         (lambda v: {"a": Point(1, {"z": v})}, "a.y.z"),
@@ -204,7 +204,7 @@ def test_records_are_not_mistaken_for_what_follows_them():
     ],
 )
 def test_what_has_no_identity_raises_with_its_place_and_a_way_out(value, reason, wrap, where):
-    with pytest.raises(ConfigTypeError, match=rf"^{re.escape(where)}: .*{reason}.*_exclude_from_cls_uid"):
+    with pytest.raises(ConfigTypeError, match=rf"^{re.escape(where)}{': ' if where else ''}.*{reason}.*_exclude_from_cls_uid"):
         canonical.encode(wrap(value))
 
 
@@ -217,6 +217,8 @@ def test_a_path_is_its_text():
     [
         (np.zeros((2, 3), np.int8), "int8-2x3"),
         (np.zeros(2, ">f4"), "float32-2"),
+        (np.zeros(2, [("a", ">f4"), ("b", "i4")]), "record-2"),
+        (np.array(["a"], np.dtypes.StringDType()), "StringDType()-1"),
         (np.array(1.0), "float64-scalar"),
         (Color.CRIMSON, "Color.RED"),
         (datetime.date(2020, 1, 1), "2020-01-01"),
