@@ -4,7 +4,6 @@ Everything is loaded on first use, so that ``import exca_like`` costs next to no
 """
 
 import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from exca_like.infra.task import TaskInfra as TaskInfra
 
 __version__ = "0.1.0"
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # public name -> module that holds it ("" for a public module)
 _PUBLIC = {

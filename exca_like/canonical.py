@@ -54,8 +54,8 @@ def encode(value: Any) -> bytes:
         kind = type(error.value)
         reason = error.reason or f"a value of type {kind.__module__}.{kind.__qualname__} can't be told from others"
         msg = (
-            f"{where}{': ' if where else ''}{reason}. Give it an identity: replace it by a sub-model or a dataclass that holds its "
-            "settings, by a string, or (for a class or a function) define it at the top level of a module; "
+            f"{where}{': ' if where else ''}{reason}. Give it an identity: replace it by a sub-model or a dataclass that "
+            "holds its settings, by a string, or (for a class or a function) define it at the top level of a module; "
             "or leave the field out of the uid with _exclude_from_cls_uid."
         )
         raise ConfigTypeError(msg) from None
@@ -97,7 +97,7 @@ def describe(value: Any) -> str:
         return "bytes"
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
-        dtype = getattr(value, "dtype", type(value).__name__)
+        dtype: Any = getattr(value, "dtype", type(value).__name__)
         if getattr(dtype, "byteorder", "") in ("<", ">"):
             dtype = dtype.newbyteorder("=")
         kind = "record" if getattr(dtype, "names", None) else dtype

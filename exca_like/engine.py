@@ -4,15 +4,12 @@ A front (a task, later a map or a memoised function) turns what the user wrote i
 engine knows neither pydantic nor clusters: a job on a cluster calls the same loop on its own machine.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from exca_like.errors import CacheFolderError, NotCachedError
 from exca_like.store import Failure, Outcome, Store, make_information
-
-logger = logging.getLogger(__name__)
 
 Mode = Literal["cached", "retry", "force", "read-only"]
 
@@ -70,7 +67,6 @@ def run(batch: Batch) -> dict[str, Outcome]:
             raise
         except Exception as error:
             batch.store.save(key, Outcome(failure=Failure.of(error)), make_information(started))
-            logger.debug("%s failed", batch.label, exc_info=True)
             raise
         outcomes[key] = outcome
     return outcomes

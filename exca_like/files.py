@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def create_folder(path: str, files: Mapping[str, bytes]) -> bool:
             _write_new(f"{temporary}/{name}", data)
         os.rename(temporary, path)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove_folder(temporary)
         if os.path.isdir(path):  # another process was first
             return False
         msg = (
@@ -58,7 +57,7 @@ def create_folder(path: str, files: Mapping[str, bytes]) -> bool:
         )
         raise CacheFolderError(error.errno, msg) from error
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove_folder(temporary)
         raise
     return True
 
@@ -102,3 +101,9 @@ def _write_new(path: str, data: bytes) -> None:
             written += os.write(descriptor, memoryview(data)[written:])
     finally:
         os.close(descriptor)
+
+
+def _remove_folder(path: str) -> None:
+    import shutil  # only when something went wrong
+
+    shutil.rmtree(path, ignore_errors=True)

@@ -13,10 +13,10 @@
       logs/<user>/<job id>/                     what jobs print, and the pickles they start from
 """
 
-import getpass
 import os
-from dataclasses import dataclass
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 CONFIG = "config.yaml"
 UID = "uid.yaml"
@@ -25,9 +25,10 @@ JOB = "job.json"
 ENTRY_SUFFIX = ".entry"
 DEFAULT_UID = "default"
 
+_CLEAN_PATH = re.compile(r"(/[^/.][^/]*)+")
 
-@dataclass(frozen=True, slots=True)
-class EntryFolder:
+
+class EntryFolder(NamedTuple):
     """The folder of one config of one method.
 
     ``root`` is the absolute folder of the infra, ``uid`` is ``<module>.<Class>.<method>,<version>/<config uid>``.
@@ -63,9 +64,14 @@ class EntryFolder:
 
 def absolute(folder: str | Path) -> str:
     """A folder as an absolute path without ``~``."""
-    return os.path.abspath(os.path.expanduser(folder))
+    text = os.fspath(folder)
+    if _CLEAN_PATH.fullmatch(text):  # what is absolute already need not be taken apart for each config
+        return text
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def log_folder(template: str, root: str) -> str:
     """The folder of a job's logs, in which ``%j`` stands for the job's id."""
+    import getpass  # only for jobs
+
     return absolute(template.replace("{folder}", root).replace("{user}", getpass.getuser()))

@@ -9,10 +9,8 @@ import datetime
 import json
 import os
 import pickle
-import socket
 import struct
 import time
-import traceback
 import types
 import warnings
 import zlib
@@ -49,6 +47,8 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException, reason: str = "error") -> "Failure":
         """Describe an exception; its cause and context go into the text of the traceback."""
+        import traceback  # only when something went wrong
+
         kind = type(error)
         text = "".join(traceback.format_exception(kind, error, _user_frames(error.__traceback__)))
         return cls(f"{kind.__module__}.{kind.__qualname__}", str(error), text, reason, _pickled_exception(error))
@@ -229,7 +229,7 @@ def make_information(started: float) -> dict[str, Any]:
     return {"time": moment, "duration": round(now - started, 6), "host": _HOST, "pid": os.getpid()}
 
 
-_HOST = socket.gethostname()
+_HOST = os.uname().nodename
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 

@@ -76,7 +76,7 @@ def _render(value: Any) -> _Rendered:
         return "{" + text + "}", hashes
     if kind is list or kind is tuple:
         rendered = [_render(item) for item in value]
-        return f"({','.join(text for text, _ in rendered)})", _join(hashes for _, hashes in rendered)
+        return f"({','.join([text for text, _ in rendered])})", _join([hashes for _, hashes in rendered])
     return _render_other(value)
 
 
@@ -93,30 +93,20 @@ def _render_dict(config: Mapping[str, Any]) -> _Rendered:
         text, hashes = _render(value)
         part = f"{key}={text}"
         parts.append((len(part), part, raw, hashes if exact else None))
-    parts.sort(key=_text_order)
-    return ",".join(part[1] for part in parts), _join(part[3] for part in parts)
+    parts.sort()  # raw keys differ, so hashes are never compared
+    return ",".join([part[1] for part in parts]), _join([part[3] for part in parts])
 
 
 def _is_chain_link(value: Any) -> bool:
     return isinstance(value, Mapping) and len(value) == 1 and not isinstance(value, OrderedDict)
 
 
-def _text_order(part: tuple[int, str, str, str | None]) -> tuple[int, str, str]:
-    return part[:3]
-
-
 def _render_ordered(config: OrderedDict[str, Any]) -> _Rendered:
     return ",".join(f"{_clean_key(key)[0]}={_render(value)[0]}" for key, value in config.items()), None
 
 
-def _join(hashes: Any) -> str | None:
-    present = []
-    for item in hashes:
-        if item is None:
-            return None
-        if item:
-            present.append(item)
-    return ",".join(present)
+def _join(hashes: list[str | None]) -> str | None:
+    return None if None in hashes else ",".join([item for item in hashes if item])
 
 
 @functools.lru_cache(4096)

@@ -13,6 +13,7 @@ import time
 
 from exca_like.executors.base import Ended, Reason
 
+logging.getLogger("exca_like").addHandler(logging.NullHandler())  # here, as nothing else of the package logs
 logger = logging.getLogger(__name__)
 
 _MIN_DELAY, _MAX_DELAY = 1.0, 20.0  # seconds between two rounds of questions

@@ -16,6 +16,7 @@ import pydantic
 
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.models.plan import checked_names
+from exca_like.names import qualified_name
 
 if TYPE_CHECKING:
     from exca_like.infra.base import BaseInfra
@@ -34,6 +35,7 @@ class AppliedMethod:
     infra_name: str = ""
     owner: type[Any] | None = None
     wrapper: Callable[..., Any] | None = None
+    _paths: dict[type[Any], str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -55,6 +57,13 @@ class AppliedMethod:
             return None
         infra: BaseInfra = infra_field.linked(obj)
         return infra
+
+    def method_path(self, cls: type[Any]) -> str:
+        """``<module>.<Class>.<method>`` of a class's instances, without version."""
+        path = self._paths.get(cls)
+        if path is None:
+            path = self._paths[cls] = f"{qualified_name(self.caching_class(cls))}.{self.name}"
+        return path
 
     def caching_class(self, cls: type[Any]) -> type[Any]:
         """The class whose name results are stored under: an instance's own, unless it overrides the method."""

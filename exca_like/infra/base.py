@@ -19,7 +19,7 @@ from exca_like.layout import EntryFolder
 from exca_like.models.clone import changed_copy
 from exca_like.models.export import export
 from exca_like.models.freeze import freeze
-from exca_like.names import qualified_name
+from exca_like.uid import config_uid
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -29,19 +29,18 @@ MISSING: Any = object()
 class State:
     """What an infra knows beside its fields; not copied, not pickled."""
 
-    __slots__ = ("applied", "config", "entry", "field", "folder_is_checked", "forced", "job", "owner", "ram", "store")
+    ram: Any = MISSING
+    entry: EntryFolder | None = None
+    config: Any = None
+    store: Any = None
+    job: Any = None
+    folder_is_checked = False
+    forced = False
 
     def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:
         self.owner = owner
         self.field = field
         self.applied = applied
-        self.ram: Any = MISSING
-        self.entry: EntryFolder | None = None
-        self.config: dict[str, Any] | None = None
-        self.store: Any = None
-        self.job: Any = None
-        self.folder_is_checked = False
-        self.forced = False
 
 
 class BaseInfra(pydantic.BaseModel):
@@ -230,11 +229,12 @@ class BaseInfra(pydantic.BaseModel):
         if state.entry is None:
             owner, applied = state.owner, state.applied
             assert applied is not None  # linking checks it
-            uid = ConfDict(self._uid_export(exclude_defaults=True)).to_uid() or layout.DEFAULT_UID
-            method = f"{qualified_name(applied.caching_class(type(owner)))}.{applied.name},{self.version}"
+            exported = self._uid_export(exclude_defaults=True)
+            uid = config_uid(exported) if ConfDict.UID_VERSION == 4 else ConfDict(exported).to_uid()  # noqa: PLR2004
             freeze(owner)
             root = "" if self.folder is None else layout.absolute(self.folder)
-            state.entry = EntryFolder(root, f"{method}/{uid}")
+            method = applied.method_path(type(owner))
+            state.entry = EntryFolder(root, f"{method},{self.version}/{uid or layout.DEFAULT_UID}")
         return state.entry
 
     def clone_obj(self, *args: Mapping[str, Any], **kwargs: Any) -> Any:

@@ -10,16 +10,14 @@ from exca_like.confdict import SCALARS, ConfDict, merge_patch
 from exca_like.models.plan import FieldPlan, plan_of
 
 _NO_CHANGES: dict[str, Any] = {}
+_NOTHING: Any = object()
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
 
 def changed_copy(model: M, changes: ConfDict) -> M:
     """A new, validated model of the same class: the fields that were set, with changes merged in."""
-    data = {} if changes.get(ConfDict.ops.REPLACE) else _set_fields(model, changes)
-    touched = ConfDict({key: data.pop(key) for key in changes if key in data})
-    data.update(merge_patch(touched, changes))
-    return validated(type(model), data)
+    return validated(type(model), _changed(model, changes))
 
 
 def validated(cls: type[M], data: Mapping[str, Any]) -> M:
@@ -27,36 +25,79 @@ def validated(cls: type[M], data: Mapping[str, Any]) -> M:
     return cls.model_validate(dict(data), by_name=True, by_alias=False)
 
 
-def _set_fields(model: pydantic.BaseModel, changes: dict[str, Any] = _NO_CHANGES) -> dict[str, Any]:
-    """Fields that were set, or may have been (a sub-model's default may differ from its class's defaults)."""
+# dict's own look-ups are used below: those of a ConfDict split names
+
+
+def _changed(model: pydantic.BaseModel, changes: dict[str, Any] = _NO_CHANGES) -> dict[str, Any]:
+    """Fields that were set, or may have been (a sub-model's default may differ from its class's), with the changes."""
+    if changes and _has_operators(changes):
+        return merge_patch(ConfDict(_changed(model)), ConfDict(changes))
     plan = plan_of(type(model))
     given = model.__pydantic_fields_set__
     values = model.__dict__
     data: dict[str, Any] = {plan.key: type(model).__name__} if plan.key is not None else {}
-    for field in plan.fields:
-        name = field.name
-        change = dict.get(changes, name) if changes else None  # a ConfDict's own `get` would split the name
-        value = values[name]
-        # what is no scalar may have been edited in place since it was made from the default
-        if name in given or change is not None or type(value) not in SCALARS:
-            data[name] = value if type(value) in SCALARS else _unpacked(value, field, change)
-    data.update(model.__pydantic_extra__ or {})
+    by_name = plan.by_name
+    for name in given:
+        if name in by_name and not dict.__contains__(changes, name):
+            value = values[name]
+            data[name] = value if type(value) in SCALARS else _unpacked(value, by_name[name])
+    for field in plan.mutable:  # what may have been edited in place since it was made from the default
+        if field.name not in given and not dict.__contains__(changes, field.name):
+            data[field.name] = _unpacked(values[field.name], field)
+    data.update(model.__pydantic_extra__ or _NO_CHANGES)
+    for name, change in changes.items():
+        # a name that is no field is left to the validation, which refuses it
+        merged = _merged(values[name], by_name[name], change) if name in by_name else change
+        if merged is _NOTHING:
+            data.pop(name, None)
+        else:
+            data[name] = merged
     return data
 
 
-def _unpacked(value: Any, field: FieldPlan, change: Any = None) -> Any:
+def _merged(value: Any, field: FieldPlan, change: Any) -> Any:
+    """A field's value with a change; nothing if it is deleted."""
+    if not isinstance(change, dict) and not ConfDict.ops.is_op(change):
+        return change
+    if isinstance(change, dict) and _is_rebuilt(value, field) and not _has_operators(change):
+        return change if _chooses_another(value, field, change) else _choices(value, field) | _changed(value, change)
+    patched = merge_patch(ConfDict({field.name: _unpacked(value, field)}), ConfDict({field.name: change}))
+    return dict.get(patched, field.name, _NOTHING)
+
+
+def _has_operators(changes: dict[str, Any]) -> bool:
+    return any(key[:1] == "=" for key in changes)
+
+
+def _is_rebuilt(value: Any, field: FieldPlan) -> bool:
+    """Whether a value is a model that the field's declaration can rebuild from data."""
+    if not isinstance(value, pydantic.BaseModel) or isinstance(value, pydantic.RootModel) or field.ambiguous:
+        return False
+    return type(value) in field.models or plan_of(type(value)).key is not None
+
+
+def _choices(value: pydantic.BaseModel, field: FieldPlan) -> dict[str, Any]:
+    """What tells the class of a model from others in its union."""
+    key = plan_of(type(value)).key
+    if key is not None:
+        return {key: type(value).__name__}
+    return {name: getattr(value, name, None) for name in field.models.get(type(value)) or ()}
+
+
+def _chooses_another(value: pydantic.BaseModel, field: FieldPlan, change: dict[str, Any]) -> bool:
+    """Whether a change chooses another class: the fields of the present one have no place in it."""
+    return any(dict.get(change, name, choice) != choice for name, choice in _choices(value, field).items())
+
+
+def _unpacked(value: Any, field: FieldPlan) -> Any:
     """A value with its models as dictionaries, where the field's declaration can rebuild them."""
     if isinstance(value, pydantic.BaseModel):
-        key = plan_of(type(value)).key
-        if isinstance(value, pydantic.RootModel) or (type(value) not in field.models and key is None) or field.ambiguous:
+        if not _is_rebuilt(value, field):
             return copy.deepcopy(value)
-        chosen_by = field.models.get(type(value), ()) if key is None else (key,)
-        changes = change if isinstance(change, dict) else _NO_CHANGES
-        data = _set_fields(value, changes)
-        for name in chosen_by or ():
-            data.setdefault(name, getattr(value, name, None))
-            if dict.get(changes, name, data[name]) != data[name]:
-                return {}  # another class is chosen: the fields of the present one have no place in it
+        data = _changed(value)
+        if plan_of(type(value)).key is None and field.models[type(value)]:
+            for name, choice in _choices(value, field).items():
+                data.setdefault(name, choice)
         return data
     if field.models or field.opaque:
         if type(value) in (list, tuple):

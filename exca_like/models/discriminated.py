@@ -22,18 +22,18 @@ def _family(base: "type[DiscriminatedModel]") -> "dict[Any, type[DiscriminatedMo
 
 def _validate(cls: "type[DiscriminatedModel]", data: Any, handler: Any, info: core_schema.ValidationInfo) -> Any:
     if isinstance(data, str):
-        data = {cls._discriminator: data}
-    if not isinstance(data, Mapping) or cls._discriminator not in data:
+        data = {cls._exca_like_key: data}
+    if not isinstance(data, Mapping) or cls._exca_like_key not in data:
         return handler(data)
     content = dict(data)
-    name = content.pop(cls._discriminator)
+    name = content.pop(cls._exca_like_key)
     family = _family(cls)
     target = family.get(name) if isinstance(name, str) else None
     if target is None:
         raise PydanticCustomError(
             "unknown_discriminator",  # noqa: EM101 - the error's type, not its message
             "{key}={name} names no {base}: use one of {options}",
-            {"key": cls._discriminator, "name": repr(name), "base": cls.__name__, "options": ", ".join(sorted(family))},
+            {"key": cls._exca_like_key, "name": repr(name), "base": cls.__name__, "options": ", ".join(sorted(family))},
         )
     if target is cls:
         return handler(content)
@@ -57,7 +57,7 @@ def _serialize(cls: "type[DiscriminatedModel]", model: Any, handler: Any, info: 
             context=info.context,
         )
     content = handler(model)
-    return {cls._discriminator: actual.__name__, **content} if isinstance(content, dict) else content
+    return {cls._exca_like_key: actual.__name__, **content} if isinstance(content, dict) else content
 
 
 class DiscriminatedModel(pydantic.BaseModel):
@@ -84,23 +84,23 @@ class DiscriminatedModel(pydantic.BaseModel):
     """
 
     model_config = pydantic.ConfigDict(extra="forbid")
-    _discriminator: ClassVar[str] = "type"
+    _exca_like_key: ClassVar[str] = "type"
 
     def __init_subclass__(cls, discriminator_key: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if discriminator_key is None or discriminator_key == cls._discriminator:
+        if discriminator_key is None or discriminator_key == cls._exca_like_key:
             return
         if DiscriminatedModel not in cls.__bases__:
-            msg = f"{cls.__name__} can't change the discriminator key of its family, {cls._discriminator!r}"
+            msg = f"{cls.__name__} can't change the discriminator key of its family, {cls._exca_like_key!r}"
             raise ModelExportError(msg)
-        cls._discriminator = discriminator_key
+        cls._exca_like_key = discriminator_key
 
     @classmethod
     def __pydantic_init_subclass__(cls, discriminator_key: str | None = None, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if cls._discriminator in cls.model_fields:
+        if cls._exca_like_key in cls.model_fields:
             msg = (
-                f"{cls.__name__} has a field {cls._discriminator!r}, the key that holds its class name: rename the field, "
+                f"{cls.__name__} has a field {cls._exca_like_key!r}, the key that holds its class name: rename the field, "
                 'or the key with class Base(DiscriminatedModel, discriminator_key="…")'
             )
             raise ModelExportError(msg)
@@ -108,13 +108,13 @@ class DiscriminatedModel(pydantic.BaseModel):
     @classmethod
     def discriminator_key(cls) -> str:
         """The key that holds the class name in exported data."""
-        return cls._discriminator
+        return cls._exca_like_key
 
     if not TYPE_CHECKING:  # type checkers know the fields from the dataclass transform
 
         def __new__(cls, /, **data: Any) -> Self:
             """Create the subclass that the key names; errors are left to the validation that follows."""
-            name = data.get(cls._discriminator)
+            name = data.get(cls._exca_like_key)
             return super().__new__(_family(cls).get(name, cls) if isinstance(name, str) else cls)
 
     @classmethod
@@ -122,7 +122,7 @@ class DiscriminatedModel(pydantic.BaseModel):
         json_schema = handler(schema)
         content = handler.resolve_ref_schema(json_schema)
         names = sorted(_family(cls))
-        content["properties"] = {cls._discriminator: {"type": "string", "enum": names}, **content.get("properties", {})}
+        content["properties"] = {cls._exca_like_key: {"type": "string", "enum": names}, **content.get("properties", {})}
         if len(names) > 1:
             content["additionalProperties"] = True  # the fields of the subclass
         return json_schema

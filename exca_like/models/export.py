@@ -14,7 +14,7 @@ import pydantic
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from exca_like import canonical
-from exca_like.confdict import SCALARS
+from exca_like.confdict import SCALARS, ConfDict
 from exca_like.errors import ConfigTypeError, ModelExportError
 from exca_like.models.plan import REQUIRED, FieldPlan, ModelPlan, plan_of
 from exca_like.names import qualified_name
@@ -57,7 +57,23 @@ def export(
     TypeError
         A value has no exported form; the message names its field.
     """
-    return _export_model(model, _MODES[uid, exclude_defaults], _tree(exclude) if exclude else _NOTHING)
+    exported = _export_model(model, _MODES[uid, exclude_defaults], _tree(exclude) if exclude else _NOTHING)
+    # field names have no dots, but keys of dictionaries may
+    return ConfDict(exported) if uid and _has_dotted_keys(exported) else exported
+
+
+def _has_dotted_keys(value: Any) -> bool:
+    for key, item in value.items():
+        if "." in key:
+            return True
+        kind = type(item)
+        if kind not in SCALARS and ((kind is list and _has_dotted_items(item)) or (isinstance(item, dict) and _has_dotted_keys(item))):
+            return True
+    return False
+
+
+def _has_dotted_items(items: list[Any]) -> bool:
+    return any(_has_dotted_items(i) if type(i) is list else isinstance(i, dict) and _has_dotted_keys(i) for i in items)
 
 
 def _tree(names: Iterable[str]) -> Exclusions:
@@ -98,8 +114,8 @@ def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -
             raise ModelExportError(_ambiguous_message(plan, field))
         value = values[name]
         if exclude_defaults:
-            default = field.default(values)
-            if default is not REQUIRED and _same(value, default, mode, below):
+            default = field.default(values) if field.has_factory else field.static_default
+            if value is default or (default is not REQUIRED and _same(value, default, mode, below)):
                 continue
         if type(value) in SCALARS and not field.custom:
             result[name] = value
@@ -277,9 +293,10 @@ def _same_model(a: pydantic.BaseModel, b: pydantic.BaseModel, mode: _Mode, exclu
     for field in plan.kept(a) if mode.uid else plan.fields:
         name = field.name
         below = exclude.get(name, _NOTHING) if exclude else _NOTHING
-        if below is not None and not _same(first[name], second[name], mode, below):
+        if below is not None and first[name] is not second[name] and not _same(first[name], second[name], mode, below):
             return False
-    return _same(a.__pydantic_extra__ or _NOTHING, b.__pydantic_extra__ or _NOTHING, mode, _NOTHING)
+    extra, other = a.__pydantic_extra__, b.__pydantic_extra__
+    return (not extra and not other) or _same(extra or _NOTHING, other or _NOTHING, mode, _NOTHING)
 
 
 def _ambiguous_message(plan: ModelPlan, field: FieldPlan, found: type | None = None) -> str:

@@ -55,9 +55,8 @@ def freeze(model: pydantic.BaseModel) -> None:
     fields_set = _FrozenFields(model.__pydantic_fields_set__)
     fields_set.model_id = id(model)
     object.__setattr__(model, "__pydantic_fields_set__", fields_set)
-    values = model.__dict__
     for field in plan.nested:
-        _freeze_inside(values[field.name])
+        _freeze_inside(getattr(model, field.name))  # an infra field gives the infra that is linked to the model
     for value in (model.__pydantic_extra__ or {}).values():
         _freeze_inside(value)
 

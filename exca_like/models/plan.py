@@ -1,23 +1,27 @@
 """What is known of a model class before any instance is looked at, worked out once per class."""
 
+import datetime
+import enum
 import types
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import pydantic
 from pydantic.fields import FieldInfo
 
 from exca_like.errors import ConfigTypeError, ConfigValueError
-from exca_like.models.discriminated import DiscriminatedModel
 
 EXCLUDE_ATTRIBUTE = "_exclude_from_cls_uid"
+KEY_ATTRIBUTE = "_exca_like_key"
 OVERRIDE_METHOD = "_exca_uid_dict_override"
 WHOLE_MODEL = "."
 REQUIRED: Any = object()
 
 _SERIALIZERS = (pydantic.PlainSerializer, pydantic.WrapSerializer)
+_IMMUTABLE = (str, int, float, bytes, type(None), PurePath, enum.Enum, datetime.date, datetime.time, datetime.timedelta)
 _SCHEMA_METHOD = "__get_pydantic_core_schema__"
 
 
@@ -35,6 +39,7 @@ class FieldPlan:
     custom: bool = False
     opaque: bool = False
     ambiguous: str = ""
+    mutable: bool = False  # the annotation allows values that can be edited in place
     static_default: Any = field(init=False)
     has_factory: bool = field(init=False)
 
@@ -64,11 +69,15 @@ class ModelPlan:
     leaves_parent: bool = field(init=False)  # every instance is left out of its parent's uid
     guarded: bool = field(init=False, default=False)  # the class asks whether an instance is frozen (models.freeze)
     nested: tuple[FieldPlan, ...] = field(init=False)
+    mutable: tuple[FieldPlan, ...] = field(init=False)
+    by_name: dict[str, FieldPlan] = field(init=False)
     kept_fields: tuple[FieldPlan, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.leaves_parent = WHOLE_MODEL in (self.static_exclusion or ())
         self.nested = tuple(f for f in self.fields if f.models or f.opaque)
+        self.mutable = tuple(f for f in self.fields if f.mutable)
+        self.by_name = {f.name: f for f in self.fields}
         self.kept_fields = tuple(f for f in self.fields if f.name not in (self.static_exclusion or ()))
 
     def is_left_out(self, model: pydantic.BaseModel) -> bool:
@@ -140,7 +149,7 @@ def _names_field(cls: type[pydantic.BaseModel], name: str) -> bool:
     annotation = cls.model_fields[head].annotation
     members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     models = [_without_annotations(member) for member in members if member is not types.NoneType]
-    if not all(_is_model(model) and not issubclass(model, DiscriminatedModel) for model in models):
+    if not all(_is_model(model) and _key_of(model) is None for model in models):
         return True  # a dictionary, or a model that is not known yet, can have anything inside
     return any(_names_field(model, below) for model in models)
 
@@ -173,7 +182,7 @@ def _make_plan(cls: type[pydantic.BaseModel]) -> ModelPlan:
     return ModelPlan(
         cls=cls,
         fields=tuple(fields),
-        key=cls.discriminator_key() if issubclass(cls, DiscriminatedModel) else None,
+        key=_key_of(cls),
         custom=bool(decorators.model_serializers),
         overrides_uid=hasattr(cls, OVERRIDE_METHOD),
         forbids_extra=cls.model_config.get("extra") in ("forbid", "allow") or issubclass(cls, pydantic.RootModel),
@@ -197,6 +206,7 @@ def _read_annotation(annotation: Any, plan: FieldPlan, discriminators: tuple[Any
     elif origin in (Union, types.UnionType):
         _read_union(get_args(annotation), plan, discriminators)
     elif isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        plan.mutable = True
         names = tuple(name for name in discriminators if isinstance(name, str))
         plan.models.setdefault(annotation, names if len(names) == len(discriminators) else None)
         if annotation is pydantic.BaseModel:
@@ -204,19 +214,21 @@ def _read_annotation(annotation: Any, plan: FieldPlan, discriminators: tuple[Any
     elif origin is Literal or annotation is None:
         pass
     elif origin is not None:
+        plan.mutable = True
         for argument in get_args(annotation):
             _read_annotation(argument, plan)
     elif annotation in (Any, object, dict, list, tuple, set, frozenset) or isinstance(annotation, TypeVar | str):
-        plan.opaque = True
+        plan.opaque = plan.mutable = True
     elif isinstance(annotation, type):
+        plan.mutable = plan.mutable or not issubclass(annotation, _IMMUTABLE)
         plan.custom = plan.custom or _is_serializer(annotation)
     else:
-        plan.opaque = annotation is not Ellipsis
+        plan.opaque = plan.mutable = annotation is not Ellipsis
 
 
 def _read_union(members: tuple[Any, ...], plan: FieldPlan, discriminators: tuple[Any, ...]) -> None:
     models = [member for member in map(_without_annotations, members) if _is_model(member)]
-    if len(models) > 1 and not discriminators and not all(issubclass(m, DiscriminatedModel) for m in models):
+    if len(models) > 1 and not discriminators and not all(_key_of(model) for model in models):
         plan.ambiguous = " | ".join(model.__name__ for model in models)
     for member in members:
         _read_annotation(member, plan, discriminators)
@@ -232,6 +244,11 @@ def _is_serializer(item: Any) -> bool:
     """Whether a type, or what annotates one, may serialize its values in its own way."""
     kind = item if isinstance(item, type) else type(item)
     return isinstance(item, _SERIALIZERS) or (hasattr(item, _SCHEMA_METHOD) and not kind.__module__.startswith("pydantic"))
+
+
+def _key_of(cls: type[pydantic.BaseModel]) -> str | None:
+    """The key that holds the class name, for a `DiscriminatedModel` (which most programs need not load)."""
+    return getattr(cls, KEY_ATTRIBUTE, None)
 
 
 def _is_model(annotation: Any) -> typing.TypeGuard[type[pydantic.BaseModel]]:

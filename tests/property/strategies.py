@@ -65,9 +65,7 @@ OTHERS: list[tp.Any] = [
 
 KEYS = ["a", "b", "c", "A", "B", "ab", "a_b", "aa", "lr", "é", "É", "", "a b", "a,b", "a=1", "1", "_x", "-", "{", "=", LONG]
 
-keys = st.one_of(
-    st.sampled_from(KEYS[:6]), st.sampled_from(KEYS), st.text("aAé_ ,{-\0\n/", max_size=3)
-)
+keys = st.one_of(st.sampled_from(KEYS[:6]), st.sampled_from(KEYS), st.text("aAé_ ,{-\0\n/", max_size=3))
 leaves = st.one_of(
     st.sampled_from([*STRINGS, *NUMBERS]),
     st.sampled_from([*STRINGS, *NUMBERS, *OTHERS]),
@@ -95,18 +93,41 @@ def _twins(value: tp.Any) -> list[tp.Any]:
     """Values that are easily taken for a given one (or are the same)."""
     twins: list[tp.Any] = [[value], {"a": value}, None]
     if isinstance(value, str):
-        twins += [value.upper(), value.lower(), value + " ", value[:-1], pathlib.Path(value), np.str_(value), value.encode("utf-8", "replace"), {value}]
+        twins += [
+            value.upper(),
+            value.lower(),
+            value + " ",
+            value[:-1],
+            pathlib.Path(value),
+            np.str_(value),
+            value.encode("utf-8", "replace"),
+            {value},
+        ]
     elif isinstance(value, bool):
         twins += [int(value), str(value), np.bool_(value)]
     elif isinstance(value, int) and abs(value) < 2**60:
         twins += [float(value), str(value), bool(value), value + 1, np.int64(value), np.array(value), decimal.Decimal(value)]
     elif isinstance(value, float):
-        twins += [repr(value), math.nextafter(value, 0), np.float64(value), -value, np.array([value]), round(value, 3) if math.isfinite(value) else 0]
+        twins += [
+            repr(value),
+            math.nextafter(value, 0),
+            np.float64(value),
+            -value,
+            np.array([value]),
+            round(value, 3) if math.isfinite(value) else 0,
+        ]
     elif isinstance(value, np.ndarray):
         twins += [value.tolist(), value.copy(), value[None], value.astype(object), value.T]
     elif isinstance(value, dict):
         pairs = list(value.items())
-        twins += [OrderedDict(pairs), dict(pairs), OrderedDict(reversed(pairs)), dict(reversed(pairs)), [item for _, item in pairs], dict(pairs[1:])]
+        twins += [
+            OrderedDict(pairs),
+            dict(pairs),
+            OrderedDict(reversed(pairs)),
+            dict(reversed(pairs)),
+            [item for _, item in pairs],
+            dict(pairs[1:]),
+        ]
         twins += [dict(zip(value, reversed(list(value.values())), strict=True)), {key.upper(): item for key, item in pairs}]
     elif isinstance(value, list | tuple):
         twins += [list(value), tuple(value), list(reversed(value)), [*value, None], list(value[1:])]

@@ -133,7 +133,13 @@ def test_every_process_gives_the_same_uid_whatever_its_hash_seed(workers, config
 
 
 plain = st.recursive(
-    st.one_of(st.text(max_size=8).filter(lambda text: not ConfDict.ops.is_op(text)), st.integers(), st.floats(), st.booleans(), st.none()),
+    st.one_of(
+        st.text(max_size=8).filter(lambda text: not ConfDict.ops.is_op(text)),
+        st.integers(),
+        st.floats(),
+        st.booleans(),
+        st.none(),
+    ),
     lambda content: st.one_of(
         st.lists(content, max_size=3),
         st.dictionaries(st.sampled_from(("a", "b", "yes", "1", "a: b", "é", "<<", "=", "~")), content, max_size=3).map(

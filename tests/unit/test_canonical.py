@@ -13,7 +13,7 @@ import types
 import typing as tp
 import uuid
 import zoneinfo
-from collections import Counter, OrderedDict, defaultdict, namedtuple
+from collections import Counter, OrderedDict, defaultdict
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from exca_like.errors import ConfigTypeError
 
 class Color(enum.Enum):
     RED = 1
-    CRIMSON = 1  # an alias
+    CRIMSON = 1  # noqa: PIE796 - an alias
     BLUE = 2
 
 
@@ -70,7 +70,9 @@ class Child(Base):
     pass
 
 
-Pair = namedtuple("Pair", "a b")
+class Pair(tp.NamedTuple):
+    a: int
+    b: int
 
 
 def function():
@@ -91,7 +93,13 @@ REPEATED = np.lib.stride_tricks.as_strided(np.array([7]), (3,), (0,))
     "values",
     [
         ([1, 2], (1, 2), Pair(1, 2), [1.0, np.int8(2)]),
-        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, types.MappingProxyType({"a": 1, "b": 2}), Counter(b=2, a=1), defaultdict(int, a=1, b=2)),
+        (
+            {"a": 1, "b": 2},
+            {"b": 2, "a": 1},
+            types.MappingProxyType({"a": 1, "b": 2}),
+            Counter(b=2, a=1),
+            defaultdict(int, a=1, b=2),
+        ),
         ({1: "a", 2: "b"}, {2: "b", 1: "a"}),
         ({"a", "b"}, frozenset({"b", "a"})),
         (Color.RED, Color.CRIMSON),
@@ -296,7 +304,17 @@ def test_tensors_count_type_shape_and_bytes():
     torch = pytest.importorskip("torch")
     tensor = torch.arange(6.0).reshape(2, 3)
     assert canonical.encode(tensor) == canonical.encode(tensor.clone()) == canonical.encode(tensor.T.contiguous().T)
-    others = [tensor, tensor.T, tensor.double(), tensor.bfloat16(), tensor.reshape(3, 2), tensor.numpy(), tensor[0], tensor[0, 0], tensor + 1j]
+    others = [
+        tensor,
+        tensor.T,
+        tensor.double(),
+        tensor.bfloat16(),
+        tensor.reshape(3, 2),
+        tensor.numpy(),
+        tensor[0],
+        tensor[0, 0],
+        tensor + 1j,
+    ]
     assert len({canonical.encode(other) for other in others}) == len(others)
     with pytest.raises(ConfigTypeError, match="to_dense"):
         canonical.encode(tensor.to_sparse())

@@ -77,7 +77,15 @@ def test_input_is_copied():
 
 
 @pytest.mark.parametrize("key", [1, None, 1.5, ("a",), b"a", True])
-@pytest.mark.parametrize("where", [lambda key: {key: 1}, lambda key: {"a": {key: 1}}, lambda key: {"a": [{key: 1}]}, lambda key: {"o": OrderedDict({key: 1})}])
+@pytest.mark.parametrize(
+    "where",
+    [
+        lambda key: {key: 1},
+        lambda key: {"a": {key: 1}},
+        lambda key: {"a": [{key: 1}]},
+        lambda key: {"o": OrderedDict({key: 1})},
+    ],
+)
 def test_keys_must_be_strings(key, where):
     with pytest.raises(TypeError, match="keys are strings") as caught:
         ConfDict(where(key))
@@ -90,7 +98,12 @@ def test_keys_must_be_strings(key, where):
 
 @pytest.mark.parametrize("key", ["a..b", ".a", "a.", ".", "..", "a.b."])
 def test_keys_have_no_empty_segment(key):
-    for write in (lambda: ConfDict({key: 1}), lambda: ConfDict({"x": {key: 1}}), lambda: updated({}, {key: 1}), lambda: ConfDict().__setitem__(key, 1)):
+    for write in (
+        lambda: ConfDict({key: 1}),
+        lambda: ConfDict({"x": {key: 1}}),
+        lambda: updated({}, {key: 1}),
+        lambda: ConfDict().__setitem__(key, 1),
+    ):
         with pytest.raises(ValueError, match="empty segment") as caught:
             write()
         assert isinstance(caught.value, errors.ConfigValueError)
@@ -110,7 +123,19 @@ def test_reading_by_dotted_key_and_index(key, expected):
     assert config.setdefault(key, "default") == expected
 
 
-@pytest.mark.parametrize(("key", "error"), [("a.x", KeyError), ("x", KeyError), ("x.y", KeyError), ("a.b.c", KeyError), ("l.7", IndexError), ("l.x", TypeError), ("l.-1", TypeError), ("l.²", TypeError)])
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [
+        ("a.x", KeyError),
+        ("x", KeyError),
+        ("x.y", KeyError),
+        ("a.b.c", KeyError),
+        ("l.7", IndexError),
+        ("l.x", TypeError),
+        ("l.-1", TypeError),
+        ("l.²", TypeError),
+    ],
+)
 def test_missing_keys(key, error):
     config = ConfDict({"a": {"b": 1}, "l": [1]})
     with pytest.raises(error):
@@ -151,7 +176,9 @@ def test_setting_merges_dictionaries_and_replaces_all_else():
     config["l.0.lr"] = 5
     config["t.0.lr"] = 6
     config["n.sub"] = 1
-    assert kinds(config) == kinds(ConfDict({"a": {"x": 1, "y": 2, "z": {"w": 3}}, "l": [{"lr": 5}, 2], "t": ({"lr": 6}, 2), "n": {"sub": 1}}))
+    assert kinds(config) == kinds(
+        ConfDict({"a": {"x": 1, "y": 2, "z": {"w": 3}}, "l": [{"lr": 5}, 2], "t": ({"lr": 6}, 2), "n": {"sub": 1}})
+    )
     config["a"] = 3
     config["l"] = [1]
     assert (config["a"], config["l"]) == (3, [1])
@@ -303,7 +330,9 @@ def test_or_keeps_both_operands():
             left | other
 
 
-@pytest.mark.parametrize("duplicate", [ConfDict.copy, copy.copy, copy.deepcopy, ConfDict, lambda c: pickle.loads(pickle.dumps(c)), lambda c: c | {}])
+@pytest.mark.parametrize(
+    "duplicate", [ConfDict.copy, copy.copy, copy.deepcopy, ConfDict, lambda c: pickle.loads(pickle.dumps(c)), lambda c: c | {}]
+)
 def test_copies_share_no_container(duplicate):
     config = ConfDict({"a.b": [1, {"c": 2}], "o": OrderedDict(y={"x": 1}, b=2), "t": ({"z": 1},), "": 0})
     result = duplicate(config)
@@ -334,7 +363,9 @@ def test_flat_keeps_lists_and_empty_dictionaries():
     assert ConfDict().flat() == {}
 
 
-@pytest.mark.parametrize("config", [{"": {"": 1}}, {"a": {"": 1}}, {"": {"a": 1}}, {"a": {"b": {"": {"c": {"d": 1}}}}}, {"a": [{"": {"b": 1}}]}])
+@pytest.mark.parametrize(
+    "config", [{"": {"": 1}}, {"a": {"": 1}}, {"": {"a": 1}}, {"a": {"b": {"": {"c": {"d": 1}}}}}, {"a": [{"": {"b": 1}}]}]
+)
 def test_an_empty_key_is_never_part_of_a_dotted_one(config):
     config = ConfDict(config)
     assert ConfDict(config.flat()) == ConfDict.from_yaml(config.to_yaml()) == config
@@ -353,7 +384,10 @@ class Level(enum.Enum):
         ({"a": [{"b": {"c": 1}}, []]}, "a:\n- b.c: 1\n- []\n"),
         ({"a": {"b": {}}}, "a.b: {}\n"),
         ({"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": np.str_("x")}, "a: 0.5\nb: 3\nc: true\nd: x\n"),
-        ({"a": pathlib.PurePosixPath("/x/y"), "b": Level.HIGH, "c": datetime.date(2020, 1, 2)}, "a: /x/y\nb: high\nc: 2020-01-02\n"),
+        (
+            {"a": pathlib.PurePosixPath("/x/y"), "b": Level.HIGH, "c": datetime.date(2020, 1, 2)},
+            "a: /x/y\nb: high\nc: 2020-01-02\n",
+        ),
         ({"a": OrderedDict(z=1, y={"x": {"w": 2}})}, "a: !!omap\n- z: 1\n- y:\n    x.w: 2\n"),
         ({"a": (1, (2,)), "b": {"y", "x"}}, "a:\n- 1\n- - 2\nb:\n- x\n- y\n"),
         ({"a": "1", "b": "no", "c": "", "d": "é"}, "a: '1'\nb: 'no'\nc: ''\nd: é\n"),
@@ -419,7 +453,7 @@ def test_arguments_stay_strings(args, expected):
 
 @pytest.mark.parametrize("args", [["a=1"], ["--a"], ["-a=1"], ["--=1"], ["--a..b=1"], ["--a=1", "b"], ["--"], [""], ["--a.=1"]])
 def test_malformed_arguments_are_value_errors(args):
-    with pytest.raises(ValueError, match="argument|segment") as caught:
+    with pytest.raises(ValueError, match=r"argument|segment") as caught:
         ConfDict.from_args(args)
     assert isinstance(caught.value, errors.ConfigValueError)
 

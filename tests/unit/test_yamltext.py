@@ -25,7 +25,11 @@ scalars = st.one_of(texts, st.integers(), st.floats(), st.booleans(), st.none())
 keys = texts.filter(lambda key: "." not in key and not ConfDict.ops.is_op(key))
 values = st.recursive(
     scalars,
-    lambda content: st.one_of(st.lists(content, max_size=3), st.dictionaries(keys, content, max_size=3), st.dictionaries(keys, content, max_size=2).map(OrderedDict)),
+    lambda content: st.one_of(
+        st.lists(content, max_size=3),
+        st.dictionaries(keys, content, max_size=3),
+        st.dictionaries(keys, content, max_size=2).map(OrderedDict),
+    ),
     max_leaves=6,
 )
 configs = st.dictionaries(keys, values, max_size=4)
@@ -60,7 +64,29 @@ def test_awkward_words_are_read_back_as_themselves(word):
 
 @pytest.mark.parametrize(
     "value",
-    [0, -1, 10**30, 0.1, 1e-05, 1.5e-05, -1e-300, 1e22, 1.5e300, 5e-324, 123456789.123, float("inf"), -float("inf"), True, False, None, [], {}, [[]], [{}], -0.0],
+    [
+        0,
+        -1,
+        10**30,
+        0.1,
+        1e-05,
+        1.5e-05,
+        -1e-300,
+        1e22,
+        1.5e300,
+        5e-324,
+        123456789.123,
+        float("inf"),
+        -float("inf"),
+        True,
+        False,
+        None,
+        [],
+        {},
+        [[]],
+        [{}],
+        -0.0,
+    ],
 )
 def test_scalars_and_empty_containers_are_emitted_directly_and_exactly(value, monkeypatch):
     config = {"a": value, "b": [value, [value]], "c": {"d": value, "e": value}}
@@ -81,7 +107,7 @@ class Level(enum.IntEnum):
 
 
 class Word(str):
-    pass
+    __slots__ = ()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +137,13 @@ def test_other_values_are_written_as_what_they_stand_for(value, plain):
 
 
 @pytest.mark.parametrize(
-    ("config", "where"), [({"a": {"b": object()}}, "a.b"), ({"a": [1, np.zeros(2)]}, "a.1"), ({"a": OrderedDict(x=[len])}, "a.x.0"), ({"a": {"b": {"c": 1j}}}, "a.b.c")]
+    ("config", "where"),
+    [
+        ({"a": {"b": object()}}, "a.b"),
+        ({"a": [1, np.zeros(2)]}, "a.1"),
+        ({"a": OrderedDict(x=[len])}, "a.x.0"),
+        ({"a": {"b": {"c": 1j}}}, "a.b.c"),
+    ],
 )
 def test_a_value_without_yaml_form_is_a_type_error_naming_its_key(config, where):
     with pytest.raises(TypeError, match=rf"^{where}: "):
