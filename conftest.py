@@ -5,6 +5,17 @@ import contextlib
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="run the long form of tests that have one")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="long form: run with --long"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collect_file(file_path):
     """Code blocks are looked for in pages only: in modules, the plugin would have to import every file there is."""

@@ -128,9 +128,7 @@ def forward(weights: list[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
     return [*outputs[:-1], scores / scores.sum(axis=1, keepdims=True)]
 
 
-def gradients(
-    weights: list[np.ndarray], x: np.ndarray, y: np.ndarray, l2: float
-) -> list[np.ndarray]:
+def gradients(weights: list[np.ndarray], x: np.ndarray, y: np.ndarray, l2: float) -> list[np.ndarray]:
     """Gradients of cross-entropy plus L2 penalty, in the order of the weights."""
     *inputs, delta = forward(weights, x)
     delta[np.arange(len(y)), y] -= 1
@@ -182,9 +180,7 @@ def main() -> int:
     }
     base = Experiment(**config)
     grid: dict[Key, Experiment] = {
-        (name, lr, seed): base.infra.clone_obj(
-            {"model": MODELS[name], "optim.lr": lr, "seed": seed}
-        )
+        (name, lr, seed): base.infra.clone_obj({"model": MODELS[name], "optim.lr": lr, "seed": seed})
         for name, lr, seed in itertools.product(names, lrs, seeds)
     }
 
@@ -250,9 +246,7 @@ def show_best(results: Results, top: int = 10) -> None:
         print(f"... and {len(best) - top} others")
 
 
-def heat_map(
-    results: Results, names: list[str], lrs: list[float], folder: Path
-) -> Path:
+def heat_map(results: Results, names: list[str], lrs: list[float], folder: Path) -> Path:
     """Draw the accuracies: a row per model, a column per learning rate."""
     values = np.full((len(names), len(lrs)), np.nan)
     for i, j in np.ndindex(values.shape):

@@ -88,7 +88,7 @@ class ConfDict(dict[str, Any]):
             for key, value in mapping.items():
                 dict.__setitem__(self, key, _copy(value))
             return
-        pairs: Iterable[tuple[str, Any]] = mapping.items() if isinstance(mapping, dict | Mapping) else mapping
+        pairs: Any = mapping.items() if isinstance(mapping, dict | Mapping) else mapping
         for key, value in itertools.chain(pairs, kwargs.items()) if kwargs else pairs:
             _insert(self, key, value)
 

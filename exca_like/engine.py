@@ -65,7 +65,7 @@ def run(batch: Batch) -> dict[str, Outcome]:
             batch.store.save(key, outcome, make_information(started))
         except CacheFolderError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             batch.store.save(key, Outcome(failure=Failure.of(error)), make_information(started))
             raise
         outcomes[key] = outcome

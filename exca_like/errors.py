@@ -12,6 +12,7 @@
     ├── InfraUsageError (RuntimeError)     an infra was not applied, or not where it should be
     ├── ConfigMismatchError (RuntimeError) a cache folder holds results of another config
     ├── NotCachedError (RuntimeError)      read-only mode, and the result is not there
+    ├── ResultLoadError (RuntimeError)     a stored result can't be unpickled in this process
     ├── CacheFolderError (OSError)         the cache folder can't be written or read
     ├── SubmissionError (RuntimeError)     a job could not be sent to the cluster
     ├── RemoteError (RuntimeError)         stands for an exception that could not be pickled
@@ -63,6 +64,10 @@ class ConfigMismatchError(ExcaLikeError, RuntimeError):
 
 class NotCachedError(ExcaLikeError, RuntimeError):
     """The mode is read-only and the result is not in the cache."""
+
+
+class ResultLoadError(ExcaLikeError, RuntimeError):
+    """A stored result is intact, but can't be unpickled in this process."""
 
 
 class CacheFolderError(ExcaLikeError, OSError):

@@ -84,6 +84,22 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
+def move_aside(path: str) -> str:
+    """Hide a file, if it is there, under a temporary name, which is returned."""
+    folder, name = os.path.split(path)
+    aside = os.path.join(folder, f"{TEMPORARY_PREFIX}{token()}-{name[:64]}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, aside)
+    return aside
+
+
+def bring_back(aside: str, path: str) -> None:
+    """Undo `move_aside`, unless there is a new file by now."""
+    with contextlib.suppress(FileNotFoundError, FileExistsError):
+        os.link(aside, path)
+    remove(aside)
+
+
 def visible_folders(path: str | Path) -> list[str]:
     """Names of the folders in a folder, sorted, without temporary ones; empty if it is not there."""
     try:

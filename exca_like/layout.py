@@ -72,6 +72,15 @@ def absolute(folder: str | Path) -> str:
 
 def log_folder(template: str, root: str) -> str:
     """The folder of a job's logs, in which ``%j`` stands for the job's id."""
+    path = template.replace("{folder}", root)
+    return absolute(path.replace("{user}", user_name()) if "{user}" in path else path)
+
+
+def user_name() -> str:
+    """Name of the user; the number where there is no name for it, as in some containers."""
     import getpass  # only for jobs
 
-    return absolute(template.replace("{folder}", root).replace("{user}", getpass.getuser()))
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

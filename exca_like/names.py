@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# set in a job: the name that `__main__` had where the job was submitted
+# tells a job the name that `__main__` had where it was submitted
 MAIN_VARIABLE = "EXCA_LIKE_MAIN"
+# what jobs run as `__main__`; other programs that a job starts have names of their own
+_JOB_MODULES = ("exca_like.executors.local_job", "submitit.core._submit")
 
 
 def main_name() -> str:
@@ -15,12 +17,12 @@ def main_name() -> str:
     It is the module's import name under ``python -m``, else the script's file name; ``__main__`` in a notebook
     or an interactive session.
     """
-    if inherited := os.environ.get(MAIN_VARIABLE):
-        return inherited
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None:
         name: str = spec.name
+        if name in _JOB_MODULES:
+            name = os.environ.get(MAIN_VARIABLE, name)
         return name.removesuffix(".__main__")
     path = getattr(main, "__file__", None)
     return "__main__" if path is None or path.startswith("<") else Path(path).stem

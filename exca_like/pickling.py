@@ -18,7 +18,7 @@ def dumps(value: Any) -> bytes:
         data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except Exception:  # for instance a class of a function, or of a script and seen from its job
         return _dumps_by_value(value)
-    return data
+    return _dumps_by_value(value) if b"__main__" in data else data
 
 
 def _dumps_by_value(value: Any) -> bytes:
@@ -36,7 +36,7 @@ def _dumps_by_value(value: Any) -> bytes:
 
 
 def _class_of_main(script: str, qualname: str, by_value: bytes) -> Any:
-    found: Any = sys.modules.get("__main__")
+    found: Any = sys.modules.get("__main__" if script == main_name() else script)
     for name in qualname.split("."):
         found = getattr(found, name, None)
-    return found if isinstance(found, type) and script == main_name() else pickle.loads(by_value)
+    return found if isinstance(found, type) else pickle.loads(by_value)

@@ -5,6 +5,7 @@ the entry's information as json (its config, when and where it was computed) and
 that fails its checks is reported once and counts as missing.
 """
 
+import contextlib
 import datetime
 import json
 import os
@@ -14,12 +15,12 @@ import time
 import types
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from exca_like import files, pickling
-from exca_like.errors import CacheFolderError, ConfigTypeError, CorruptEntryWarning, RemoteError
+from exca_like.errors import CacheFolderError, ConfigTypeError, CorruptEntryWarning, RemoteError, ResultLoadError
 from exca_like.layout import EntryFolder
 
 Kind = Literal["value", "failure"]
@@ -61,7 +62,7 @@ class Failure:
                 error = pickle.loads(self.pickled)
             except Exception:  # its class may be gone or need arguments: the text is still there
                 error = None
-        if not isinstance(error, BaseException):
+        if not isinstance(error, Exception):  # raising a SystemExit would end the caller's process
             error = RemoteError(f"{self.type}: {self.message}")
         if self.reason == "error":
             error.add_note(f"\nTraceback of the computation:\n{self.traceback}")
@@ -100,6 +101,10 @@ class Store(Protocol):
         """Forget a key."""
         ...
 
+    def replaced(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Forget a key, unless the block raises."""
+        ...
+
 
 @dataclass(slots=True)
 class FolderStore:
@@ -118,6 +123,8 @@ class FolderStore:
                 size = os.fstat(stream.fileno()).st_size
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _unreadable(path, error) from error
         if len(header) == _HEADER.size:
             magic, code, n_information, _, n_content, _ = _HEADER.unpack(header)
             if magic == _MAGIC and size == _HEADER.size + n_information + n_content:
@@ -133,8 +140,7 @@ class FolderStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            msg = f"can't read {path}: {error.strerror}. Check its permissions and the file system."
-            raise CacheFolderError(error.errno, msg) from error
+            raise _unreadable(path, error) from error
         parsed = _parse(data)
         if parsed is None:
             self._report(path, "its content does not match its checksum")
@@ -142,9 +148,12 @@ class FolderStore:
         code, content = parsed
         try:
             loaded = pickle.loads(content)
-        except Exception as error:
-            self._report(path, f"its value can't be unpickled ({type(error).__name__}: {error})")
-            return None
+        except Exception as error:  # the bytes are what was stored: something is missing here
+            msg = (
+                f"the result in {path} can't be loaded here: {type(error).__name__}: {error}. Make what it needs importable "
+                "in this process; or compute it again, with mode='force'."
+            )
+            raise ResultLoadError(msg) from error
         return Outcome(failure=loaded) if code == b"F" else Outcome(loaded)
 
     def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:
@@ -176,6 +185,18 @@ class FolderStore:
         """Forget a key."""
         files.remove(self.folder.entry(key))
 
+    @contextlib.contextmanager
+    def replaced(self, key: str) -> Iterator[None]:
+        """Forget a key, unless the block raises."""
+        path = self.folder.entry(key)
+        aside = files.move_aside(path)
+        try:
+            yield
+        except BaseException:
+            files.bring_back(aside, path)
+            raise
+        files.remove(aside)
+
     def _report(self, path: str, problem: str) -> None:
         if path not in self._reported:
             self._reported.add(path)
@@ -205,6 +226,17 @@ class MemoryStore:
     def discard(self, key: str) -> None:
         """Forget a key."""
         self.outcomes.pop(key, None)
+
+    @contextlib.contextmanager
+    def replaced(self, key: str) -> Iterator[None]:
+        """Forget a key, unless the block raises."""
+        outcome = self.outcomes.pop(key, None)
+        try:
+            yield
+        except BaseException:
+            if outcome is not None:
+                self.outcomes.setdefault(key, outcome)
+            raise
 
 
 def read_information(path: str) -> dict[str, Any] | None:
@@ -239,6 +271,10 @@ def _user_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
     while first is not None and first.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         first = first.tb_next
     return first or tb
+
+
+def _unreadable(path: str, error: OSError) -> CacheFolderError:
+    return CacheFolderError(error.errno, f"can't read {path}: {error.strerror}. Check its permissions and the file system.")
 
 
 def _parse(data: bytes) -> tuple[bytes, memoryview] | None:

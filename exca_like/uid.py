@@ -145,6 +145,3 @@ def _render_other(value: Any) -> _Rendered:
     if isinstance(value, PurePath):
         return _render(str(value))
     return _UNSAFE.sub("", canonical.describe(value)), None
-
-
-

@@ -199,16 +199,16 @@ class _Scheme2(_Scheme):
     def full_text(self, content: str) -> str:
         return content if len(content) <= 80 else f"{content[:34]}[.]{content[-34:]}"
 
-    def source(self, tag: str, content: object, brackets: str = "") -> str:
+    def source(self, tag: str, content: object, brackets: str = "") -> str:  # noqa: ARG002 - as the base's
         return str(content)
 
     def entry_source(self, entry: _Entry) -> str:
         return entry.item.source
 
-    def sort(self, entries: list[_Entry], ordered: bool) -> list[_Entry]:
+    def sort(self, entries: list[_Entry], ordered: bool) -> list[_Entry]:  # noqa: ARG002 - as the base's
         return sorted(entries, key=lambda e: e.key)
 
-    def array(self, shape: str, digest: str) -> tuple[str, str]:
+    def array(self, shape: str, digest: str) -> tuple[str, str]:  # noqa: ARG002 - as the base's
         return f"data-{digest[:8]}", digest
 
 

@@ -16,6 +16,8 @@ from exca_like.names import MAIN_VARIABLE, main_name
 # variables of a running job that would confuse a job submitted from it; SLURM_CONF names the cluster and stays
 _JOB_PREFIXES = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
 _JOB_NAMES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+# set in local jobs, which hold a slot of the machine (see exca_like.executors.local_queue)
+SLOT_VARIABLE = "EXCA_LIKE_HOLDS_SLOT"
 _KEPT = ("SLURM_CONF",)
 
 
@@ -26,6 +28,7 @@ def job_environment() -> dict[str, str]:
         for name in os.environ:
             if (name.startswith(_JOB_PREFIXES) or name in _JOB_NAMES) and name not in _KEPT:
                 del environment[name]
+    environment.pop(SLOT_VARIABLE, None)
     environment["PYTHONPATH"] = os.pathsep.join(_import_path())
     environment[MAIN_VARIABLE] = main_name()
     return environment

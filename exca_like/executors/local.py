@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 from exca_like import files
 from exca_like.errors import InfraValueError, SubmissionError
 from exca_like.executors.base import Call, Ended, JobHandle, Resources
-from exca_like.executors.environment import dump_call, job_environment
+from exca_like.executors.environment import SLOT_VARIABLE, dump_call, job_environment
 
 _RECENT = 0.2  # seconds for which "the queue is alive" is believed without looking again
 _alive_until: dict[str, float] = {}
@@ -104,6 +104,7 @@ class LocalJob:
 
     def cancel(self) -> None:
         """Stop the job if it runs, and keep it from starting if it does not yet."""
+        self.paths.folder.mkdir(parents=True, exist_ok=True)
         self.paths.folder.joinpath(f"{self.job_id}_cancel").touch()
 
 
@@ -129,10 +130,11 @@ class LocalExecutor:
             dump_call(call, job.paths.submitted_pickle, limit)
         queue = jobs[0].paths.queue
         timeout = None if self.resources.timeout_min is None else self.resources.timeout_min * 60
+        nested = SLOT_VARIABLE in os.environ
         content = {
             "jobs": [[str(job.paths.folder), job.job_id] for job in jobs],
-            "slots": number_of_slots(),
-            "max_workers": max_workers,
+            "slots": 0 if nested else number_of_slots(),
+            "max_workers": 1 if nested else max_workers,
             "timeout": timeout,
             "gpus": self.resources.gpus_per_node,
             "python": sys.executable,
@@ -161,7 +163,7 @@ def _queue_is_alive(queue: Path) -> bool:
     """Whether some process holds the lock of a queue: the queue itself, or a job that it started."""
     key = str(queue)
     now = time.monotonic()
-    if _alive_until.get(key, 0.0) > now:
+    if _alive_until.get(key, 0.0) > now and queue.exists():
         return True
     try:
         with queue.open("rb") as stream:

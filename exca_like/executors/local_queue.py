@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# set in jobs, which hold a slot: jobs that they start run in its place, one at a time, or they would wait for ever
+SLOT_VARIABLE = "EXCA_LIKE_HOLDS_SLOT"
 _POLL = 0.05  # seconds
 _GRACE = 5.0  # seconds between asking a job to stop and killing it
 
@@ -54,9 +56,11 @@ class _Queue:
         self.queue = queue
         self.lock = lock
         self.running: list[_Running] = []
+        self.next_look = 0.0
 
     def run(self) -> None:
         while self.waiting or self.running:
+            self._drop_cancelled()
             started = self._start_next()
             ended = self._look_after_running()
             if not (started or ended):
@@ -65,21 +69,30 @@ class _Queue:
     def _start_next(self) -> bool:
         if not self.waiting or len(self.running) >= self.queue["max_workers"]:
             return False
-        folder, job_id = self.waiting[0]
-        if (folder / f"{job_id}_cancel").exists():
-            _write_end(folder, job_id, "cancelled", "cancelled before it started")
-        else:
-            slot = _take_slot(self.queue["slots"])
-            if slot is None:
-                return False
-            self.running.append(self._start(folder, job_id, slot))
-        del self.waiting[0]
+        slot = _take_slot(self.queue["slots"]) if self.queue["slots"] else os.open(os.devnull, os.O_RDONLY)
+        if slot is None:
+            return False
+        folder, job_id = self.waiting.pop(0)
+        self.running.append(self._start(folder, job_id, slot))
         return True
 
+    def _drop_cancelled(self) -> None:
+        """Take jobs that were cancelled before they started out of the queue; looked at once a second."""
+        now = time.monotonic()
+        if now < self.next_look:
+            return
+        self.next_look = now + 1.0
+        for folder, job_id in list(self.waiting):
+            if (folder / f"{job_id}_cancel").exists():
+                self.waiting.remove((folder, job_id))
+                _write_end(folder, job_id, "cancelled", "cancelled before it started")
+
     def _start(self, folder: Path, job_id: str, slot: int) -> _Running:
-        environment = {**os.environ, **_submitit_variables(folder, job_id), "EXCA_LIKE_JOB_ID": job_id}
+        environment = {**os.environ, **_submitit_variables(folder, job_id), SLOT_VARIABLE: "1"}
         if self.queue["gpus"] is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in range(self.queue["gpus"]))
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            gpus = visible.split(",") if visible else [str(gpu) for gpu in range(self.queue["gpus"])]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[: self.queue["gpus"]])
         command = [self.queue["python"], "-u", "-m", "exca_like.executors.local_job", str(folder / f"{job_id}_submitted.pkl")]
         with open(folder / f"{job_id}_0_log.out", "ab") as out, open(folder / f"{job_id}_0_log.err", "ab") as err:
             process = subprocess.Popen(
@@ -100,7 +113,7 @@ class _Queue:
             if job.stopping:
                 _write_end(job.folder, job.job_id, job.stopping, f"stopped ({job.stopping})")
             elif code < 0:
-                _write_end(job.folder, job.job_id, _reason_of_signal(-code), f"killed by {signal.Signals(-code).name}")
+                _write_end(job.folder, job.job_id, _reason_of_signal(-code), f"killed by {_name(-code)}")
             else:
                 _write_end(job.folder, job.job_id, "failed" if code else "completed", f"exit code {code}")
         ended = len(still) < len(self.running)
@@ -125,6 +138,13 @@ class _Queue:
 def _reason_of_signal(number: int) -> str:
     # the kernel kills with SIGKILL when memory runs out, but so does a user: nobody knows which it was
     return "cancelled" if number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP) else "failed"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _signal(job: _Running, number: int) -> None:

@@ -105,6 +105,10 @@ class SlurmJob:
             raise SubmissionError(msg)
 
 
+class _RequeuedError(BaseException):
+    """Ends a job that Slurm will start again."""
+
+
 @dataclass(frozen=True)
 class _SlurmCall:
     """A call in a job, in which the end of the time limit is an error of this package."""
@@ -121,10 +125,15 @@ class _SlurmCall:
             except utils.UncompletedJobError as error:
                 msg = f"the job reached its time limit: raise timeout_min ({error})"
                 raise JobTimeoutError(msg) from None
+            except SystemExit as error:  # the job was requeued: not an exit of the user's code, which would be stored
+                raise _RequeuedError from error
 
         if callable(handler):
             signal.signal(number, on_warning)
-        self.call()
+        try:
+            self.call()
+        except _RequeuedError as error:
+            raise SystemExit(-1) from error
 
 
 class SlurmExecutor:

@@ -5,13 +5,13 @@ They are asked soon after a job was submitted and more and more rarely while not
 the answers are wanted. A cluster without accounting, or that forgot a job, leaves it "lost" after a while.
 """
 
-import getpass
 import logging
 import subprocess
 import threading
 import time
 
 from exca_like.executors.base import Ended, Reason
+from exca_like.layout import user_name
 
 logging.getLogger("exca_like").addHandler(logging.NullHandler())  # here, as nothing else of the package logs
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class StateWatcher:
         self._asked = now
 
     def _queue(self) -> dict[str, str] | None:
-        options = ["--noheader", "--array", "--states", "all", "--format", "%i|%T", "--user", getpass.getuser()]
+        options = ["--noheader", "--array", "--states", "all", "--format", "%i|%T", "--user", user_name()]
         output = self._run(["squeue", *options])
         if output is None:
             return None

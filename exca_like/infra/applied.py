@@ -5,6 +5,7 @@ instance its own infra, linked to it. So the link is right however the instance 
 copied, or unpickled in another process.
 """
 
+import enum
 import functools
 import inspect
 import threading
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from exca_like.infra.base import BaseInfra
 
 FIELDS = "__exca_like_infras__"
+
+
+class Missing(enum.Enum):
+    """No result; an enum, as a plain object would not be the same one after pickling."""
+
+    MISSING = "missing"
+
+
+MISSING: Any = Missing.MISSING
 _METHOD_PREFIX = "method:"
 _link_lock = threading.RLock()
 
@@ -68,8 +78,9 @@ class AppliedMethod:
     def caching_class(self, cls: type[Any]) -> type[Any]:
         """The class whose name results are stored under: an instance's own, unless it overrides the method."""
         for base in cls.__mro__:
-            if self.name in base.__dict__:
-                return cls if base.__dict__[self.name] is self.wrapper else self.owner or cls
+            if self.name in base.__dict__:  # as it is, or under other decorators
+                found = inspect.unwrap(base.__dict__[self.name], stop=lambda function: function is self.wrapper)
+                return cls if found is self.wrapper else self.owner or cls
         return cls
 
     def excluded(self, obj: Any) -> tuple[str, ...]:
@@ -165,14 +176,14 @@ def _is_linked(infra: Any, obj: Any) -> bool:
     return state is not None and state.owner is obj
 
 
-def wrap(applied: AppliedMethod, missing: Any) -> Callable[..., Any]:
+def wrap(applied: AppliedMethod) -> Callable[..., Any]:
     """The function that takes the method's place."""
 
     @functools.wraps(applied.method)
     def cached_method(self: Any) -> Any:
         try:
             state = self.__dict__[applied.infra_name]._state
-            if state.ram is not missing and state.owner is self and state.field.applied is applied:
+            if state.ram is not MISSING and state.owner is self and state.field.applied is applied:
                 return state.ram
         except (KeyError, AttributeError):
             pass
@@ -183,10 +194,9 @@ def wrap(applied: AppliedMethod, missing: Any) -> Callable[..., Any]:
     return cached_method
 
 
-def check_task_signature(method: Callable[..., Any]) -> None:
+def check_task_signature(method: Any) -> None:
     """Raise unless a method takes nothing but ``self``."""
-    plain = callable(method) and not isinstance(method, staticmethod | classmethod | type)
-    if not plain or inspect.iscoroutinefunction(method):
+    if not callable(method) or isinstance(method, staticmethod | classmethod | type) or inspect.iscoroutinefunction(method):
         kind = "an async method" if inspect.iscoroutinefunction(method) else f"a {type(method).__name__}"
         msg = f"TaskInfra is for plain methods of a config, not for {kind}: put `@infra.apply` above a `def name(self)`"
         raise InfraTypeError(msg)

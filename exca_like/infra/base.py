@@ -1,6 +1,7 @@
 """What every infra has."""
 
 import abc
+import copy
 import dataclasses
 import os
 import re
@@ -10,11 +11,12 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
 import pydantic
 
-from exca_like import canonical, files, layout, yamltext
+from exca_like import files, layout, yamltext
 from exca_like.confdict import ConfDict
-from exca_like.errors import CacheFolderError, ConfigMismatchError, ExcaLikeError, InfraUsageError
+from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.executors.base import Executor, Resources, make_executor
-from exca_like.infra.applied import FIELDS, AppliedMethod, InfraField, checked_exclusion, declare, wrap
+from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
+from exca_like.infra.identity import check_same_identity
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import changed_copy
 from exca_like.models.export import export
@@ -22,8 +24,6 @@ from exca_like.models.freeze import freeze
 from exca_like.uid import config_uid
 
 C = TypeVar("C", bound=Callable[..., Any])
-
-MISSING: Any = object()
 
 
 class State:
@@ -35,7 +35,7 @@ class State:
     store: Any = None
     job: Any = None
     folder_is_checked = False
-    forced = False
+    recomputed = False
 
     def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:
         self.owner = owner
@@ -125,7 +125,7 @@ class BaseInfra(pydantic.BaseModel):
             raise InfraUsageError(msg)
         applied = AppliedMethod(method, checked_exclusion(exclude))
         object.__setattr__(self, "_state", State(None, None, applied))
-        return wrap(applied, MISSING)
+        return wrap(applied)
 
     def _linked_to(self, owner: Any, field: InfraField) -> Self:
         """A copy that belongs to an instance: the class's default settings under those set here."""
@@ -169,13 +169,13 @@ class BaseInfra(pydantic.BaseModel):
         return state
 
     def _check_built(self) -> None:
-        """Raise ValueError if the settings, complete now, contradict each other."""
+        """Raise if the settings, complete now, contradict each other."""
         if self.cluster is not None and self.folder is None:
             msg = (
                 f"cluster={self.cluster!r} needs a folder for results and logs: set folder=..., a path that all machines "
                 "of the cluster see (only cluster=None works without)"
             )
-            raise ValueError(msg)
+            raise InfraValueError(msg)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, info in type(self).model_fields.items():
@@ -230,7 +230,7 @@ class BaseInfra(pydantic.BaseModel):
             owner, applied = state.owner, state.applied
             assert applied is not None  # linking checks it
             exported = self._uid_export(exclude_defaults=True)
-            uid = config_uid(exported) if ConfDict.UID_VERSION == 4 else ConfDict(exported).to_uid()  # noqa: PLR2004
+            uid = config_uid(exported) if ConfDict.UID_VERSION == 4 else ConfDict(exported).to_uid()
             freeze(owner)
             root = "" if self.folder is None else layout.absolute(self.folder)
             method = applied.method_path(type(owner))
@@ -250,12 +250,25 @@ class BaseInfra(pydantic.BaseModel):
         pydantic.ValidationError
             A changed field does not exist or has a wrong value.
         """
+        for patch in args:
+            if not isinstance(patch, Mapping):
+                msg = f"clone_obj takes dictionaries of changes and keywords, not {patch!r:.100}"
+                raise InfraTypeError(msg)
         first, *others = [patch for patch in (*args, kwargs) if patch] or [kwargs]
         changes = ConfDict(first)
         for patch in others:
             for key, value in ConfDict(patch).items():
                 changes[key] = value
-        return changed_copy(self._linked_state.owner, changes)
+        owner = self._linked_state.owner
+        clone = changed_copy(owner, changes)
+        self._copy_private_infras(clone)
+        return clone
+
+    def _copy_private_infras(self, clone: Any) -> None:
+        """Give the settings of private infras, which are no part of a config, to another config of the class."""
+        for name, infra in self.obj_infras().items():
+            if name.startswith("_"):
+                clone.__pydantic_private__[name] = copy.copy(infra)
 
     def obj_infras(self) -> dict[str, "BaseInfra"]:
         """All infras of the config, by name."""
@@ -275,7 +288,10 @@ class BaseInfra(pydantic.BaseModel):
         return export(state.owner, uid=True, exclude_defaults=exclude_defaults, exclude=excluded)
 
     def _check_folder(self) -> bool:
-        """Whether the cache folder is there; raises if it was written for another config."""
+        """Whether the cache folder is there; raises if it was written for another config.
+
+        A folder whose identity can't be read is there, but not checked: `_prepare_folder` writes its files anew.
+        """
         state = self._linked_state
         if state.folder_is_checked:
             return True
@@ -283,36 +299,19 @@ class BaseInfra(pydantic.BaseModel):
         try:
             stored = files.read_bytes(entry.full_uid)
         except FileNotFoundError:
-            return False
+            return os.path.isdir(entry.path)
         except OSError as error:
             msg = f"can't read {entry.full_uid}: {error.strerror}. Check the permissions of the infra's folder."
             raise CacheFolderError(error.errno, msg) from error
         identity = self._identity()
-        if stored != yamltext.dump(identity).encode() and not self._is_compatible(stored, identity):
-            return False
+        if stored != yamltext.dump(identity).encode():
+            try:
+                there = ConfDict.from_yaml(stored.decode())
+            except (ExcaLikeError, UnicodeDecodeError):
+                return True
+            check_same_identity(state.owner, there, ConfDict(identity), entry.path, self.version)
         state.folder_is_checked = True
         return True
-
-    def _is_compatible(self, stored: bytes, identity: dict[str, Any]) -> bool:
-        """Whether two identities agree on the keys they share; False if the stored one can't be read."""
-        try:
-            there = ConfDict.from_yaml(stored.decode())
-        except (ExcaLikeError, UnicodeDecodeError):
-            return False
-        here = ConfDict(identity)
-        first, second = there.flat(), here.flat()
-        shared = sorted(first.keys() & second.keys())
-        differing = [key for key in shared if canonical.encode(first[key]) != canonical.encode(second[key])]
-        if not differing:
-            return True
-        lines = "\n".join(f"  {key}: stored {first[key]!r}, now {second[key]!r}" for key in differing)
-        entry = self._entry()
-        msg = (
-            f"{entry.path} holds the results of another config than the one that asks for them:\n{lines}\n"
-            "Most likely a default was changed in the code since they were computed. Restore it, or give the infra another "
-            f"version (now {self.version!r}), or delete the folder.\n\nStored:\n{there.to_yaml()}\nNow:\n{here.to_yaml()}"
-        )
-        raise ConfigMismatchError(msg)
 
     def _config_to_store(self) -> dict[str, Any]:
         """The whole config; `_prepare_folder` may have kept it for this."""
@@ -322,22 +321,26 @@ class BaseInfra(pydantic.BaseModel):
 
     def _prepare_folder(self, *, keep_config: bool = False) -> EntryFolder:
         """The cache folder, created if it is not there; with ``keep_config`` a result will be stored in it at once."""
-        entry = self._entry()
-        if not self._check_folder():
-            state = self._linked_state
-            config = self._config_to_store()
-            state.config = config if keep_config else None
-            configs = {
-                layout.CONFIG: config,
-                layout.UID: self._uid_export(exclude_defaults=True),
-                layout.FULL_UID: self._identity(),
-            }
-            contents = {name: yamltext.dump(config).encode() for name, config in configs.items()}
-            if files.create_folder(entry.path, contents):
-                state.folder_is_checked = True
-            elif not self._check_folder():  # it was there, but without readable config files
+        entry, state = self._entry(), self._linked_state
+        if state.folder_is_checked and not os.path.isdir(entry.path):  # deleted meanwhile
+            state.folder_is_checked = False
+        self._check_folder()
+        if state.folder_is_checked:
+            return entry
+        config = self._config_to_store()
+        state.config = config if keep_config else None
+        configs = {
+            layout.CONFIG: config,
+            layout.UID: self._uid_export(exclude_defaults=True),
+            layout.FULL_UID: self._identity(),
+        }
+        contents = {name: yamltext.dump(config).encode() for name, config in configs.items()}
+        if not files.create_folder(entry.path, contents):  # it is there already
+            self._check_folder()
+            if not state.folder_is_checked:
                 for name, data in contents.items():
                     files.write_atomic(f"{entry.path}/{name}", data)
+        state.folder_is_checked = True
         return entry
 
     # execution

@@ -61,7 +61,7 @@ class TaskJob(Generic[R]):
     @property
     def state(self) -> str:
         """COMPLETED or FAILED when there is an outcome, else the cluster's word."""
-        kind = self._store.peek(self._key)
+        kind = None if self._compute is not None else self._store.peek(self._key)
         if kind is not None:
             return "COMPLETED" if kind == "value" else "FAILED"
         return "PENDING" if self._handle is None else self._handle.state
@@ -125,8 +125,9 @@ class TaskJob(Generic[R]):
             self._handle.cancel()
 
     def _ended(self) -> Ended | None:
-        if self._store.peek(self._key) is None and self._compute is not None:
-            self._compute()
+        if self._compute is not None:
+            compute, self._compute = self._compute, None
+            compute()
         if self._store.peek(self._key) is not None:
             return Ended("completed")
         if self._handle is None:

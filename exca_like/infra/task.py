@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 import pydantic
 
 from exca_like import engine, files
-from exca_like.errors import InfraUsageError, InfraValueError
+from exca_like.errors import CacheFolderError, InfraUsageError, InfraValueError
 from exca_like.executors.base import JobHandle, open_job
-from exca_like.infra.applied import check_task_signature
-from exca_like.infra.base import MISSING, BaseInfra
+from exca_like.infra.applied import MISSING, check_task_signature
+from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import LostOutcomeError, TaskJob
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import validated
@@ -35,12 +35,13 @@ class TaskCall:
     owner: Any
     infra_name: str
     entry: EntryFolder
+    mode: engine.Mode
 
     def __call__(self) -> None:
         infra: TaskInfra = getattr(self.owner, self.infra_name)
         # a class that was pickled by value has lost its full name, which the uid begins with
         infra._linked_state.entry = self.entry
-        infra._run_as_job()
+        infra._run_as_job(self.mode)
 
 
 class TaskInfra(BaseInfra):
@@ -108,15 +109,11 @@ class TaskInfra(BaseInfra):
     def job(self) -> TaskJob[Any]:
         """The job of this task, submitted if it is not computed or running yet; returns at once.
 
-        With ``cluster=None`` the task is computed first, in this process.
+        With ``cluster=None`` the task is computed first, in this process. With ``mode="retry"``, a failed task is
+        submitted again unless this instance did so already.
         """
-        state = self._linked_state
-        job: TaskJob[Any] | None = self._present_job()
-        if job is None:
-            _submit([self], max_workers=1)
-            job = state.job
-            assert job is not None
-        return job
+        job = self._present_job("cached" if self._linked_state.recomputed and self.mode == "retry" else self._mode())
+        return _submit([self], max_workers=1)[0] if job is None else job
 
     def status(self) -> Status:
         """``"not submitted"``, ``"running"``, ``"completed"`` or ``"failed"``; nothing is computed or changed on disk."""
@@ -170,6 +167,9 @@ class TaskInfra(BaseInfra):
         ValueError
             Two configs are equal, or one has no such infra.
         """
+        if max_workers < 1:
+            msg = f"max_workers={max_workers}: at least one job must be allowed to run"
+            raise InfraValueError(msg)
         tasks: list[Any] = []
         yield tasks
         name = self._field_name()
@@ -184,9 +184,9 @@ class TaskInfra(BaseInfra):
                 raise InfraValueError(msg)
             entry = infra._entry()
             first = infras.setdefault(entry.path, infra)
-            if first is not infra and not allow_repeated_tasks:
+            if len(infras) <= index and not allow_repeated_tasks:
                 raise InfraValueError(_repetition_message(first, infra, index, tasks))
-        missing = [infra for infra in infras.values() if infra._present_job() is None]
+        missing = [infra for infra in infras.values() if infra._present_job(infra._mode()) is None]
         groups: dict[str, list[TaskInfra]] = {}
         for infra in missing:
             settings = replace(infra._resources(), job_name=infra.job_name)
@@ -213,6 +213,7 @@ class TaskInfra(BaseInfra):
                 msg = f"skipping {entry.sibling(sibling).path}: its config does not fit the class any more: {error}"
                 warnings.warn(msg, stacklevel=2)
                 continue
+            self._copy_private_infras(task)
             yield task
 
     # how it is done
@@ -222,18 +223,24 @@ class TaskInfra(BaseInfra):
         state = self._linked_state
         if state.ram is not MISSING:
             return state.ram
-        if self.folder is not None:
-            value = self._run_here() if self.cluster is None else self._run_in_job()
+        if self.folder is None:
+            value = self._run_without_folder()
+        elif self.cluster is None:
+            value = self._run_here()
         else:
-            self._check_built()
-            if self.mode == "read-only":
-                raise engine.not_cached(self.uid())
-            self._entry()  # freezes the config
-            assert state.applied is not None
-            value = state.applied.method(state.owner)
+            value = self._run_in_job()
         if self.keep_in_ram:
             state.ram = value
         return value
+
+    def _run_without_folder(self) -> Any:
+        self._check_built()
+        mode = self._mode()
+        batch = self._batch(mode)
+        found = engine.look_up(batch)  # what this instance's job() computed
+        if found:
+            return found[KEY].get()
+        return engine.run(batch)[KEY].value if self.keep_in_ram else next(self._compute(batch.keys))
 
     def _run_here(self) -> Any:
         state = self._linked_state
@@ -242,26 +249,36 @@ class TaskInfra(BaseInfra):
         if self._check_folder() or mode == "read-only":
             found = engine.look_up(batch)
             if found:
+                if not state.folder_is_checked and mode != "read-only":
+                    self._prepare_folder()
                 return found[KEY].get()
             if mode != "force" and self._is_running():
                 return self._run_in_job()
         self._prepare_folder(keep_config=True)
-        state.forced = True
         self._forget_job()
-        return engine.run(batch)[KEY].value
+        try:
+            value = engine.run(batch)[KEY].value
+        except CacheFolderError:
+            raise
+        except Exception:  # stored; an interruption is not, and leaves it to do
+            state.recomputed = True
+            raise
+        state.recomputed = True
+        return value
 
     def _run_in_job(self) -> Any:
         try:
-            return self.job().result()
+            return (self._present_job(self._mode()) or _submit([self], max_workers=1)[0]).result()
         except LostOutcomeError:
+            if self.mode == "read-only":
+                raise
             self._forget()
-            self._linked_state.job = None
-            return self.job().result()
+            return _submit([self], max_workers=1)[0].result()
 
-    def _run_as_job(self) -> None:
-        """Compute and store in this process, which is a job; whoever submitted it has seen to the mode."""
+    def _run_as_job(self, mode: engine.Mode) -> None:
+        """Compute and store in this process, which is a job."""
         self._prepare_folder()
-        engine.run(self._batch("retry"))
+        engine.run(self._batch(mode))
 
     def _batch(self, mode: engine.Mode) -> engine.Batch:
         return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), mode)
@@ -269,12 +286,16 @@ class TaskInfra(BaseInfra):
     def _compute(self, keys: Sequence[str]) -> Iterator[Any]:
         state = self._linked_state
         assert state.applied is not None
-        for _ in keys:
-            yield state.applied.method(state.owner)
+        method, owner = state.applied.method, state.owner
+        return map(lambda _: method(owner), keys)  # noqa: C417 - a generator would change a StopIteration
 
     def _mode(self) -> engine.Mode:
         """The mode of the next call: an instance forces once."""
-        return "cached" if self.mode == "force" and self._linked_state.forced else self.mode
+        return "cached" if self.mode == "force" and self._linked_state.recomputed else self.mode
+
+    def _recomputing_mode(self) -> engine.Mode:
+        """The mode of a computation that was found to be needed."""
+        return "force" if self._mode() == "force" else "retry"
 
     def _store(self) -> Store:
         state = self._linked_state
@@ -291,33 +312,36 @@ class TaskInfra(BaseInfra):
         assert field is not None
         return field.name
 
-    def _present_job(self) -> TaskJob[Any] | None:
+    def _present_job(self, mode: engine.Mode) -> TaskJob[Any] | None:
         """The job of a task that needs no (new) submission."""
-        state = self._linked_state
-        mode = self._mode()
-        store = self._store()
+        self._check_built()
         if self.folder is not None and not self._check_folder():
             if mode == "read-only":
                 raise engine.not_cached(self.uid())
             return None
         if mode == "force":
             return None
-        kind = store.peek(KEY)
-        if state.job is None:
-            state.job = TaskJob(self.uid(), KEY, store, self._handle())
-        job: TaskJob[Any] = state.job
+        kind = self._store().peek(KEY)
         if kind is None and mode == "read-only":
             raise engine.not_cached(self.uid())
-        if kind == "value" or (kind == "failure" and mode != "retry"):
-            return job
-        if kind == "failure":
+        if kind == "failure" and mode == "retry":
             return None
-        if job._compute is not None:
+        job = self._current_job()
+        if kind is not None or job._compute is not None:
             return job
         ended = job._ended()
         if ended is None or (ended.reason == "completed" and job._appears(ended)):
             return job
         return job if not ended.interrupted and mode != "retry" else None
+
+    def _current_job(self) -> TaskJob[Any]:
+        """The job that was last submitted for this task, by whomever."""
+        state = self._linked_state
+        handle = self._handle()
+        job: TaskJob[Any] | None = state.job
+        if job is None or (handle is not None and handle.job_id != job.job_id):
+            job = state.job = TaskJob(self.uid(), KEY, self._store(), handle)
+        return job
 
     def _handle(self) -> JobHandle | None:
         """The job that was last submitted for this task, if any."""
@@ -325,7 +349,7 @@ class TaskInfra(BaseInfra):
             return None
         try:
             return open_job(json.loads(files.read_bytes(self._entry().job)))
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     def _is_running(self) -> bool:
@@ -354,40 +378,54 @@ if TYPE_CHECKING:
         ) -> contextlib.AbstractContextManager[list[M]]: ...
 
 
-def _submit(infras: Sequence[TaskInfra], max_workers: int) -> None:
+def _submit(infras: Sequence[TaskInfra], max_workers: int) -> list[TaskJob[Any]]:
     """Start the tasks of infras with the same settings, and give each its job."""
     first = infras[0]
     if first.cluster is None or first.cluster == "debug":
-        for infra in infras:
-            _start_here(infra)
-        return
+        return [_start_here(infra) for infra in infras]
     executor = first._executor(len(infras))
-    for infra in infras:
-        infra._prepare_folder()
-        infra._linked_state.forced = True
-        infra._forget()
-    calls = [TaskCall(infra._linked_state.owner, infra._field_name(), infra._entry()) for infra in infras]
-    handles = executor.submit(calls, max_workers)
+    calls = []
+    with contextlib.ExitStack() as replacing:  # old outcomes come back if the submission fails
+        for infra in infras:
+            infra._prepare_folder()
+            handle = infra._handle()
+            if handle is not None and handle.ended() is None:  # forced: its result must not be taken for the new one
+                handle.cancel()
+            replacing.enter_context(infra._store().replaced(KEY))
+            owner, name = infra._linked_state.owner, infra._field_name()
+            calls.append(TaskCall(owner, name, infra._entry(), infra._recomputing_mode()))
+        handles = executor.submit(calls, max_workers)
+    jobs: list[TaskJob[Any]] = []
     for infra, handle in zip(infras, handles, strict=True):
         record = {**handle.record(), "time": time.time()}
         files.write_atomic(infra._entry().job, json.dumps(record).encode())
-        infra._linked_state.job = TaskJob(infra.uid(), KEY, infra._store(), handle)
+        jobs.append(TaskJob(infra.uid(), KEY, infra._store(), handle))
+        infra._linked_state.job = jobs[-1]
+        infra._linked_state.recomputed = True
+    return jobs
 
 
-def _start_here(infra: TaskInfra) -> None:
+def _start_here(infra: TaskInfra) -> TaskJob[Any]:
     state = infra._linked_state
+    infra._check_built()
     if infra.folder is not None:
         infra._prepare_folder()
-        infra._forget()
-    state.forced = True
+        infra._forget_job()
 
     def compute() -> None:
-        with contextlib.suppress(Exception):  # the outcome holds it
-            engine.run(infra._batch("retry"))
+        try:
+            engine.run(infra._batch(infra._recomputing_mode()))
+        except CacheFolderError:
+            raise
+        except (Exception, SystemExit):  # noqa: S110 - the outcome holds it
+            pass
+        state.recomputed = True
 
-    state.job = TaskJob(infra.uid(), KEY, infra._store(), compute=compute if infra.cluster == "debug" else None)
+    job: TaskJob[Any] = TaskJob(infra.uid(), KEY, infra._store(), compute=compute)
+    state.job = job
     if infra.cluster is None:
-        compute()
+        job.wait()
+    return job
 
 
 def _infra_of(task: Any, name: str) -> Any:
@@ -402,4 +440,3 @@ def _repetition_message(first: TaskInfra, second: TaskInfra, index: int, tasks: 
         f"items {position} and {index} of the job array are the same config, {first.uid()}:\n\n{position}:\n{shown[0]}\n"
         f"{index}:\n{shown[1]}\nOften a misspelt loop is behind it; if it is meant, use job_array(allow_repeated_tasks=True)."
     )
-

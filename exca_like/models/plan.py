@@ -4,7 +4,7 @@ import datetime
 import enum
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -47,10 +47,10 @@ class FieldPlan:
         self.has_factory = self.info.default_factory is not None
         self.static_default = REQUIRED if self.info.is_required() else self.info.default
 
-    def default(self, data: dict[str, Any]) -> Any:
+    def default(self, data: Mapping[str, Any]) -> Any:
         """The default value, `REQUIRED` if there is none."""
         if self.has_factory:
-            return self.info.get_default(call_default_factory=True, validated_data=data)
+            return self.info.get_default(call_default_factory=True, validated_data=dict(data))
         return self.static_default
 
 

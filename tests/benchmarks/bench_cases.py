@@ -39,9 +39,7 @@ class Side:
         """A new config, unlike all before it unless a seed is given."""
         seed = next(self.seeds) if seed is None else seed
         cls = config_class(self.name)
-        return cls(
-            seed=seed, label="first", optim={"lr": 0.01}, infra={**self.settings, **infra}
-        )
+        return cls(seed=seed, label="first", optim={"lr": 0.01}, infra={**self.settings, **infra})
 
     def arguments(self, seed: int | None = None) -> dict[str, tp.Any]:
         """The same values as a config's, for libraries that cache functions."""
@@ -97,9 +95,7 @@ def make_config_class(library: tp.Any) -> type[pydantic.BaseModel]:
     return Train
 
 
-def train(
-    optim_name: str, lr: float, source: str, size: int, seed: int, depth: int, label: str
-) -> float:
+def train(optim_name: str, lr: float, source: str, size: int, seed: int, depth: int, label: str) -> float:
     return seed * 0.5
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -27,6 +28,17 @@ class NeedsTwo(Exception):
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} {second}")
+
+
+class Odd:
+    """Can't be unpickled where the environment variable is set."""
+
+    def __setstate__(self, state: Any) -> None:
+        if "ODD_IS_MISSING" in os.environ:
+            raise ImportError("no module named odd")
+
+    def __getstate__(self) -> Any:
+        return {"x": 1}
 
 
 class Sub(pydantic.BaseModel):
@@ -62,6 +74,12 @@ class Work(pydantic.BaseModel):
         if self.action == "exit":
             print("last words", file=sys.stderr, flush=True)
             os._exit(3)
+        if self.action == "sys.exit":
+            sys.exit(0)
+        if self.action == "stop iteration":
+            return next(iter([]))
+        if self.action == "return odd":
+            return Odd()
         if self.action == "sleep":
             time.sleep(300)
         if self.action == "short sleep":
@@ -236,7 +254,75 @@ def check_corrupt_results_are_computed_again(clusters: Clusters) -> None:
     assert clusters.computed == 2
 
 
+def check_exits_and_odd_errors_are_errors(clusters: Clusters) -> None:
+    for action, kind, text in (("sys.exit", errors.RemoteError, "SystemExit: 0"), ("stop iteration", StopIteration, "")):
+        task = clusters.task(action=action)
+        before = clusters.computed
+        error = task.infra.job().exception()
+        assert isinstance(error, kind), error
+        assert text in str(error)
+        assert task.infra.status() == "failed"
+        again = clusters.task(action=action).infra.job().exception()
+        assert type(again) is type(error)
+        assert clusters.computed == before + 1
+
+
+def check_unreadable_identity_loses_nothing(clusters: Clusters) -> None:
+    clusters.task(seed=1).run()
+    full = clusters.task(seed=1).infra.uid_folder() / "full-uid.yaml"
+    good = full.read_bytes()
+    full.write_bytes(b"")
+    assert clusters.task("read-only", seed=1).run() == {"value": 1.5}
+    assert clusters.task(seed=1).infra.status() == "completed"
+    assert clusters.task(seed=1).run() == {"value": 1.5}
+    assert clusters.computed == 1
+    assert full.read_bytes() in (good, b"")
+
+
+def check_folders_may_be_deleted_at_any_time(clusters: Clusters) -> None:
+    task = clusters.task(seed=1)
+    task.run()
+    wait_until(lambda: not task.infra._is_running())  # the job's process ends a moment after its result is there
+    shutil.rmtree(clusters.folder / "cache")
+    assert task.run() == {"value": 1.5}
+    assert clusters.computed == 2
+    assert clusters.task(seed=1).infra.status() == "completed"
+
+
+def check_values_that_cannot_be_loaded_are_kept(clusters: Clusters) -> None:
+    clusters.task(action="return odd").run()
+    entry = clusters.task(action="return odd").infra.uid_folder() / "result.entry"
+    stored = entry.read_bytes()
+    os.environ["ODD_IS_MISSING"] = "1"
+    try:
+        for mode in ("cached", "read-only"):
+            with pytest.raises(RuntimeError, match="can't be loaded here.*no module named odd"):
+                clusters.task(mode, action="return odd").run()
+    finally:
+        del os.environ["ODD_IS_MISSING"]
+    assert entry.read_bytes() == stored
+    assert isinstance(clusters.task(action="return odd").run(), Odd)
+    assert clusters.computed == 1
+
+
+def check_failed_jobs_can_be_looked_at_in_retry_mode(clusters: Clusters) -> None:
+    task = clusters.task("retry", action="raise")
+    with pytest.raises(KeyError):
+        task.run()
+    assert isinstance(task.infra.job().exception(), KeyError)
+    assert isinstance(task.infra.job().exception(), KeyError)
+    assert clusters.computed == 1
+    with pytest.raises(KeyError):
+        task.run()
+    assert clusters.computed == 2
+
+
 ALL_CLUSTERS = [
+    check_exits_and_odd_errors_are_errors,
+    check_unreadable_identity_loses_nothing,
+    check_folders_may_be_deleted_at_any_time,
+    check_values_that_cannot_be_loaded_are_kept,
+    check_failed_jobs_can_be_looked_at_in_retry_mode,
     check_result,
     check_none_is_a_result,
     check_errors_are_cached_until_retry,
@@ -270,6 +356,34 @@ def check_cancelled_counts_as_not_submitted(clusters: Clusters) -> None:
     assert again.job_id != job.job_id
     again.cancel()
     again.wait()
+
+
+def check_resubmitted_jobs_are_seen_by_all(clusters: Clusters) -> None:
+    task = clusters.task(action="sleep")
+    first = task.infra.job()
+    first.cancel()
+    first.wait()
+    second = clusters.task(action="sleep").infra.job()
+    assert task.infra.job().job_id == second.job_id != first.job_id
+    second.cancel()
+    second.wait()
+
+
+def check_refused_submissions_lose_nothing(clusters: Clusters) -> None:
+    clusters.task(seed=1).run()
+    (clusters.folder / "file").write_text("")
+    forced = clusters.task("force", seed=1).infra.clone_obj({"infra.logs": str(clusters.folder / "file" / "%j")})
+    with pytest.raises(OSError, match="can't write the job file"):
+        forced.run()
+    assert clusters.task("read-only", seed=1).run() == {"value": 1.5}
+
+
+def check_forced_results_are_the_forced_ones(clusters: Clusters) -> None:
+    older = clusters.task(action="short sleep")
+    older.infra.job()
+    wait_until(lambda: clusters.computed == 1)
+    assert clusters.task("force", action="short sleep").run() == {"value": 0.5}
+    assert clusters.computed == 2
 
 
 def check_dying_jobs_fail_with_their_log(clusters: Clusters) -> None:
@@ -327,7 +441,7 @@ def check_jobs_outlive_their_driver(clusters: Clusters) -> None:
     assert clusters.computed == 3
 
 
-_SCRIPT = '''
+_SCRIPT = """
 import sys
 import pydantic
 import exca_like
@@ -344,12 +458,22 @@ class Point:
         self.x = x
 
 
+class Inner(pydantic.BaseModel):
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+    @infra.apply
+    def run(self) -> int:
+        return 7
+
+
 class Train(pydantic.BaseModel):
     seed: int = 0
     infra: exca_like.TaskInfra = exca_like.TaskInfra()
 
     @infra.apply
     def run(self) -> Point:
+        inner = Inner(infra={"folder": self.infra.folder})
+        assert [inner.run(), inner.run()] == [7, 7]
         return Point(helper(self.seed))
 
 
@@ -358,7 +482,7 @@ if __name__ == "__main__":
     with tasks[0].infra.job_array() as array:
         array.extend(tasks)
     print(tasks[0].infra.uid(), [type(t.run()) is Point and t.run().x for t in tasks], tasks[1].infra.status())
-'''
+"""
 
 
 def check_classes_of_scripts(clusters: Clusters) -> None:
@@ -390,6 +514,9 @@ def check_classes_of_functions(clusters: Clusters) -> None:
 
 
 JOB_CLUSTERS = [
+    check_resubmitted_jobs_are_seen_by_all,
+    check_refused_submissions_lose_nothing,
+    check_forced_results_are_the_forced_ones,
     check_classes_of_functions,
     check_cancelled_counts_as_not_submitted,
     check_dying_jobs_fail_with_their_log,

@@ -15,9 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "digits_sweep.py"
 
 
-def sweep(
-    folder: Path, *args: str, script: Path = SCRIPT
-) -> subprocess.CompletedProcess[str]:
+def sweep(folder: Path, *args: str, script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, str(script), "--quick", "--cluster", "local", *args],

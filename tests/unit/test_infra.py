@@ -1,6 +1,7 @@
 """How infras are declared, linked, named and kept: what holds whatever the cluster."""
 
 import copy
+import functools
 import os
 import pickle
 import shutil
@@ -43,6 +44,29 @@ UID = "test_infra.Train.run,1"
 
 def make(folder: Path | None = None, **kwargs: tp.Any) -> Train:
     return Train(infra={"folder": folder}, **kwargs)
+
+
+def test_changed_defaults_are_noticed_also_where_kinds_differ(tmp_path: Path) -> None:
+    def with_defaults(sub: tp.Any, options: dict[str, int]) -> tp.Any:
+        class Changing(pydantic.BaseModel):
+            sub: Optim | None = None
+            options: dict[str, int] = {}
+            infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+            @infra.apply
+            def run(self) -> int:
+                return 1
+
+        Changing.model_fields["sub"].default = sub
+        Changing.model_fields["options"].default = options
+        Changing.model_rebuild(force=True)
+        return Changing(infra={"folder": tmp_path})
+
+    with_defaults(Optim(), {"a": 1}).run()
+    assert with_defaults(Optim(), {"a": 1}).run() == 1
+    for sub, options in ((None, {"a": 1}), (Optim(), {}), (Optim(), {"b": 5}), (Optim(lr=7), {"a": 1})):
+        with pytest.raises(RuntimeError, match="another config"):
+            with_defaults(sub, options).run()
 
 
 # names
@@ -143,7 +167,7 @@ def test_the_method_stays_a_method() -> None:
     with pytest.raises(TypeError):
         Train().run(3)  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
-        Train.infra  # noqa: B018 - as for any field of a pydantic class
+        Train.infra
 
 
 def test_clone_obj_merges_dotted_and_nested_changes(tmp_path: Path) -> None:
@@ -646,6 +670,115 @@ def test_without_folder_nothing_is_kept_unless_in_ram() -> None:
     assert (job.result(), job.result(), job.done(), job.exception()) == (5, 5, True, None)
 
 
+def test_results_of_job_and_array_serve_calls_without_folder() -> None:
+    calls = []
+
+    class Count(pydantic.BaseModel):
+        seed: int = 0
+        infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+        @infra.apply
+        def run(self) -> int:
+            calls.append(1)
+            return len(calls)
+
+    task = Count()
+    assert [task.infra.job().result(), task.run(), task.run()] == [1, 1, 1]
+    kept = Count(infra={"keep_in_ram": True})
+    assert [kept.run(), kept.infra.job().result(), kept.run()] == [2, 2, 2]
+    with task.infra.job_array() as array:
+        array.extend(Count(seed=k) for k in (1, 2))
+    assert [other.run() for other in array] == [3, 4]
+
+
+def test_interrupted_force_is_still_to_be_done(tmp_path: Path) -> None:
+    values = iter([1, KeyboardInterrupt(), 3])
+
+    class Interrupted(pydantic.BaseModel):
+        infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+        @infra.apply
+        def run(self) -> int:
+            value = next(values)
+            if isinstance(value, BaseException):
+                raise value
+            return value
+
+    assert Interrupted(infra={"folder": tmp_path}).run() == 1
+    forced = Interrupted(infra={"folder": tmp_path, "mode": "force"})
+    with pytest.raises(KeyboardInterrupt):
+        forced.run()
+    assert Interrupted(infra={"folder": tmp_path}).run() == 1
+    assert [forced.run(), forced.run()] == [3, 3]
+
+
+def test_a_decorator_above_apply_hides_nothing() -> None:
+    def timed(method):
+        @functools.wraps(method)
+        def wrapper(self):
+            return method(self)
+
+        return wrapper
+
+    class First(pydantic.BaseModel):
+        infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+        @timed
+        @infra.apply
+        def run(self) -> int:
+            return 1
+
+    class Second(First):
+        pass
+
+    assert Second().run() == 1
+    assert Second().infra.uid().endswith("Second.run,0/default")
+
+
+def test_private_infras_keep_their_settings_in_clones(tmp_path: Path) -> None:
+    class Bare(pydantic.BaseModel):
+        seed: int = 0
+        _infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+        @_infra.apply
+        def run(self) -> int:
+            return self.seed
+
+    task = Bare()
+    task._infra.folder = tmp_path
+    assert task._infra.clone_obj(seed=2)._infra.folder == tmp_path
+    task.run()
+    assert next(iter(task._infra.iter_cached()))._infra.folder == tmp_path
+
+
+def test_a_cluster_chosen_late_needs_a_folder_too() -> None:
+    task = Train()
+    task.infra.cluster = "local"
+    for call in (task.run, task.infra.job):
+        with pytest.raises(errors.InfraValueError, match="needs a folder"):
+            call()
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{}", "x", "3"])
+def test_a_broken_job_record_is_no_job(tmp_path: Path, content: str) -> None:
+    task = Train(infra={"folder": tmp_path, "cluster": "debug"})
+    (task.infra.uid_folder(create=True) / "job.json").write_text(content)
+    assert task.infra.status() == "not submitted"
+    assert task.run() == 0.5
+
+
+def test_users_without_a_name_have_logs(tmp_path: Path, monkeypatch) -> None:
+    import getpass
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    task = Train(infra={"folder": tmp_path, "cluster": "local"})
+    assert task.run() == 0.5
+    assert str(os.getuid()) in str(task.infra.job().paths.folder)
+
+
 # clusters that are not there
 
 
@@ -705,6 +838,15 @@ def test_arrays_refuse_repetitions_and_emptiness(tmp_path: Path) -> None:
     with base.infra.job_array(allow_repeated_tasks=True) as array:
         array += [make(tmp_path, seed=1), make(tmp_path, seed=1)]
     assert [task.run() for task in array] == [1.5, 1.5]
+    with pytest.raises(ValueError, match="items 0 and 1"):
+        with base.infra.job_array() as array:
+            array += [task := make(tmp_path, seed=3), task]
+    with pytest.raises(ValueError, match="max_workers=0"):
+        with base.infra.job_array(max_workers=0):
+            pass
+    for wrong in ("seed=3", 5, ["seed"]):
+        with pytest.raises(TypeError, match="clone_obj takes dictionaries"):
+            base.infra.clone_obj(wrong)
     with pytest.raises(RuntimeError, match="nothing was added"):
         with base.infra.job_array():
             pass
@@ -716,7 +858,7 @@ def test_arrays_refuse_repetitions_and_emptiness(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         with base.infra.job_array() as array:
             array.append(make(tmp_path, seed=9))
-            1 / 0  # noqa: B018
+            1 / 0
     assert make(tmp_path, seed=9).infra.status() == "not submitted"
 
 
@@ -734,6 +876,22 @@ def test_at_most_one_local_job_per_slot(tmp_path: Path, monkeypatch) -> None:
     while not all(job.done() for job in jobs):
         seen.add(sum(job.state == "RUNNING" for job in jobs))
     assert max(seen) == 1
+
+
+def test_nested_local_jobs_do_not_wait_for_their_own_slot(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("EXCA_LIKE_LOCAL_JOBS", "1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    outer = Outer(folder=str(tmp_path / "inner"), infra={"folder": tmp_path / "outer", "cluster": "local"})
+    assert outer.run() == 1.5
+
+
+class Outer(pydantic.BaseModel):
+    folder: str
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+    @infra.apply
+    def run(self) -> float:
+        return Train(seed=1, infra={"folder": self.folder, "cluster": "local"}).run()
 
 
 def test_scripts_and_modules_have_names_of_their_own(tmp_path: Path) -> None:

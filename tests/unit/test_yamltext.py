@@ -151,9 +151,12 @@ def test_a_value_without_yaml_form_is_a_type_error_naming_its_key(config, where)
 
 
 def test_yaml_of_other_programs_is_left_alone():
+    dumper, loader = yaml.SafeDumper.yaml_representers, yaml.SafeLoader.yaml_constructors
+    before = dict(dumper), dict(loader)
     assert ConfDict(a=OrderedDict(b=1)).to_yaml()
-    with pytest.raises(yaml.representer.RepresenterError):
-        yaml.safe_dump(OrderedDict(b=1))
+    assert (dict(dumper), dict(loader)) == before
+    ours = [f for table in (dumper, loader) for f in table.values() if f.__module__.startswith("exca_like")]
+    assert ours == []
     assert yaml.safe_load("a: !!omap\n- b: 1\n") == {"a": [("b", 1)]}
 
 
