@@ -17,6 +17,11 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+try:  # half the time of OpenSSL's, which hashlib prefers
+    from _md5 import md5  # type: ignore[import-not-found]
+except ImportError:  # a Python built without it
+    from hashlib import md5
+
 from exca_like import canonical
 from exca_like.confdict import SCALARS, reject_operators
 
@@ -24,7 +29,7 @@ MAX_TEXT_LENGTH = 128
 _CUT_MARK = "..."
 _MAX_FLOAT_LENGTH = 8
 
-_EXACT_KEY = re.compile(r"[a-z_][a-z0-9_]*")
+_EXACT_KEY = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*")  # of a chain
 _EXACT_STRING = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
 # strings whose text could be taken for another value
 _WORDS = frozenset(("none", "null", "true", "false", "yes", "no", "on", "off", "nan", "inf"))
@@ -48,8 +53,7 @@ def config_uid(config: Mapping[str, Any]) -> str:
         return ""
     text, hashes = _render_ordered(config) if isinstance(config, OrderedDict) else _render_dict(config)
     if hashes is not None and len(text) <= MAX_TEXT_LENGTH:
-        digest = hashlib.md5(hashes.encode(), usedforsecurity=False).hexdigest()[:8]
-        return f"{text}-{digest}"
+        return f"{text}-{md5(hashes.encode(), usedforsecurity=False).hexdigest()[:8]}"
     reject_operators(config)
     digest = hashlib.blake2b(canonical.encode(config), digest_size=8).hexdigest()
     text = text.lstrip(".-")  # hidden files, options of commands
@@ -83,18 +87,23 @@ def _render(value: Any) -> _Rendered:
 def _render_dict(config: Mapping[str, Any]) -> _Rendered:
     parts = []
     for raw, item in config.items():
-        value = item
-        key, exact = _clean_key(raw)
+        key, value = raw, item
         while type(value) not in SCALARS and _is_chain_link(value):
             ((sub, value),) = value.items()
-            sub, exact_sub = _clean_key(sub)
             key = f"{key}.{sub}"
-            exact = exact and exact_sub
-        text, hashes = _render(value)
-        part = f"{key}={text}"
-        parts.append((len(part), part, raw, hashes if exact else None))
+        parts.append(_scalar_part(key, value) if type(value) in SCALARS else _part(key, value))
     parts.sort()  # raw keys differ, so hashes are never compared
     return ",".join([part[1] for part in parts]), _join([part[3] for part in parts])
+
+
+def _part(key: str, value: Any) -> tuple[int, str, str, str | None]:
+    clean, exact = _clean_key(key)
+    text, hashes = _render(value)
+    part = f"{clean}={text}"
+    return len(part), part, key, hashes if exact else None
+
+
+_scalar_part = functools.lru_cache(4096, typed=True)(_part)  # a grid has few values, in many combinations
 
 
 def _is_chain_link(value: Any) -> bool:

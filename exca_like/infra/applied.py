@@ -129,6 +129,10 @@ class InfraField:
     default: "BaseInfra"
     applied: AppliedMethod | None
     owner: type[Any] = field(repr=False)
+    is_private: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_private = self.name.startswith("_")
 
     def __get__(self, obj: Any, cls: type[Any] | None = None) -> Any:
         if obj is None:  # as for any field of a pydantic class
@@ -150,7 +154,7 @@ class InfraField:
 
     def linked(self, obj: Any) -> Any:
         """The infra of an instance; on first sight it gets the class's defaults and its owner."""
-        values = self._values(obj)
+        values = self._values(obj) if self.is_private else obj.__dict__
         infra = values.get(self.name)
         if _is_linked(infra, obj):
             return infra
@@ -161,7 +165,7 @@ class InfraField:
             return values.get(self.name)
 
     def _values(self, obj: Any) -> dict[str, Any]:
-        values: dict[str, Any] | None = obj.__pydantic_private__ if self.name.startswith("_") else obj.__dict__
+        values: dict[str, Any] | None = obj.__pydantic_private__ if self.is_private else obj.__dict__
         return {} if values is None else values
 
     def _is_redeclared(self) -> bool:
@@ -232,9 +236,9 @@ def declare(infra: "BaseInfra", applied: AppliedMethod | None, owner: type[Any],
 
 
 def _link_all(self: Any) -> Any:
-    for name, infra_field in getattr(type(self), FIELDS).items():
-        if not name.startswith("_"):
+    for infra_field in getattr(type(self), FIELDS).values():
+        if not infra_field.is_private:
             infra = infra_field.linked(self)
-            if infra is not None:
+            if infra is not None and infra.cluster is not None:
                 infra._check_built()
     return self

@@ -251,7 +251,7 @@ class BaseInfra(pydantic.BaseModel):
             A changed field does not exist or has a wrong value.
         """
         for patch in args:
-            if not isinstance(patch, Mapping):
+            if not isinstance(patch, dict | Mapping):
                 msg = f"clone_obj takes dictionaries of changes and keywords, not {patch!r:.100}"
                 raise InfraTypeError(msg)
         first, *others = [patch for patch in (*args, kwargs) if patch] or [kwargs]
@@ -266,9 +266,9 @@ class BaseInfra(pydantic.BaseModel):
 
     def _copy_private_infras(self, clone: Any) -> None:
         """Give the settings of private infras, which are no part of a config, to another config of the class."""
-        for name, infra in self.obj_infras().items():
-            if name.startswith("_"):
-                clone.__pydantic_private__[name] = copy.copy(infra)
+        for name, infra_field in getattr(type(clone), FIELDS).items():
+            if infra_field.is_private:
+                clone.__pydantic_private__[name] = copy.copy(infra_field.linked(self._linked_state.owner))
 
     def obj_infras(self) -> dict[str, "BaseInfra"]:
         """All infras of the config, by name."""

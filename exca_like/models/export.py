@@ -8,7 +8,7 @@ import hashlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -25,8 +25,7 @@ Exclusions = Mapping[str, Any]
 _NOTHING: Exclusions = {}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Mode:
+class _Mode(NamedTuple):
     uid: bool
     exclude_defaults: bool
 
@@ -86,19 +85,20 @@ def _tree(names: Iterable[str]) -> Exclusions:
 
 def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -> dict[str, Any]:
     plan = plan_of(type(model))
-    if mode.uid and mode.exclude_defaults and plan.overrides_uid:
-        override = model._exca_uid_dict_override()  # type: ignore[attr-defined]
-        return {key: _export_value(item, _UNKNOWN, mode, _NOTHING, model) for key, item in override.items()}
-    if plan.custom:
-        skipped = {*(plan.excluded(model) if mode.uid else ()), *(name for name, below in exclude.items() if below is None)}
-        exported: dict[str, Any] = _dump(model, exclude=skipped)
-        return exported
-    if mode.uid and plan.is_left_out(model):
-        return {}
-    uid, exclude_defaults = mode.uid, mode.exclude_defaults
+    uid, exclude_defaults = mode
+    if not plan.plain:
+        if uid and exclude_defaults and plan.overrides_uid:
+            override = model._exca_uid_dict_override()  # type: ignore[attr-defined]
+            return {key: _export_value(item, _UNKNOWN, mode, _NOTHING, model) for key, item in override.items()}
+        if plan.custom:
+            skipped = {*(plan.excluded(model) if uid else ()), *(name for name, below in exclude.items() if below is None)}
+            exported: dict[str, Any] = _dump(model, exclude=skipped)
+            return exported
+        if uid and plan.is_left_out(model):
+            return {}
     values = model.__dict__
     result: dict[str, Any] = {}
-    for field in plan.kept(model) if uid else plan.fields:
+    for field in (plan.kept_fields if plan.plain else plan.kept(model)) if uid else plan.fields:
         name = field.name
         below = exclude.get(name, _NOTHING) if exclude else _NOTHING
         if below is None:
@@ -280,7 +280,7 @@ def _same(a: Any, b: Any, mode: _Mode, exclude: Exclusions) -> bool:
 
 def _same_model(a: pydantic.BaseModel, b: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -> bool:
     plan = plan_of(type(a))
-    if mode.uid and plan.is_left_out(a):
+    if not plan.plain and mode.uid and plan.is_left_out(a):
         return True
     first, second = a.__dict__, b.__dict__
     for field in plan.kept(a) if mode.uid else plan.fields:
