@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,37 +9,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
 from exca_like.errors import ConfigTypeError, ConfigValueError
+from exca_like.operators import ALL_OPS, ENTRY_OPS, SCALARS, ConfDictOps, reject_operators
+from exca_like.uid import config_uid
+from exca_like.yamltext import dump, load
 
 if TYPE_CHECKING:
     import pydantic
 
-_OPERATOR = re.compile(r"=[a-z]+=")
 _MISSING: Any = object()
-
-SCALARS = frozenset((str, int, float, bool, type(None)))
-"""Types of plain values, which need no copy and no conversion."""
-
-
-class ConfDictOps:
-    """Operators that a patch may hold as keys: ``cfg.update({"optim": {ConfDict.ops.REPLACE: True, "lr": 1}})``."""
-
-    REPLACE = "=replace="
-    """``{"sub": {REPLACE: True, ...}}``: the rest of the sub-dict takes the place of what was there."""
-    DELETE = "=delete="
-    """``{"sub": {"key": DELETE}}`` or ``{"sub": {"key": {DELETE: True}}}``: the entry goes, if there is one."""
-    BEFORE = "=before="
-    """``{"sub": {"key": {BEFORE: "other", ...}}}``: the entry moves in front of its sibling ``other``."""
-    AFTER = "=after="
-    """``{"sub": {"key": {AFTER: "other", ...}}}``: the entry moves behind its sibling ``other``."""
-
-    @classmethod
-    def is_op(cls, value: object) -> bool:
-        """Whether a key or a value has the form reserved for operators, ``=word=``."""
-        return isinstance(value, str) and value[:1] == "=" and _OPERATOR.fullmatch(value) is not None
-
-
-_ENTRY_OPS = (ConfDictOps.DELETE, ConfDictOps.BEFORE, ConfDictOps.AFTER)
-_ALL_OPS = (ConfDictOps.REPLACE, *_ENTRY_OPS)
 
 
 class _DeprecatedOverride:
@@ -207,8 +183,6 @@ class ConfDict(dict[str, Any]):
         """
         version = self.UID_VERSION if version is None else version
         if version == 4:
-            from exca_like.uid import config_uid
-
             return config_uid(self)
         if version in (2, 3):
             from exca_like.compat.uids import legacy_uid
@@ -220,8 +194,6 @@ class ConfDict(dict[str, Any]):
 
     def to_yaml(self, filepath: str | Path | None = None) -> str:
         """The config as yaml text, chains of single keys joined by dots; also written to a file if one is given."""
-        from exca_like.yamltext import dump
-
         text = dump(self)
         if filepath is not None:
             Path(filepath).write_text(text, encoding="utf-8")
@@ -238,8 +210,6 @@ class ConfDict(dict[str, Any]):
         ValueError
             The text is no yaml.
         """
-        from exca_like.yamltext import load
-
         return cls(load(yaml))
 
     @classmethod
@@ -281,22 +251,6 @@ class ConfDict(dict[str, Any]):
                 raise ConfigValueError(msg)
             pairs.append((key[2:], value))
         return cls(pairs)
-
-
-def reject_operators(node: Any, path: str = "") -> None:
-    """Raise if a config still holds an operator that no `update` has resolved."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if ConfDictOps.is_op(key):
-                msg = f"unresolved operator {key!r} at {path or 'the root'}: apply the patch to a config with update()"
-                raise ConfigValueError(msg)
-            reject_operators(value, f"{path}.{key}" if path else key)
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            reject_operators(value, f"{path}.{index}")
-    elif ConfDictOps.is_op(node) and node in _ALL_OPS:
-        msg = f"unresolved operator {node!r} at {path}: apply the patch to a config with update()"
-        raise ConfigValueError(msg)
 
 
 def _split(key: object) -> list[str]:
@@ -448,7 +402,7 @@ def _merge(node: Any, patch: dict[str, Any], *, resolve: bool) -> Any:
     for key, value in patch.items():
         if ConfDictOps.is_op(key):
             if key != ConfDictOps.REPLACE:
-                msg = _OP_HELP.get(key, f"unknown operator {key!r}: use one of {', '.join(_ALL_OPS)}")
+                msg = _OP_HELP.get(key, f"unknown operator {key!r}: use one of {', '.join(ALL_OPS)}")
                 raise ConfigValueError(msg)
             continue
         _resolve_entry(node, key, value)
@@ -457,13 +411,13 @@ def _merge(node: Any, patch: dict[str, Any], *, resolve: bool) -> Any:
 
 _OP_HELP = {
     op: f"operator {op!r} acts on an entry, so it belongs inside the entry's own sub-dict: {{'entry': {{{op!r}: …}}}}"
-    for op in _ALL_OPS
+    for op in ALL_OPS
 }
 
 
 def _reject_item_operators(key: str, value: Any) -> None:
     """Raise if a patch would delete or move an item of a list, or holds an unknown operator for it."""
-    if any(map(ConfDictOps.is_op, (key, value))) or (isinstance(value, dict) and not value.keys().isdisjoint(_ENTRY_OPS)):
+    if any(map(ConfDictOps.is_op, (key, value))) or (isinstance(value, dict) and not value.keys().isdisjoint(ENTRY_OPS)):
         msg = f"operators don't act on items of a list ({key!r}: {value!r}): give the whole list its new value"
         raise ConfigValueError(msg)
     if isinstance(value, list | tuple):
@@ -491,7 +445,7 @@ def _resolve_entry(node: dict[str, Any], key: str, value: Any) -> None:
     moves = [(op, value[op]) for op in (ConfDictOps.BEFORE, ConfDictOps.AFTER) if dict.__contains__(value, op)]
     content = type(value)()
     for name, item in value.items():
-        if name not in _ENTRY_OPS:
+        if name not in ENTRY_OPS:
             _set(content, name, item)
     if not moves or content or not dict.__contains__(node, key):
         _merge_child(node, key, content, resolve=True)

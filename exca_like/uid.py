@@ -23,7 +23,7 @@ except ImportError:  # a Python built without it
     from hashlib import md5
 
 from exca_like import canonical
-from exca_like.confdict import SCALARS, reject_operators
+from exca_like.operators import SCALARS, reject_operators
 
 MAX_TEXT_LENGTH = 128
 _CUT_MARK = "..."

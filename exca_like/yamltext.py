@@ -18,10 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-from exca_like.confdict import SCALARS, ConfDict
 from exca_like.errors import ConfigTypeError, ConfigValueError
+from exca_like.operators import SCALARS
 
-_DICTS = (dict, ConfDict)
 _NO_FOLDING = 2**31 - 1  # libyaml counts in C ints
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _PLAIN_STRING = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*")
@@ -166,10 +165,14 @@ def _emit(config: Mapping[str, Any]) -> str:
     return "".join(lines) if lines else "{}\n"
 
 
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict) and not isinstance(value, OrderedDict)
+
+
 def _emit_mapping(node: Mapping[str, Any], indent: str, lines: list[str], first: str | None = None) -> None:
     for name, item in node.items():
         key, value = name, item
-        while type(value) in _DICTS and len(value) == 1:
+        while _is_dict(value) and len(value) == 1:
             ((last, content),) = value.items()
             if not last:
                 break
@@ -178,7 +181,7 @@ def _emit_mapping(node: Mapping[str, Any], indent: str, lines: list[str], first:
         first = None
         if type(value) in SCALARS:
             lines.append(f"{prefix}: {_scalar(value)}\n")
-        elif type(value) in _DICTS and value:
+        elif _is_dict(value) and value:
             lines.append(f"{prefix}:\n")
             _emit_mapping(value, indent + "  ", lines)
         elif type(value) is list and value:
@@ -192,7 +195,7 @@ def _emit_list(node: list[Any], indent: str, lines: list[str], first: str | None
     for value in node:
         prefix = (indent if first is None else first) + "- "
         first = None
-        if type(value) in _DICTS and value:
+        if _is_dict(value) and value:
             _emit_mapping(value, indent + "  ", lines, first=prefix)
         elif type(value) is list and value:
             _emit_list(value, indent + "  ", lines, first=prefix)
@@ -225,7 +228,7 @@ def _scalar(value: Any) -> str:
             # without a dot, yaml 1.1 reads 1e-05 as a string
             return text.replace("e", ".0e") if "e" in text and "." not in text else text
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
-    if kind in _DICTS:
+    if _is_dict(value):
         return "{}"
     if kind is list:
         return "[]"

@@ -1,5 +1,35 @@
 """Where computations run other than here: local processes, Slurm."""
 
-from exca_like.executors.base import Ended, Executor, JobHandle, Resources, make_executor, open_job
+from typing import Any
 
-__all__ = ["Ended", "Executor", "JobHandle", "Resources", "make_executor", "open_job"]
+from exca_like.errors import InfraValueError
+from exca_like.executors.base import Executor, JobHandle, Resources
+
+
+def make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
+    """The executor of a cluster: ``"local"``, ``"slurm"``, or ``"auto"`` for Slurm if there is one, else local."""
+    if cluster == "auto":
+        from exca_like.executors.slurm import slurm_is_there
+
+        cluster = "slurm" if slurm_is_there() else "local"
+    if cluster == "slurm":
+        from exca_like.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor(logs, resources)
+    if cluster == "local":
+        from exca_like.executors.local import LocalExecutor
+
+        return LocalExecutor(logs, resources)
+    msg = f"unknown cluster {cluster!r}: use 'local', 'slurm' or 'auto'"
+    raise InfraValueError(msg)
+
+
+def open_job(record: dict[str, Any]) -> JobHandle:
+    """The job of a `JobHandle.record`."""
+    if record["cluster"] == "slurm":
+        from exca_like.executors.slurm import SlurmJob
+
+        return SlurmJob(record["logs"], record["job_id"])
+    from exca_like.executors.local import LocalJob
+
+    return LocalJob(record["logs"], record["job_id"])

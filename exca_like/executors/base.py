@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from exca_like.errors import InfraValueError
-
 Call = Callable[[], None]
 """What a job runs: it stores its own result, and raises if it fails."""
 
@@ -89,35 +87,6 @@ class Executor(Protocol):
     def submit(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
         """Start a job for each call, at most ``max_workers`` of them at a time, and return without waiting."""
         ...
-
-
-def make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
-    """The executor of a cluster: ``"local"``, ``"slurm"``, or ``"auto"`` for Slurm if there is one, else local."""
-    if cluster == "auto":
-        from exca_like.executors.slurm import slurm_is_there
-
-        cluster = "slurm" if slurm_is_there() else "local"
-    if cluster == "slurm":
-        from exca_like.executors.slurm import SlurmExecutor
-
-        return SlurmExecutor(logs, resources)
-    if cluster == "local":
-        from exca_like.executors.local import LocalExecutor
-
-        return LocalExecutor(logs, resources)
-    msg = f"unknown cluster {cluster!r}: use 'local', 'slurm' or 'auto'"
-    raise InfraValueError(msg)
-
-
-def open_job(record: dict[str, Any]) -> JobHandle:
-    """The job of a `JobHandle.record`."""
-    if record["cluster"] == "slurm":
-        from exca_like.executors.slurm import SlurmJob
-
-        return SlurmJob(record["logs"], record["job_id"])
-    from exca_like.executors.local import LocalJob
-
-    return LocalJob(record["logs"], record["job_id"])
 
 
 def read_log(path: Path) -> str | None:

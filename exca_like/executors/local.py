@@ -11,7 +11,6 @@ Files of a job, in its log folder (the names are submitit's, so that its tools f
 """
 
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
+
+import orjson
 
 from exca_like import files
 from exca_like.errors import InfraValueError, SubmissionError
@@ -93,14 +94,17 @@ class LocalJob:
 
     def ended(self) -> Ended | None:
         """How the job ended, if it did."""
-        for attempt in range(2):
-            try:
-                content = json.loads(self.paths.ended.read_text())
-                return Ended(content["reason"], content["detail"])
-            except (FileNotFoundError, json.JSONDecodeError):
-                if attempt or _queue_is_alive(self.paths.queue):
-                    return None if not attempt else Ended("lost", "the process that ran the queue of jobs is gone")
-        return None
+        ended = self._read_end()
+        if ended is None and not _queue_is_alive(self.paths.queue):  # the job may have ended since
+            return self._read_end() or Ended("lost", "the process that ran the queue of jobs is gone")
+        return ended
+
+    def _read_end(self) -> Ended | None:
+        try:
+            content = orjson.loads(self.paths.ended.read_bytes())
+        except FileNotFoundError:
+            return None
+        return Ended(content["reason"], content["detail"])
 
     def cancel(self) -> None:
         """Stop the job if it runs, and keep it from starting if it does not yet."""
@@ -139,7 +143,7 @@ class LocalExecutor:
             "gpus": self.resources.gpus_per_node,
             "python": sys.executable,
         }
-        files.write_atomic(str(queue), json.dumps(content).encode())
+        files.write_atomic(str(queue), orjson.dumps(content))
         command = [sys.executable, "-m", "exca_like.executors.local_queue", str(queue)]
         started = subprocess.run(command, env=job_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if started.returncode:

@@ -14,12 +14,13 @@ import pydantic
 from exca_like import files, layout, yamltext
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
-from exca_like.executors.base import Executor, Resources, make_executor
+from exca_like.executors import make_executor
+from exca_like.executors.base import Executor, Resources
 from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.identity import check_same_identity
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import changed_copy
-from exca_like.models.export import export
+from exca_like.models.export import export, has_dotted_keys
 from exca_like.models.freeze import freeze
 from exca_like.uid import config_uid
 
@@ -285,7 +286,8 @@ class BaseInfra(pydantic.BaseModel):
         state = self._linked_state
         assert state.applied is not None  # linking checks it
         excluded = state.applied.excluded(state.owner)
-        return export(state.owner, uid=True, exclude_defaults=exclude_defaults, exclude=excluded)
+        exported = export(state.owner, uid=True, exclude_defaults=exclude_defaults, exclude=excluded)
+        return ConfDict(exported) if has_dotted_keys(exported) else exported
 
     def _check_folder(self) -> bool:
         """Whether the cache folder is there; raises if it was written for another config.

@@ -12,7 +12,8 @@ import pydantic
 
 from exca_like import engine, files
 from exca_like.errors import CacheFolderError, InfraUsageError, InfraValueError
-from exca_like.executors.base import JobHandle, open_job
+from exca_like.executors import open_job
+from exca_like.executors.base import JobHandle
 from exca_like.infra.applied import MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import LostOutcomeError, TaskJob

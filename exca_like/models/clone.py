@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from exca_like.confdict import SCALARS, ConfDict, merge_patch
+from exca_like.confdict import ConfDict, merge_patch
 from exca_like.models.plan import FieldPlan, plan_of
+from exca_like.operators import SCALARS
 
 _NO_CHANGES: dict[str, Any] = {}
 _NOTHING: Any = object()

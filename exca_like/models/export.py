@@ -14,10 +14,10 @@ import pydantic
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from exca_like import canonical
-from exca_like.confdict import SCALARS, ConfDict
 from exca_like.errors import ConfigTypeError, ModelExportError
 from exca_like.models.plan import REQUIRED, FieldPlan, ModelPlan, plan_of
 from exca_like.names import qualified_name
+from exca_like.operators import SCALARS
 
 # dotted names to leave out, as a tree: {"x": None} is the field x, {"sub": {"x": None}} the field x of sub
 Exclusions = Mapping[str, Any]
@@ -54,18 +54,17 @@ def export(model: pydantic.BaseModel, *, uid: bool, exclude_defaults: bool, excl
     TypeError
         A value has no exported form; the message names its field.
     """
-    exported = _export_model(model, _MODES[uid, exclude_defaults], _tree(exclude) if exclude else _NOTHING)
-    # field names have no dots, but keys of dictionaries may
-    return ConfDict(exported) if uid and _has_dotted_keys(exported) else exported
+    return _export_model(model, _MODES[uid, exclude_defaults], _tree(exclude) if exclude else _NOTHING)
 
 
-def _has_dotted_keys(value: Any) -> bool:
+def has_dotted_keys(value: Any) -> bool:
+    """Whether a `ConfDict` of an export would differ from it: field names have no dots, but keys of dictionaries may."""
     if isinstance(value, dict):
         for key, item in value.items():  # noqa: SIM110 - a generator takes twice the time
-            if "." in key or (type(item) not in SCALARS and _has_dotted_keys(item)):
+            if "." in key or (type(item) not in SCALARS and has_dotted_keys(item)):
                 return True
         return False
-    return isinstance(value, list) and any(_has_dotted_keys(item) for item in value)
+    return isinstance(value, list) and any(has_dotted_keys(item) for item in value)
 
 
 def _tree(names: Iterable[str]) -> Exclusions:
