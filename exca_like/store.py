@@ -32,7 +32,7 @@ _READ_AHEAD = 4096
 _CODES: dict[bytes, Kind] = {b"V": "value", b"F": "failure"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Failure:
     """An error as it is stored: what it was, and the exception itself if it can be pickled.
 
@@ -106,7 +106,7 @@ class Store(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass
 class FolderStore:
     """Store in the folder of a config: one file for each key."""
 
@@ -204,7 +204,7 @@ class FolderStore:
             warnings.warn(msg, CorruptEntryWarning, stacklevel=3)
 
 
-@dataclass(slots=True)
+@dataclass
 class MemoryStore:
     """Store of an infra without a folder."""
 

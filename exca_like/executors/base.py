@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 Call = Callable[[], None]
 """What a job runs: it stores its own result, and raises if it fails."""
@@ -11,7 +11,7 @@ Call = Callable[[], None]
 Reason = Literal["completed", "failed", "timeout", "out of memory", "cancelled", "preempted", "node failure", "lost"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Resources:
     """What a job asks for; None is "not set". ``timeout_min`` is in minutes, ``mem_gb`` in GB per node."""
 
@@ -32,8 +32,7 @@ class Resources:
     slurm_setup: list[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How a job ended, as its executor sees it."""
 
     reason: Reason

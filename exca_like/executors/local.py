@@ -32,7 +32,7 @@ _RECENT = 0.2  # seconds for which "the queue is alive" is believed without look
 _alive_until: dict[str, float] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LocalPaths:
     """Files of a local job; ``logs`` is the folder template, with ``%j`` for the job id."""
 

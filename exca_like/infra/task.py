@@ -13,7 +13,7 @@ import pydantic
 from exca_like import engine, files
 from exca_like.errors import CacheFolderError, InfraUsageError, InfraValueError
 from exca_like.executors import open_job
-from exca_like.executors.base import JobHandle
+from exca_like.executors.base import Call, JobHandle
 from exca_like.infra.applied import MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import LostOutcomeError, TaskJob
@@ -29,7 +29,7 @@ Status = Literal["not submitted", "running", "completed", "failed"]
 KEY = "result"
 
 
-@dataclass(slots=True)
+@dataclass
 class TaskCall:
     """What the job of a task runs; the result goes where the submitter waits for it."""
 
@@ -385,7 +385,7 @@ def _submit(infras: Sequence[TaskInfra], max_workers: int) -> list[TaskJob[Any]]
     if first.cluster is None or first.cluster == "debug":
         return [_start_here(infra) for infra in infras]
     executor = first._executor(len(infras))
-    calls = []
+    calls: list[Call] = []
     with contextlib.ExitStack() as replacing:  # old outcomes come back if the submission fails
         for infra in infras:
             infra._prepare_folder()

@@ -23,7 +23,7 @@ def changed_copy(model: M, changes: ConfDict) -> M:
 
 def validated(cls: type[M], data: Mapping[str, Any]) -> M:
     """A model built from field names (not aliases) and values."""
-    return cls.model_validate(dict(data), by_name=True, by_alias=False)
+    return cls.model_validate(data, by_name=True, by_alias=False)
 
 
 # dict's own look-ups are used below: those of a ConfDict split names

@@ -25,7 +25,7 @@ _IMMUTABLE = (str, int, float, bytes, type(None), PurePath, enum.Enum, datetime.
 _SCHEMA_METHOD = "__get_pydantic_core_schema__"
 
 
-@dataclass(slots=True)
+@dataclass
 class FieldPlan:
     """One field of a model class.
 
@@ -54,7 +54,7 @@ class FieldPlan:
         return self.static_default
 
 
-@dataclass(slots=True)
+@dataclass
 class ModelPlan:
     """A model class: its fields, and how it changes its own export."""
 
