@@ -20,6 +20,7 @@
         ├── JobTimeoutError (TimeoutError) it ran out of time
         ├── JobMemoryError (MemoryError)   it ran out of memory
         └── JobInterruptedError            it was cancelled, preempted or lost; run it again
+            └── LostOutcomeError (RuntimeError) it ended well, but its result is gone or corrupt
 
 Each class is also a subclass of the builtin in brackets, so that ``except ValueError``
 keeps working for code that knows nothing of this package.
@@ -96,6 +97,10 @@ class JobMemoryError(JobError, MemoryError):
 
 class JobInterruptedError(JobError):
     """A job was cancelled, preempted or lost: it counts as not submitted."""
+
+
+class LostOutcomeError(JobInterruptedError):
+    """A job ended well, but its result is gone or can't be read: it counts as not submitted."""
 
 
 class CorruptEntryWarning(UserWarning):

@@ -4,7 +4,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from exca_like.errors import InfraUsageError, JobError, JobInterruptedError, JobMemoryError, JobTimeoutError
+from exca_like.errors import (
+    InfraUsageError,
+    JobError,
+    JobInterruptedError,
+    JobMemoryError,
+    JobTimeoutError,
+    LostOutcomeError,
+)
 from exca_like.executors.base import Ended, JobHandle, read_log
 from exca_like.store import Failure, Outcome, Store, make_information
 
@@ -21,10 +28,6 @@ _HINTS = {
     "failed": "read the log above, mend the cause, and run it again with mode='retry'",
     "completed": "call the method again; if that does not help, check that the job's machine sees the same folder",
 }
-
-
-class LostOutcomeError(JobInterruptedError):
-    """A job ended well, but its outcome is gone or can't be read: it counts as not submitted."""
 
 
 class TaskJob(Generic[R]):

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 import pydantic
 
 from exca_like import engine, files
-from exca_like.errors import CacheFolderError, InfraUsageError, InfraValueError
+from exca_like.errors import CacheFolderError, InfraUsageError, InfraValueError, LostOutcomeError
 from exca_like.executors import open_job
 from exca_like.executors.base import Call, JobHandle
 from exca_like.infra.applied import MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
-from exca_like.infra.job import LostOutcomeError, TaskJob
+from exca_like.infra.job import TaskJob
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import validated
 from exca_like.store import FolderStore, MemoryStore, Store, read_information
