@@ -7,9 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from exca_like import cachedict as cachedict
     from exca_like import confdict as confdict
     from exca_like import errors as errors
     from exca_like import helpers as helpers
+    from exca_like.cachedict import CacheDict as CacheDict
     from exca_like.confdict import ConfDict as ConfDict
     from exca_like.infra.task import TaskInfra as TaskInfra
 
@@ -17,14 +19,16 @@ __version__ = "0.1.0"
 
 # public name -> module that holds it ("" for a public module)
 _PUBLIC = {
+    "CacheDict": "exca_like.cachedict",
     "ConfDict": "exca_like.confdict",
     "TaskInfra": "exca_like.infra.task",
+    "cachedict": "",
     "confdict": "",
     "errors": "",
     "helpers": "",
 }
 
-__all__ = ["ConfDict", "TaskInfra", "__version__", "confdict", "errors", "helpers"]
+__all__ = ["CacheDict", "ConfDict", "TaskInfra", "__version__", "cachedict", "confdict", "errors", "helpers"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
+from exca_like.cachedict.failures import Failure
 from exca_like.errors import CacheFolderError, NotCachedError
-from exca_like.store import Failure, Outcome, Store, make_information
+from exca_like.store import Outcome, Store, make_information
 
 Mode = Literal["cached", "retry", "force", "read-only"]
 

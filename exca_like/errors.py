@@ -12,7 +12,11 @@
     ├── InfraUsageError (RuntimeError)     an infra was not applied, or not where it should be
     ├── ConfigMismatchError (RuntimeError) a cache folder holds results of another config
     ├── NotCachedError (RuntimeError)      read-only mode, and the result is not there
-    ├── ResultLoadError (RuntimeError)     a stored result can't be unpickled in this process
+    ├── ResultLoadError (RuntimeError)     a stored result can't be loaded in this process
+    │   └── PickleRefusedError (RuntimeError) it is a pickle of somebody who is not trusted
+    ├── CorruptEntryError (RuntimeError)   stored data do not match their checksum
+    ├── KeyExistsError (ValueError)        a key of a CacheDict has a value already
+    ├── CacheUsageError (RuntimeError)     a CacheDict is written to outside of a block
     ├── CacheFolderError (OSError)         the cache folder can't be written or read
     ├── SubmissionError (RuntimeError)     a job could not be sent to the cluster
     ├── RemoteError (RuntimeError)         stands for an exception that could not be pickled
@@ -68,7 +72,23 @@ class NotCachedError(ExcaLikeError, RuntimeError):
 
 
 class ResultLoadError(ExcaLikeError, RuntimeError):
-    """A stored result is intact, but can't be unpickled in this process."""
+    """A stored result is intact, but can't be loaded in this process."""
+
+
+class PickleRefusedError(ResultLoadError):
+    """A stored result is a pickle, and pickles of its file are not to be loaded."""
+
+
+class CorruptEntryError(ExcaLikeError, RuntimeError):
+    """Stored data are cut short or do not match their checksum."""
+
+
+class KeyExistsError(ExcaLikeError, ValueError):
+    """A key of a CacheDict has a value already."""
+
+
+class CacheUsageError(ExcaLikeError, RuntimeError):
+    """A CacheDict is written to outside of a ``write`` block."""
 
 
 class CacheFolderError(ExcaLikeError, OSError):

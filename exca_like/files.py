@@ -28,7 +28,7 @@ def write_atomic(path: str, data: bytes) -> None:
         raise
 
 
-def create_folder(path: str, files: Mapping[str, bytes]) -> bool:
+def create_folder(path: str, files: Mapping[str, bytes], permissions: int | None = None) -> bool:
     """Make a folder appear with its files in one step; False if it is there already, and stays as it is.
 
     Raises
@@ -46,6 +46,8 @@ def create_folder(path: str, files: Mapping[str, bytes]) -> bool:
             os.mkdir(temporary)
         for name, data in files.items():
             _write_new(f"{temporary}/{name}", data)
+            permit(f"{temporary}/{name}", permissions)
+        permit(temporary, permissions)
         os.rename(temporary, path)
     except OSError as error:
         _remove_folder(temporary)
@@ -60,6 +62,29 @@ def create_folder(path: str, files: Mapping[str, bytes]) -> bool:
         _remove_folder(temporary)
         raise
     return True
+
+
+def permit(path: str, permissions: int | None) -> None:
+    """Give a new file the permissions, or a new folder those that let the same people enter it; None: as the umask says."""
+    if permissions is not None:
+        if os.path.isdir(path):
+            permissions |= (permissions & 0o444) >> 2
+        os.chmod(path, permissions)
+
+
+def make_folders(path: str, permissions: int | None, above: str) -> None:
+    """Create a folder and what is missing of those above it; permissions are given to new ones from ``above`` on."""
+    if os.path.isdir(path):
+        return
+    if len(path) > len(above):
+        make_folders(os.path.dirname(path), permissions, above)
+    else:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return
+    permit(path, permissions)
 
 
 def read_bytes(path: str) -> bytes:
@@ -84,20 +109,27 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def move_aside(path: str) -> str:
-    """Hide a file, if it is there, under a temporary name, which is returned."""
-    folder, name = os.path.split(path)
-    aside = os.path.join(folder, f"{TEMPORARY_PREFIX}{token()}-{name[:64]}")
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(path, aside)
-    return aside
+def remove_entries(path: str, data: str) -> None:
+    """Remove the journals of a folder, and then its data."""
+    import shutil  # rarely needed
+
+    try:
+        names = os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        if name.endswith(".jsonl"):
+            remove(f"{path}/{name}")
+    shutil.rmtree(f"{path}/{data}", ignore_errors=True)
 
 
-def bring_back(aside: str, path: str) -> None:
-    """Undo `move_aside`, unless there is a new file by now."""
-    with contextlib.suppress(FileNotFoundError, FileExistsError):
-        os.link(aside, path)
-    remove(aside)
+def sync(path: str) -> None:
+    """Wait until the disk has a file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def visible_folders(path: str | Path) -> list[str]:

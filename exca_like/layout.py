@@ -8,7 +8,8 @@
           config.yaml                           the whole config, for people
           uid.yaml                              what the uid was made from
           full-uid.yaml                         the same with default values: the identity of the folder
-          result.entry                          the result or the error (see exca_like.store)
+          <writer>-info.jsonl, data/            results (see exca_like.cachedict)
+          <writer>-failed.jsonl                 errors
           job.json                              the job that computes it, or did
       logs/<user>/<job id>/                     what jobs print, and the pickles they start from
 """
@@ -22,7 +23,7 @@ CONFIG = "config.yaml"
 UID = "uid.yaml"
 FULL_UID = "full-uid.yaml"
 JOB = "job.json"
-ENTRY_SUFFIX = ".entry"
+EXCA_JOB = "job.pkl"
 DEFAULT_UID = "default"
 
 _CLEAN_PATH = re.compile(r"(/[^/.][^/]*)+")
@@ -47,6 +48,10 @@ class EntryFolder(NamedTuple):
         return os.path.dirname(self.path)
 
     @property
+    def config(self) -> str:
+        return f"{self.root}/{self.uid}/{CONFIG}"
+
+    @property
     def full_uid(self) -> str:
         return f"{self.root}/{self.uid}/{FULL_UID}"
 
@@ -54,8 +59,10 @@ class EntryFolder(NamedTuple):
     def job(self) -> str:
         return f"{self.root}/{self.uid}/{JOB}"
 
-    def entry(self, key: str) -> str:
-        return f"{self.root}/{self.uid}/{key}{ENTRY_SUFFIX}"
+    @property
+    def exca_job(self) -> str:
+        """Where exca keeps a job with its result."""
+        return f"{self.root}/{self.uid}/{EXCA_JOB}"
 
     def sibling(self, name: str) -> "EntryFolder":
         """The folder of another config of the same method."""

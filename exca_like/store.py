@@ -1,72 +1,23 @@
-"""Results and errors of computations, one file for each.
-
-A file is written whole and replaced atomically. It starts with a fixed header (kind, lengths, checksum), then come
-the entry's information as json (its config, when and where it was computed) and the pickled value or error. A file
-that fails its checks is reported once and counts as missing.
-"""
+"""Outcomes of computations, values or failures, as the engine needs them: in a folder, or in memory."""
 
 import contextlib
 import datetime
-import json
 import os
-import pickle
-import struct
 import time
-import types
-import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from exca_like import files, pickling
-from exca_like.errors import CacheFolderError, ConfigTypeError, CorruptEntryWarning, RemoteError, ResultLoadError
+from exca_like import files
+from exca_like.cachedict.context import AllowPickle
+from exca_like.cachedict.core import CacheDict
+from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.handlers.containers import from_tree, to_tree
+from exca_like.confdict import ConfDict
+from exca_like.errors import ExcaLikeError
 from exca_like.layout import EntryFolder
 
 Kind = Literal["value", "failure"]
-
-# magic with format number, kind, length and checksum of the information, length and checksum of the content
-_HEADER = struct.Struct("<8scIIQI")
-_MAGIC = b"exca-en1"
-_READ_AHEAD = 4096
-_CODES: dict[bytes, Kind] = {b"V": "value", b"F": "failure"}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An error as it is stored: what it was, and the exception itself if it can be pickled.
-
-    ``reason`` is ``"error"`` for an exception of the user's code, else why the job ended.
-    """
-
-    type: str
-    message: str
-    traceback: str
-    reason: str = "error"
-    pickled: bytes | None = None
-
-    @classmethod
-    def of(cls, error: BaseException, reason: str = "error") -> "Failure":
-        """Describe an exception; its cause and context go into the text of the traceback."""
-        import traceback  # only when something went wrong
-
-        kind = type(error)
-        text = "".join(traceback.format_exception(kind, error, _user_frames(error.__traceback__)))
-        return cls(f"{kind.__module__}.{kind.__qualname__}", str(error), text, reason, _pickled_exception(error))
-
-    def exception(self) -> BaseException:
-        """The exception to raise: the original, or a `RemoteError` in its place, with the traceback as a note."""
-        error: BaseException | None = None
-        if self.pickled is not None:
-            try:
-                error = pickle.loads(self.pickled)
-            except Exception:  # its class may be gone or need arguments: the text is still there
-                error = None
-        if not isinstance(error, Exception):  # raising a SystemExit would end the caller's process
-            error = RemoteError(f"{self.type}: {self.message}")
-        if self.reason == "error":
-            error.add_note(f"\nTraceback of the computation:\n{self.traceback}")
-        return error
 
 
 class Outcome(NamedTuple):
@@ -102,59 +53,54 @@ class Store(Protocol):
         ...
 
     def replaced(self, key: str) -> contextlib.AbstractContextManager[None]:
-        """Forget a key, unless the block raises."""
+        """Forget what there is for a key now, unless the block raises."""
         ...
 
 
-@dataclass
 class FolderStore:
-    """Store in the folder of a config: one file for each key."""
+    """Store in the folder of a config.
 
-    folder: EntryFolder
-    config: Callable[[], dict[str, Any]]
-    _reported: set[str] = field(default_factory=set)
+    Parameters
+    ----------
+    folder:
+        The folder.
+    config:
+        Gives the whole config, which is stored beside each outcome.
+    permissions, allow_pickle:
+        See `exca_like.cachedict.CacheDict`.
+    """
+
+    def __init__(
+        self,
+        folder: EntryFolder,
+        config: Callable[[], dict[str, Any]],
+        permissions: int | None = None,
+        allow_pickle: AllowPickle = "own",
+    ) -> None:
+        self.folder = folder
+        self._config = config
+        self._cache: CacheDict[Any] = CacheDict(folder.path, permissions=permissions, allow_pickle=allow_pickle)
 
     def peek(self, key: str) -> Kind | None:
         """What there is for a key, without loading it."""
-        path = self.folder.entry(key)
-        try:
-            with open(path, "rb") as stream:
-                header = stream.read(_HEADER.size)
-                size = os.fstat(stream.fileno()).st_size
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        if len(header) == _HEADER.size:
-            magic, code, n_information, _, n_content, _ = _HEADER.unpack(header)
-            if magic == _MAGIC and size == _HEADER.size + n_information + n_content:
-                return _CODES.get(code)
-        self._report(path, "it is cut short or no entry at all")
-        return None
+        cache = self._cache
+        cache.refresh()
+        if cache.places(key):
+            return "value" if key in cache else "failure"
+        left = self._left_by_exca()
+        return None if left is None else "value" if left.failure is None else "failure"
 
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one and it passes its checks."""
-        path = self.folder.entry(key)
-        try:
-            data = files.read_bytes(path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        parsed = _parse(data)
-        if parsed is None:
-            self._report(path, "its content does not match its checksum")
-            return None
-        code, content = parsed
-        try:
-            loaded = pickle.loads(content)
-        except Exception as error:  # the bytes are what was stored: something is missing here
-            msg = (
-                f"the result in {path} can't be loaded here: {type(error).__name__}: {error}. Make what it needs importable "
-                "in this process; or compute it again, with mode='force'."
-            )
-            raise ResultLoadError(msg) from error
-        return Outcome(failure=loaded) if code == b"F" else Outcome(loaded)
+        cache = self._cache
+        cache.refresh()
+        if cache.places(key):
+            with contextlib.suppress(KeyError):  # there is only a failure, or the value is corrupt
+                return Outcome(cache[key])
+            failure = cache.failure(key)
+            if failure is not None:
+                return Outcome(failure=failure)
+        return self._left_by_exca()
 
     def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:
         """Store an outcome, in place of an older one.
@@ -162,46 +108,53 @@ class FolderStore:
         Raises
         ------
         TypeError
-            The value can't be pickled.
+            The value can't be stored.
         CacheFolderError
-            The file can't be written; what was there before is still there.
+            The folder can't be written to; what was there before is still there.
         """
-        content = _pickled(outcome.value if outcome.failure is None else outcome.failure, self.folder.uid)
-        head = json.dumps({**information, "config": self.config()}).encode()  # configs may hold NaN, unlike orjson's json
-        code = b"V" if outcome.failure is None else b"F"
-        header = _HEADER.pack(_MAGIC, code, len(head), zlib.crc32(head), len(content), zlib.crc32(content))
-        path = self.folder.entry(key)
-        try:
-            files.write_atomic(path, b"".join((header, head, content)))
-        except OSError as error:
-            msg = (
-                f"can't store the result in {path}: {error.strerror or error}. "
-                "Check the space left and the permissions; earlier results are untouched."
-            )
-            raise CacheFolderError(error.errno, msg) from error
-        self._reported.discard(path)
+        meta = {**information, "config": to_tree(self._config())}
+        with self._cache.write() as cache:
+            if outcome.failure is None:
+                cache.put(key, outcome.value, meta=meta, replace=True)
+            else:
+                cache.put_failure(key, outcome.failure, meta=meta)
 
     def discard(self, key: str) -> None:
         """Forget a key."""
-        files.remove(self.folder.entry(key))
+        self._cache.refresh()
+        self._delete(key, self._cache.places(key))
 
     @contextlib.contextmanager
     def replaced(self, key: str) -> Iterator[None]:
-        """Forget a key, unless the block raises."""
-        path = self.folder.entry(key)
-        aside = files.move_aside(path)
-        try:
-            yield
-        except BaseException:
-            files.bring_back(aside, path)
-            raise
-        files.remove(aside)
+        """Forget what there is for a key now, unless the block raises."""
+        self._cache.refresh()
+        older = self._cache.places(key)
+        yield
+        self._delete(key, older)
 
-    def _report(self, path: str, problem: str) -> None:
-        if path not in self._reported:
-            self._reported.add(path)
-            msg = f"ignoring {path}: {problem}. It will be computed again when asked for."
-            warnings.warn(msg, CorruptEntryWarning, stacklevel=3)
+    def _delete(self, key: str, places: list[int]) -> None:
+        if places:
+            with self._cache.write() as cache:
+                cache.delete_places(key, places)
+        files.remove(self.folder.exca_job)
+
+    def _left_by_exca(self) -> Outcome | None:
+        """The outcome that exca left in the folder, if it did."""
+        if not os.path.exists(self.folder.exca_job):
+            return None
+        from exca_like.compat.exca_jobs import read_job  # only for folders of exca
+
+        found = read_job(self.folder.path, self._cache.may_unpickle)
+        if found is None:
+            return None
+        status, content = found
+        if status == "success":
+            return Outcome(content)
+        if isinstance(content, BaseException):
+            return Outcome(failure=Failure.of(content))
+        lines = str(content).strip().splitlines() or ["unknown error"]
+        name, _, message = lines[-1].partition(": ")
+        return Outcome(failure=Failure(name, message, str(content)))
 
 
 @dataclass
@@ -239,19 +192,17 @@ class MemoryStore:
             raise
 
 
-def read_information(path: str) -> dict[str, Any] | None:
-    """The information of an entry file (its ``config``, when, where and how long it was computed), if it is sound."""
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(_READ_AHEAD)
-            magic, _, length, checksum, _, _ = _HEADER.unpack_from(start)
-            head = start[_HEADER.size : _HEADER.size + length]
-            head += stream.read(length - len(head))
-        sound = magic == _MAGIC and zlib.crc32(head) == checksum
-        information: dict[str, Any] | None = json.loads(head) if sound else None
-    except (OSError, struct.error, ValueError):
-        return None
-    return information
+def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:
+    """The config that an outcome was computed with; None if there is no outcome."""
+    cache: CacheDict[Any] = CacheDict(folder.path)
+    meta = cache.meta(key)
+    if meta is not None:
+        config: dict[str, Any] | None = from_tree(meta.get("config"))
+        return config
+    if os.path.exists(folder.exca_job):
+        with contextlib.suppress(OSError, ExcaLikeError):
+            return ConfDict.from_yaml(folder.config)
+    return None
 
 
 def make_information(started: float) -> dict[str, Any]:
@@ -262,46 +213,3 @@ def make_information(started: float) -> dict[str, Any]:
 
 
 _HOST = os.uname().nodename
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-
-
-def _user_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
-    """A traceback from its first frame outside this package on."""
-    first = tb
-    while first is not None and first.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        first = first.tb_next
-    return first or tb
-
-
-def _unreadable(path: str, error: OSError) -> CacheFolderError:
-    return CacheFolderError(error.errno, f"can't read {path}: {error.strerror}. Check its permissions and the file system.")
-
-
-def _parse(data: bytes) -> tuple[bytes, memoryview] | None:
-    if len(data) < _HEADER.size:
-        return None
-    magic, code, n_information, _, n_content, checksum = _HEADER.unpack_from(data)
-    if magic != _MAGIC or code not in _CODES or len(data) != _HEADER.size + n_information + n_content:
-        return None
-    content = memoryview(data)[_HEADER.size + n_information :]
-    return (code, content) if zlib.crc32(content) == checksum else None
-
-
-def _pickled(value: Any, uid: str) -> bytes:
-    try:
-        return pickling.dumps(value)
-    except Exception as error:
-        msg = (
-            f"the result of {uid}, a {type(value).__module__}.{type(value).__qualname__}, can't be stored: {error}. "
-            "Return data instead (numbers, strings, arrays, containers of them), or run without a folder."
-        )
-        raise ConfigTypeError(msg) from error
-
-
-def _pickled_exception(error: BaseException) -> bytes | None:
-    try:
-        dumped = pickling.dumps(error)
-        # some exceptions pickle, but don't unpickle
-        return dumped if isinstance(pickle.loads(dumped), BaseException) else None
-    except Exception:
-        return None

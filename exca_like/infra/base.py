@@ -60,6 +60,10 @@ class BaseInfra(pydantic.BaseModel):
     if there is one and else like local, ``"debug"`` in this process, at the time the result is asked for."""
     logs: str | Path = "{folder}/logs/{user}/%j"
     """Folder of a job's logs; ``%j`` is the job's id."""
+    permissions: int | None = None
+    """Mode of new files and folders of the cache, like ``0o660``; None: as the umask says."""
+    allow_pickle: Literal["own", "always", "never"] = "own"
+    """Which pickled results are loaded: those in files of yours or of root, ``"always"``, or ``"never"``."""
     job_name: str | None = None
     """Name of the job; None: ``Class.method,version/<config uid>``."""
     timeout_min: pydantic.PositiveInt | None = None
@@ -337,7 +341,7 @@ class BaseInfra(pydantic.BaseModel):
             layout.FULL_UID: self._identity(),
         }
         contents = {name: yamltext.dump(config).encode() for name, config in configs.items()}
-        if not files.create_folder(entry.path, contents):  # it is there already
+        if not files.create_folder(entry.path, contents, self.permissions):  # it is there already
             self._check_folder()
             if not state.folder_is_checked:
                 for name, data in contents.items():

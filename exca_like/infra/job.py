@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from exca_like.cachedict.failures import Failure
 from exca_like.errors import (
     InfraUsageError,
     JobError,
@@ -13,7 +14,7 @@ from exca_like.errors import (
     LostOutcomeError,
 )
 from exca_like.executors.base import Ended, JobHandle, read_log
-from exca_like.store import Failure, Outcome, Store, make_information
+from exca_like.store import Outcome, Store, make_information
 
 R = TypeVar("R")
 

@@ -19,7 +19,7 @@ from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import TaskJob
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import validated
-from exca_like.store import FolderStore, MemoryStore, Store, read_information
+from exca_like.store import FolderStore, MemoryStore, Store, read_config
 
 C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
@@ -202,10 +202,9 @@ class TaskInfra(BaseInfra):
         name = self._field_name()
         settings = {field: self.__dict__[field] for field in self.__pydantic_fields_set__}
         for sibling in files.visible_folders(entry.method_path) if self.folder is not None else ():
-            information = read_information(entry.sibling(sibling).entry(KEY))
-            if information is None:
+            config = read_config(entry.sibling(sibling), KEY)
+            if config is None:
                 continue
-            config = information["config"]
             if name in type(owner).model_fields:
                 config[name] = settings
             try:
@@ -304,7 +303,7 @@ class TaskInfra(BaseInfra):
             if self.folder is None:
                 state.store = MemoryStore()
             else:
-                state.store = FolderStore(self._entry(), self._config_to_store)
+                state.store = FolderStore(self._entry(), self._config_to_store, self.permissions, self.allow_pickle)
         store: Store = state.store
         return store
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -244,12 +245,12 @@ def check_clear_job(clusters: Clusters) -> None:
 def check_corrupt_results_are_computed_again(clusters: Clusters) -> None:
     task = clusters.task(seed=2)
     task.run()
-    entry = task.infra.uid_folder() / "result.entry"
-    data = bytearray(entry.read_bytes())
-    data[-3] ^= 1
-    entry.write_bytes(data)
+    (journal,) = task.infra.uid_folder().glob("*-info.jsonl")
+    data = bytearray(journal.read_bytes())
+    data[20] ^= 1
+    journal.write_bytes(data)
     again = clusters.task(seed=2)
-    with pytest.warns(errors.CorruptEntryWarning, match=r"result.entry.*checksum"):
+    with pytest.warns(errors.CorruptEntryWarning, match=r"line at byte 0 of .*-info.jsonl is damaged"):
         assert again.run() == {"value": 2.5}
     assert clusters.computed == 2
 
@@ -290,9 +291,12 @@ def check_folders_may_be_deleted_at_any_time(clusters: Clusters) -> None:
 
 
 def check_values_that_cannot_be_loaded_are_kept(clusters: Clusters) -> None:
-    clusters.task(action="return odd").run()
-    entry = clusters.task(action="return odd").infra.uid_folder() / "result.entry"
-    stored = entry.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it is pickled is said once in a process
+        clusters.task(action="return odd").run()
+    folder = clusters.task(action="return odd").infra.uid_folder()
+    stored = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert any(path.suffix == ".pkl" for path in stored)
     os.environ["ODD_IS_MISSING"] = "1"
     try:
         for mode in ("cached", "read-only"):
@@ -300,7 +304,7 @@ def check_values_that_cannot_be_loaded_are_kept(clusters: Clusters) -> None:
                 clusters.task(mode, action="return odd").run()
     finally:
         del os.environ["ODD_IS_MISSING"]
-    assert entry.read_bytes() == stored
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == stored
     assert isinstance(clusters.task(action="return odd").run(), Odd)
     assert clusters.computed == 1
 

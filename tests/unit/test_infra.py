@@ -492,7 +492,7 @@ def test_only_plain_methods_can_have_a_task(method) -> None:
     [
         ({"sed": 1}, "sed\n.*Extra inputs"),
         ({"infra": {"foo": 1}}, "infra.foo\n.*Extra inputs"),
-        ({"infra": {"permissions": 0o777}}, "infra.permissions\n.*Extra inputs"),
+        ({"infra": {"permission": 0o777}}, "infra.permission\n.*Extra inputs"),
         ({"infra": {"cluster": "slrm"}}, "infra.cluster\n.*'slurm'"),
         ({"infra": {"mode": "always"}}, "infra.mode\n.*'force'"),
         ({"infra": {"version": "../x"}}, "infra.version\n.*folder name"),
@@ -622,7 +622,7 @@ def test_a_full_disk_leaves_earlier_results_and_says_so(tmp_path: Path, monkeypa
         import signal
 
         previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        with pytest.raises(OSError, match="can't store the result.*space left"):
+        with pytest.raises(OSError, match="can't write to .*space left"):
             Large(size=1_000_000, infra=infra).run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,0 +1,9 @@
+"""A dictionary in a folder: typed, checked, safe under concurrent readers and writers.
+
+`CacheDict` is the dictionary, `DumpContext` what handlers of one's own types are given.
+"""
+
+from exca_like.cachedict.context import DumpContext
+from exca_like.cachedict.core import CacheDict
+
+__all__ = ["CacheDict", "DumpContext"]

@@ -1,0 +1,184 @@
+"""Data files, mapped into memory once per process, and the checksums of what is read from them.
+
+A *span* is a piece of a file: where it starts, how long it is, and its checksums: one CRC-32 for up to 64 KiB, else
+one for its first and one for its last 64 KiB, followed by one for each MiB; each as 8 hex digits, one after the other.
+"""
+
+import mmap
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+from zlib import crc32
+
+from exca_like.errors import CorruptEntryError
+
+Check = Literal["full", "edges"]
+Buffer = bytes | bytearray | memoryview
+
+EDGE = 64 << 10  # bytes; spans up to this size are checked at each load
+BLOCK = 1 << 20
+LARGE = 1 << 30  # bytes; of larger spans, only the edges are checked before `verify`
+_DIGITS = 8
+_MAX_MAPS = 256
+_THREADS = min(4, os.cpu_count() or 1)
+_WORTH_THREADS = 16 << 20  # bytes
+
+
+def sums_of(data: Buffer) -> str:
+    """Checksums of a span."""
+    if len(data) <= EDGE:
+        return f"{crc32(data):08x}"
+    view = memoryview(data).cast("B")
+    edges = [crc32(view[:EDGE]), crc32(view[-EDGE:])]
+    return "".join(f"{number:08x}" for number in (*edges, *_block_sums(view)))
+
+
+def sums_of_file(path: str, offset: int = 0, length: int | None = None) -> tuple[int, str]:
+    """Length and checksums of a span of a file."""
+    size = os.path.getsize(path)
+    length = size - offset if length is None else length
+    return length, sums_of(_Map(path).view[offset : offset + length]) if length else sums_of(b"")
+
+
+def _block_sums(view: memoryview) -> Iterable[int]:
+    starts = range(0, len(view), BLOCK)
+    if len(view) < _WORTH_THREADS:
+        return [crc32(view[start : start + BLOCK]) for start in starts]
+    from concurrent.futures import ThreadPoolExecutor  # crc32 works without the interpreter's lock
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda start: crc32(view[start : start + BLOCK]), starts))
+
+
+class _Map:
+    """A file in memory, read-only."""
+
+    __slots__ = ("checked", "identity", "map", "owner", "size", "view")
+
+    def __init__(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            self.identity = (status.st_dev, status.st_ino)
+            self.owner = status.st_uid
+            self.size = status.st_size
+            self.map: Any = mmap.mmap(descriptor, self.size, access=mmap.ACCESS_READ) if self.size else b""
+        finally:
+            os.close(descriptor)
+        self.view = memoryview(self.map)
+        self.checked: set[tuple[int, int]] = set()
+
+    def is_whole(self) -> bool:
+        """Whether the file is still as long as it was: reading behind its end would kill the process."""
+        return not self.size or self.map.size() >= self.size
+
+
+_maps: dict[str, _Map] = {}
+_lock = threading.Lock()
+
+
+def _mapped(path: str, end: int) -> _Map:
+    """The map of a file, at least up to an offset if the file is that long."""
+    known = _maps.get(path)
+    if known is not None and known.size >= end and known.is_whole():
+        return known
+    with _lock:
+        new = _Map(path)
+        if known is not None and known.identity == new.identity and known.size <= new.size:
+            new.checked = known.checked
+        _maps.pop(path, None)
+        _maps[path] = new
+        if len(_maps) > _MAX_MAPS:
+            del _maps[next(iter(_maps))]
+    return new
+
+
+def has_changed(path: str, known: _Map) -> bool:
+    """Whether there is another file under the name now."""
+    status = os.stat(path)
+    return (status.st_dev, status.st_ino) != known.identity
+
+
+def owner_of(path: str) -> int:
+    """The user that owns the file which is mapped under a path."""
+    return _mapped(path, 0).owner
+
+
+def view_of(path: str, offset: int, length: int) -> memoryview:
+    """A view of a span, not checked but for its length.
+
+    Raises
+    ------
+    CorruptEntryError
+        The file is too short.
+    FileNotFoundError
+        It is not there.
+    """
+    found = _mapped(path, offset + length)
+    if offset < 0 or length < 0 or found.size < offset + length:
+        msg = f"{path} is {found.size} bytes long, but bytes {offset} to {offset + length} are asked for"
+        raise CorruptEntryError(msg)
+    return found.view[offset : offset + length]
+
+
+def check(path: str, offset: int, length: int, sums: str, how: Check = "full") -> None:
+    """Check a span as its size asks for: up to 64 KiB always; larger ones once per process, and above 1 GiB their edges.
+
+    Raises
+    ------
+    CorruptEntryError
+        The file is too short, or a checksum does not match.
+    FileNotFoundError
+        The file is not there.
+    """
+    view = view_of(path, offset, length)
+    if length <= EDGE:
+        if b"%08x" % crc32(view) != sums.encode():
+            raise mismatch(path, offset, length)
+        return
+    known = _maps.get(path)
+    if known is None or has_changed(path, known):
+        with _lock:
+            _maps.pop(path, None)
+        known, view = _mapped(path, offset + length), view_of(path, offset, length)
+    if (offset, length) in known.checked:
+        return
+    expected = [sums[start : start + _DIGITS] for start in range(0, len(sums), _DIGITS)]
+    found = [crc32(view[:EDGE]), crc32(view[-EDGE:])]
+    if how == "full" and length <= LARGE:
+        found += _block_sums(view)
+        expected_number = 2 + -(-length // BLOCK)
+        if len(expected) != expected_number:
+            raise mismatch(path, offset, length)
+    if any(f"{number:08x}" != text for number, text in zip(found, expected, strict=False)) or len(expected) < len(found):
+        raise mismatch(path, offset, length)
+    known.checked.add((offset, length))
+
+
+def check_all(path: str, offset: int, length: int, sums: str) -> None:
+    """Check every byte of a span, read from the file now.
+
+    Raises
+    ------
+    CorruptEntryError
+        The file is too short, or a checksum does not match.
+    """
+    if os.path.getsize(path) < offset + length:
+        msg = f"{path} is {os.path.getsize(path)} bytes long, but should have {offset + length}"
+        raise CorruptEntryError(msg)
+    if sums_of_file(path, offset, length)[1] != sums:
+        raise mismatch(path, offset, length)
+
+
+def block_at(sums: str, length: int, start: int) -> tuple[int, int, str]:
+    """Start, end and checksum of the piece of a span that begins at ``start`` and can be checked by itself."""
+    if length <= EDGE:
+        return 0, length, sums
+    number = 2 + start // BLOCK
+    return start, min(start + BLOCK, length), sums[number * _DIGITS : (number + 1) * _DIGITS]
+
+
+def mismatch(path: str, offset: int, length: int) -> CorruptEntryError:
+    """The error of a span that is not what was stored."""
+    return CorruptEntryError(f"bytes {offset} to {offset + length} of {path} do not match their checksum")

@@ -1,0 +1,298 @@
+"""What a handler is given: the key, the folder, and the ways to store and to find data."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import orjson
+
+from exca_like import files
+from exca_like.cachedict import blocks, registry
+from exca_like.cachedict.blocks import Buffer, Check
+from exca_like.cachedict.journal import INFO, head
+from exca_like.cachedict.writer import DATA, Writer
+from exca_like.errors import ConfigTypeError, ConfigValueError, CorruptEntryError, PickleRefusedError
+
+AllowPickle = Literal["own", "always", "never"]
+FORMAT = 1
+_READABLE = re.compile(r"[^A-Za-z0-9_.+=,-]+")
+_MARKS = ("#key", "#type", "#data", "#meta", "#sum", "#v")
+
+
+class DumpContext:
+    """Stores and loads values for handlers.
+
+    Parameters
+    ----------
+    folder:
+        Folder of the entries.
+    key:
+        Key of the entry.
+    """
+
+    __slots__ = ("_allow_pickle", "_check", "_names", "_streams", "_writer", "folder_path", "key", "spans", "writer_name")
+
+    HANDLERS: ClassVar[dict[str, Any]] = registry.HANDLERS
+    TYPE_DEFAULTS: ClassVar[dict[type, Any]] = registry.TYPE_DEFAULTS
+
+    def __init__(self, folder: str | Path, *, key: str = "", writer: Writer | None = None) -> None:
+        self.folder_path = os.fspath(folder)
+        self.key = key
+        self.spans: list[list[Any]] = []  # name, offset, length and checksums of the entry's data
+        self.writer_name = ""
+        self._allow_pickle: AllowPickle = "own"
+        self._check: Check = "full"
+        self._writer = writer
+        self._names: list[str] = []
+        self._streams: dict[str, Any] = {}
+
+    @classmethod
+    def for_loading(
+        cls, folder: str, key: str, spans: Sequence[list[Any]], writer_name: str, allow_pickle: AllowPickle, check: Check
+    ) -> "DumpContext":
+        """The context of a stored entry."""
+        self = object.__new__(cls)  # once for each entry that is read
+        self.folder_path = folder
+        self.key = key
+        self.spans = spans  # type: ignore[assignment]
+        self.writer_name = writer_name
+        self._allow_pickle = allow_pickle
+        self._check = check
+        return self
+
+    @classmethod
+    def register(cls, target: Any = None, *, default_for: type | None = None) -> Any:
+        """Make a handler known, as a decorator, with or without arguments.
+
+        Parameters
+        ----------
+        target:
+            A class with a classmethod ``__dump_info__(cls, ctx, value)``, which stores a value and returns what is needed to
+            find it again, as a dictionary of JSON data; and a classmethod ``__load_from_info__(cls, ctx, **info)``, which
+            returns the value. If ``__dump_info__(self, ctx)`` is an ordinary method, the class's instances are the values.
+            A classmethod ``__delete_info__(cls, ctx, **info)`` is called when an entry is deleted; what was stored by means
+            of the context goes by itself.
+        default_for:
+            Type of values that the handler stores unless another one is asked for.
+
+        Raises
+        ------
+        ValueError
+            There is another handler with the name of the class, or a method is missing.
+        """
+        if target is None:
+            return lambda handler: cls.register(handler, default_for=default_for)
+        registry.register(target, default_for)
+        return target
+
+    # storing
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the entries; names of files are relative to it."""
+        return Path(self.folder_path)
+
+    @property
+    def writer(self) -> Writer:
+        """What appends to the folder."""
+        if self._writer is None:
+            self._writer = Writer(self.folder_path)
+        self._writer.ready(INFO)
+        self.writer_name = self._writer.name
+        return self._writer
+
+    def dump(self, value: Any, *, cache_type: str | None = None) -> dict[str, Any]:
+        """Store a value; returns what `load` needs, as JSON data."""
+        if cache_type is not None:
+            handler = registry.handler_named(cache_type)
+        else:
+            handler = registry.handler_of_type(type(value)) or registry.handler_named("Auto")
+        if handler not in registry.BY_VALUE:
+            info = handler.__dump_info__(self, value)
+        elif isinstance(value, handler):
+            info = value.__dump_info__(self)
+        else:
+            msg = f"cache_type={cache_type!r} stores its own instances, not {describe_type(value)}"
+            raise ConfigTypeError(msg)
+        if not isinstance(info, dict):
+            msg = f"{handler.__qualname__}.__dump_info__ must return a dictionary, not {info!r:.100}"
+            raise ConfigTypeError(msg)
+        info.setdefault("#type", handler.__name__)
+        return info
+
+    def dump_entry(
+        self,
+        key: str,
+        value: Any,
+        *,
+        cache_type: str | None = None,
+        meta: Any = None,
+        replaced: list[tuple[str, int]] | None = None,
+    ) -> bytes:
+        """Store a value; returns the entry's line but for its checksum."""
+        self.key = key
+        if self.spans:
+            self.spans = []
+        try:
+            start = head(orjson.dumps(key), replaced)
+            info = self.dump(value, cache_type=cache_type)
+            if self._names or self._streams:
+                self._note_files()
+            if self.spans:
+                info["#data"] = self.spans
+            if meta is not None:
+                info["#meta"] = meta
+            line = b"%b,%b" % (start, orjson.dumps(info)[1:-1])
+        except BaseException as error:
+            self.discard()
+            if isinstance(error, orjson.JSONEncodeError):
+                msg = f"the entry {key!r} has a key, or its handler returned information, that is no JSON data: {error}"
+                raise ConfigTypeError(msg) from error
+            raise
+        return line
+
+    def settle(self) -> None:
+        """Keep the files of an entry whose line is written."""
+        self._names.clear()
+        self._streams.clear()
+
+    def key_path(self, suffix: str = "") -> str:
+        """A new name for a file of this entry, relative to `folder`; its folder exists.
+
+        What is written there is part of the entry: its length and checksums are stored with it.
+        """
+        digest = hashlib.blake2b(self.key.encode("utf-8", "surrogatepass"), digest_size=1).hexdigest()
+        readable = _READABLE.sub("-", self.key)[:40].strip("-.") or "entry"
+        name = self.writer.new_name(digest, readable, suffix)
+        self._names.append(name)
+        return name
+
+    def shared_file(self, suffix: str) -> tuple[Any, str]:
+        """The writer's file of a suffix, to append to, and its name, relative to `folder`.
+
+        What is appended is part of the entry: its length and checksums are stored with it.
+        """
+        writer = self.writer
+        known = self._streams.get(suffix)
+        if known is None:
+            known = self._streams[suffix] = writer.stream(suffix)
+        stream: tuple[Any, str] = known
+        return stream
+
+    def append(self, suffix: str, data: Buffer) -> dict[str, Any]:
+        """Append bytes to the writer's packed file of a suffix; returns ``filename``, ``offset`` and ``length``.
+
+        The name is short for ``data/<writer><suffix>``; `path` and `view` understand it.
+        """
+        length = len(data)
+        offset = self.writer.append(suffix, data)
+        self.spans.append([suffix, offset, length, blocks.sums_of(data)])
+        return {"filename": suffix, "offset": offset, "length": length}
+
+    def discard(self) -> None:
+        """Remove the files of an entry that is not to be."""
+        for name in self._names:
+            files.remove(f"{self.folder_path}/{name}")
+        self._names.clear()
+
+    def _note_files(self) -> None:
+        for suffix, (stream, name) in self._streams.items():
+            stream.flush()
+            offset, length = self.writer.adopt(name)
+            sums = blocks.sums_of_file(f"{self.folder_path}/{name}", offset, length)[1]
+            self.spans.append([suffix if suffix.startswith(".") else name, offset, length, sums])
+        for name in self._names:
+            path = f"{self.folder_path}/{name}"
+            if os.path.exists(path):
+                files.permit(path, self.writer.permissions)
+                self.spans.append([name, 0, *blocks.sums_of_file(path)])
+                if self.writer.fsync:
+                    files.sync(path)
+
+    # loading
+
+    def load(self, info: dict[str, Any]) -> Any:
+        """The value that `dump` stored."""
+        handler = registry.loading_handler(info["#type"])
+        return handler.__load_from_info__(self, **{name: part for name, part in info.items() if name not in _MARKS})
+
+    def path(self, name: str) -> str:
+        """Absolute path of a file by its name in an info.
+
+        Raises
+        ------
+        CorruptEntryError
+            The name leads out of the folder.
+        """
+        if name[:1] == ".":
+            if "/" not in name:
+                return f"{self.folder_path}/{DATA}/{self.writer_name}{name}"
+        elif name[:1] != "/" and ".." not in name.split("/"):
+            return f"{self.folder_path}/{name}"
+        msg = f"an entry of {self.folder_path} names the file {name!r}, outside of its folder"
+        raise CorruptEntryError(msg)
+
+    def view(self, filename: str, offset: int = 0, length: int | None = None) -> memoryview:
+        """Stored bytes, without a copy; they were checked before."""
+        path = self.path(filename)
+        return blocks.view_of(path, offset, os.path.getsize(path) - offset if length is None else length)
+
+    def sums(self, filename: str, offset: int, length: int) -> str:
+        """Checksums of a span of this entry; empty if it has none, as in folders of exca."""
+        return next((s for name, start, size, s in self.spans if (name, start, size) == (filename, offset, length)), "")
+
+    def check_spans(self) -> None:
+        """Check the entry's data, as its size asks for.
+
+        Raises
+        ------
+        CorruptEntryError
+            It is not what was stored.
+        """
+        for name, offset, length, sums in self.spans:
+            if length:
+                blocks.check(self.path(name), offset, length, sums, self._check)
+
+    def unpickle(self, data: Any, path: str, loads: Callable[[Any], Any]) -> Any:
+        """Load a pickle, if its file may hold one.
+
+        Raises
+        ------
+        PickleRefusedError
+            Pickles of this file are not loaded: they can run any code.
+        """
+        refusal = why_refused(blocks.owner_of(path), self._allow_pickle)
+        if refusal is None:
+            return loads(data)
+        msg = (
+            f"{path} holds a pickle, which can run any code when it is loaded, and {refusal}. If you trust it, "
+            "use allow_pickle='always' (or EXCA_LIKE_ALLOW_PICKLE=always in the environment)."
+        )
+        raise PickleRefusedError(msg)
+
+
+def why_refused(owner: int, allow: AllowPickle) -> str | None:
+    """Why pickles in a file of a user are not loaded; None if they are."""
+    if allow == "never":
+        return "allow_pickle is 'never'"
+    if allow == "own" and owner not in (0, os.geteuid()):
+        return f"the file belongs to user {owner}, not to you"
+    return None
+
+
+def allowed_pickles(setting: str) -> AllowPickle:
+    """A setting of ``allow_pickle``, where the environment may replace the default."""
+    if setting == "own":
+        setting = os.environ.get("EXCA_LIKE_ALLOW_PICKLE", "") or "own"
+    if setting not in ("own", "always", "never"):
+        msg = f"allow_pickle={setting!r} must be 'own', 'always' or 'never'"
+        raise ConfigValueError(msg)
+    return setting  # type: ignore[return-value]
+
+
+def describe_type(value: Any) -> str:
+    """A value's type, for messages."""
+    return f"a {type(value).__module__}.{type(value).__qualname__}".replace("a builtins.", "a ")

@@ -1,0 +1,452 @@
+"""CacheDict: a dictionary in a folder."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import orjson
+
+from exca_like import files, layout
+from exca_like.cachedict import registry
+from exca_like.cachedict.blocks import Check
+from exca_like.cachedict.context import FORMAT, AllowPickle, DumpContext, allowed_pickles, why_refused
+from exca_like.cachedict.failures import Failure, without_pickle
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, Index, JournalFile, head, report, seal
+from exca_like.cachedict.writer import DATA, Writer
+from exca_like.errors import (
+    CacheUsageError,
+    ConfigTypeError,
+    ConfigValueError,
+    CorruptEntryError,
+    ExcaLikeError,
+    KeyExistsError,
+    ResultLoadError,
+)
+
+X = TypeVar("X")
+
+_MISSING: Any = object()
+
+
+class CacheDict(MutableMapping[str, X]):
+    """A dictionary with string keys, in a folder that any number of processes may use at once, or in memory.
+
+    ::
+
+        cache = CacheDict("folder")
+        with cache.write():
+            cache["a"] = numpy.arange(3)
+        CacheDict("folder")["a"]
+
+    Parameters
+    ----------
+    folder:
+        Where the entries are; created at the first write. None: in memory only.
+    keep_in_ram:
+        Keep what was written or read in memory, too.
+    cache_type:
+        Name of the handler that stores the values, like ``"NumpyArray"``; None: chosen by each value's type.
+    permissions:
+        Mode of new files, like ``0o660``, and of new folders, which who may read a file may enter as well. None: as the
+        umask says.
+    allow_pickle:
+        Which pickles are loaded: those in files of yours or of root (``"own"``), ``"always"``, or ``"never"``. The
+        environment variable ``EXCA_LIKE_ALLOW_PICKLE`` replaces the default.
+    check:
+        ``"full"``: data up to 64 KiB are checked at each load, and larger ones up to 1 GiB once per process; ``"edges"``: of
+        larger data, only the first and last 64 KiB.
+    fsync:
+        Have the disk confirm each write: entries survive a power failure, at a price of milliseconds.
+
+    Notes
+    -----
+    Writing and deleting need a ``with cache.write():`` block, if there is a folder. A key is written once: delete it first to
+    write another value. What others write is seen at the next look at the folder: when a key is not known yet, at iteration
+    and ``len``, at the start of a ``write`` block, and at `refresh`. What they delete, too.
+
+    An entry that fails its checks counts as missing and is reported once, with a `CorruptEntryWarning`.
+
+    Raises
+    ------
+    ValueError
+        Neither folder nor memory, or an unknown ``cache_type``.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        keep_in_ram: bool = False,  # noqa: FBT001, FBT002 - exca's parameter
+        cache_type: str | None = None,
+        permissions: int | None = None,
+        allow_pickle: AllowPickle = "own",
+        *,
+        check: Check = "full",
+        fsync: bool = False,
+    ) -> None:
+        if folder is None and not keep_in_ram:
+            msg = "a CacheDict without a folder must have keep_in_ram=True: its values would be nowhere"
+            raise ConfigValueError(msg)
+        if check not in ("full", "edges"):
+            msg = f"check={check!r} must be 'full' or 'edges'"
+            raise ConfigValueError(msg)
+        if cache_type is not None:
+            registry.handler_named(cache_type)
+        self.keep_in_ram = keep_in_ram
+        self.cache_type = cache_type
+        self.permissions = permissions
+        self.allow_pickle = allow_pickle
+        self.check = check
+        self.fsync = fsync
+        self._path = "" if folder is None else layout.absolute(folder)
+        self._pickles = allowed_pickles(allow_pickle)
+        self._ram: dict[str, X] = {}
+        self._index = Index(self._path)
+        self._frozen = folder is None
+        self._blocks = 0
+        self._writers: dict[int, Writer] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the entries are, as an absolute path; None for in memory only."""
+        return Path(self._path) if self._path else None
+
+    # reading
+
+    def __getitem__(self, key: str) -> X:
+        if self.keep_in_ram:
+            value = self._ram.get(key, _MISSING)
+            if value is not _MISSING:
+                return value
+        value = self._load(key)
+        if value is _MISSING:
+            raise KeyError(key)
+        if self.keep_in_ram:
+            self._ram[key] = value
+        return value
+
+    def _load(self, key: str) -> Any:
+        index = self._index
+        place = index.entries.get(key)
+        looked = False
+        while True:
+            if place is None:
+                if looked or self._frozen:
+                    return _MISSING
+                looked = True
+                index.refresh()
+            else:
+                try:
+                    return self._load_place(place)
+                except (CorruptEntryError, FileNotFoundError) as error:
+                    if not looked:  # it may have been moved, or deleted
+                        looked = True
+                        index.refresh()
+                        if index.entries.get(key) == place:
+                            self._give_up(key, place, error)
+                    else:
+                        self._give_up(key, place, error)
+            place = index.entries.get(key)
+
+    def _load_place(self, place: int) -> Any:
+        found = self._index.read(place)
+        if found is None:
+            msg = "its line is damaged"
+            raise CorruptEntryError(msg)
+        file, info = found
+        name = info.pop("#type", None) or file.cache_type or "Json"
+        spans = info.pop("#data", ())
+        context = DumpContext.for_loading(self._path, info.pop("#key"), spans, file.writer, self._pickles, self.check)
+        handler = registry.HANDLERS.get(name) or registry.loading_handler(name)
+        if info.pop("#v", FORMAT) != FORMAT:
+            msg = f"the entry {context.key!r} of {file.path} has a newer format than this version of exca_like reads: update it"
+            raise ResultLoadError(msg)
+        info.pop("#sum", None)
+        info.pop("#meta", None)
+        if spans and not hasattr(handler, "checks_itself"):
+            context.check_spans()
+        try:
+            return handler.__load_from_info__(context, **info)
+        except (ExcaLikeError, FileNotFoundError):
+            raise
+        except Exception as error:  # the bytes are what was stored: something is missing here
+            msg = (
+                f"the entry {context.key!r} of {self._path} can't be loaded here: {type(error).__name__}: {error}. Make what it "
+                "needs importable in this process; or compute it again."
+            )
+            raise ResultLoadError(msg) from error
+
+    def _give_up(self, key: str, place: int, error: Exception) -> None:
+        name, offset = self._index.describe(place)
+        why = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+        report(f"the entry {key!r} at byte {offset} of {self._path}/{name} counts as missing: {why}")
+        self._index.drop(key, place)
+
+    def __contains__(self, key: object) -> bool:
+        if key in self._ram or key in self._index.entries:
+            return True
+        if self._frozen:
+            return False
+        self._index.refresh()
+        return key in self._index.entries
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of many keys that are not there, in order; the folder is looked at once."""
+        self.refresh()
+        ram, entries = self._ram, self._index.entries
+        return [key for key in keys if key not in entries and key not in ram]
+
+    def refresh(self) -> None:
+        """Take notice of what others wrote and deleted."""
+        if self._frozen:
+            return
+        self._index.refresh()
+        if self._ram:
+            gone = self._ram.keys() - self._index.entries.keys()
+            for key in gone:
+                self._ram.pop(key, None)
+
+    def __iter__(self) -> Iterator[str]:
+        self.refresh()
+        return iter(list(self._ram if not self._path else self._index.entries))
+
+    def __len__(self) -> int:
+        self.refresh()
+        return len(self._ram if not self._path else self._index.entries)
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    # views would look at the folder for each key: these do once, and skip what is gone by the time it is their turn
+
+    def keys(self) -> Iterator[str]:  # type: ignore[override]
+        """The keys."""
+        return iter(self)
+
+    def values(self) -> Iterator[X]:  # type: ignore[override]
+        """The values, loaded one after the other."""
+        return (value for _, value in self.items())
+
+    def items(self) -> Iterator[tuple[str, X]]:  # type: ignore[override]
+        """Keys and values, loaded one after the other."""
+        for key in self:
+            try:
+                yield key, self[key]
+            except KeyError:
+                continue
+
+    @contextlib.contextmanager
+    def frozen_cache_folder(self) -> Iterator[None]:
+        """A block in which the folder is not looked at again: what others write meanwhile is not seen."""
+        self.refresh()
+        before, self._frozen = self._frozen, True
+        try:
+            yield
+        finally:
+            self._frozen = before
+
+    def describe(self, key: str) -> dict[str, Any]:
+        """What is stored about an entry beside its value: ``#type``, ``#data``, ``#meta``...
+
+        Raises
+        ------
+        KeyError
+            There is no such entry.
+        """
+        if key in self:
+            place = self._index.entries.get(key)
+            found = None if place is None else self._index.read(place)
+            if found is not None:
+                return found[1]
+        raise KeyError(key)
+
+    def meta(self, key: str) -> Any:
+        """The JSON data that were kept beside the value or the error of a key; None if there are none."""
+        self.refresh()
+        for place in self._index.places(key):
+            found = self._index.read(place)
+            if found is not None and "#meta" in found[1]:
+                return found[1]["#meta"]
+        return None
+
+    # failures: what a computation raised, beside the values
+
+    def failure(self, key: str) -> Failure | None:
+        """The error that was stored for a key, if there is one; as known since the last look at the folder."""
+        place = self._index.failures.get(key)
+        found = None if place is None else self._index.read(place)
+        if found is None:
+            return None
+        file, info = found
+        failure = Failure.from_info(info)
+        if failure.pickled is not None and not self.may_unpickle(file.path):
+            return without_pickle(failure)
+        return failure
+
+    def put_failure(self, key: str, failure: Failure, *, meta: dict[str, Any] | None = None) -> None:
+        """Store an error for a key, in place of the value or the errors that there are."""
+        info = {"#type": "Failure", **failure.to_info()}
+        if meta is not None:
+            info["#meta"] = meta
+        writer = self._writer()
+        writer.ready(FAILED)
+        older = self._index.places(key)
+        body = head(orjson.dumps(key), [self._index.describe(place) for place in older]) + b"," + orjson.dumps(info)[1:-1]
+        self._append(writer, FAILED, key, seal(body), older)
+
+    def may_unpickle(self, path: str) -> bool:
+        """Whether ``allow_pickle`` lets the pickles in a file be loaded."""
+        return why_refused(os.stat(path).st_uid, self._pickles) is None
+
+    # writing
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Self]:
+        """A block in which entries can be written and deleted, by any thread; gives the CacheDict itself."""
+        self.refresh()
+        with self._lock:
+            self._blocks += 1
+        try:
+            yield self
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks:
+                    for writer in self._writers.values():
+                        writer.end()
+
+    writer = write
+
+    def __setitem__(self, key: str, value: X) -> None:
+        self.put(key, value)
+
+    def put(self, key: str, value: X, *, meta: dict[str, Any] | None = None, replace: bool = False) -> None:
+        """Write an entry, as ``cache[key] = value`` does.
+
+        Parameters
+        ----------
+        key, value:
+            The entry.
+        meta:
+            JSON data to keep beside the value; see `describe`.
+        replace:
+            Let the value take the place of the one that there is, in one step.
+
+        Raises
+        ------
+        ValueError
+            The key has a value already.
+        TypeError
+            The key is no string, or the value can't be stored.
+        RuntimeError
+            There is no ``write`` block.
+        CacheFolderError
+            The folder can't be written to, for instance because the disk is full. Earlier entries are untouched.
+        """
+        if type(key) is not str:
+            msg = f"the keys of a CacheDict are strings, not {key!r:.100}"
+            raise ConfigTypeError(msg)
+        if not replace and (key in self._index.entries or key in self._ram):
+            msg = (
+                f"there is a value for {key!r} already: delete it first (`del cache[key]`), if another one is to take its place"
+            )
+            raise KeyExistsError(msg)
+        if self._path:
+            writer = self._writer()
+            writer.ready(INFO)
+            older = self._index.places(key) if replace else []
+            replaced = [self._index.describe(place) for place in older]
+            line = seal(writer.context.dump_entry(key, value, cache_type=self.cache_type, meta=meta, replaced=replaced))
+            self._append(writer, INFO, key, line, older)
+        if self.keep_in_ram:
+            self._ram[key] = value
+
+    def _append(self, writer: Writer, kind: str, key: str, line: bytes, older: list[int]) -> None:
+        """Write an entry's line, which makes it one."""
+        context = writer.context
+        try:
+            name, inode, offset = writer.append_line(kind, line)
+        except BaseException:
+            context.discard()
+            raise
+        context.settle()
+        self._index.add(key, name, inode, offset, offset + len(line))
+        for place in older:
+            self._forget(key, place)
+
+    def _forget(self, key: str, place: int) -> None:
+        """Drop a deleted entry and its files."""
+        found = self._index.read(place)
+        self._index.drop(key, place)
+        if found is not None:
+            self._delete_files(key, *found)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        if self._path:
+            self.delete_places(key, self._index.places(key))
+        self._ram.pop(key, None)
+
+    def delete_places(self, key: str, places: list[int]) -> None:
+        """Delete some entries of a key, and their files."""
+        writer = self._writer()
+        writer.ready(DELETED)
+        for place in places:
+            name, offset = self._index.describe(place)
+            record = orjson.dumps({"#file": name, "#at": offset})[1:-1]
+            writer.append_line(DELETED, seal(b"%b,%b" % (head(orjson.dumps(key)), record)))
+            self._forget(key, place)
+
+    def places(self, key: str) -> list[int]:
+        """Where all that there is for a key lies, as known since the last look at the folder; for `delete_places`."""
+        return self._index.places(key)
+
+    def _delete_files(self, key: str, file: JournalFile, info: dict[str, Any]) -> None:
+        name = info.get("#type", file.cache_type)
+        for filename, *_ in info.get("#data", ()):
+            if filename[:1] != "." and filename.startswith(f"{DATA}/") and filename.count("/") > 1 and ".." not in filename:
+                files.remove(f"{self._path}/{filename}")  # the entry's own; packed files stay until they are compacted
+        handler = registry.HANDLERS.get(name)
+        if hasattr(handler, "__delete_info__"):
+            context = DumpContext.for_loading(self._path, key, (), file.writer, self._pickles, self.check)
+            handler.__delete_info__(context, **{part: info[part] for part in info if part[:1] != "#"})
+
+    def clear(self) -> None:
+        """Remove all entries and their files; needs no ``write`` block."""
+        self._ram.clear()
+        if not self._path:
+            return
+        with self._lock:
+            for writer in self._writers.values():
+                writer.end()
+            self._writers.clear()
+        files.remove_entries(self._path, DATA)
+        self._index.clear()
+
+    def _writer(self) -> Writer:
+        """The writer of this thread."""
+        if not self._blocks:
+            msg = "writing to a CacheDict needs a block: `with cache.write(): cache[key] = value`"
+            raise CacheUsageError(msg)
+        me = threading.get_ident()
+        writer = self._writers.get(me)
+        if writer is None or writer.pid != os.getpid():  # a forked process must not write to its parent's files
+            writer = self._writers[me] = Writer(self._path, self.permissions, fsync=self.fsync)
+            writer.context = DumpContext(self._path, writer=writer)
+        return writer
+
+    # copies are views of the same folder
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("folder", "keep_in_ram", "cache_type", "permissions", "allow_pickle", "check", "fsync")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._path or None!r}, cache_type={self.cache_type!r})"

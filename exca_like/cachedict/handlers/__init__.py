@@ -1,0 +1,1 @@
+"""Handlers: how values of each type are stored, one module per family."""

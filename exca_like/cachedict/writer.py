@@ -1,0 +1,228 @@
+"""The files that one writer appends to: its journals, and the packed data files beside them.
+
+A writer is one thread of one process, and no file has two. While it works, it holds a shared lock (``flock``) on its
+journals, which tells `exca_like.maintenance` to leave them alone; whatever kills the process frees the lock.
+"""
+
+import fcntl
+import io
+import os
+import re
+from typing import Any
+
+from exca_like import files
+from exca_like.errors import CacheFolderError
+
+DATA = "data"
+_ALIGNMENT = 64  # bytes; what vector instructions like, and a multiple of every item size
+
+_SMALL = 1 << 16  # bytes that are cheaper to copy than to write separately
+
+Buffer = bytes | bytearray | memoryview
+
+
+class AppendFile:
+    """A file that only this process appends to; after a failed write it is as it was before."""
+
+    def __init__(self, path: str, permissions: int | None, expected: int | None) -> None:
+        """Open a new file, or the one of ``expected`` size that this process had opened before."""
+        self.path = path
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        if expected is None:
+            flags |= os.O_CREAT | os.O_EXCL
+        self.descriptor = os.open(path, flags, 0o666)
+        self.size = expected or 0
+        self.inode = os.fstat(self.descriptor).st_ino
+        if expected is None:
+            files.permit(path, permissions)
+
+    def is_intact(self) -> bool:
+        """Whether the file is still in its folder, and nobody else changed its size."""
+        status = os.fstat(self.descriptor)
+        return status.st_nlink > 0 and status.st_size == self.size
+
+    def lock(self) -> bool:
+        """Show that the file is in use; False if somebody is about to remove it."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks: what is never locked is never removed either
+            return True
+        return True
+
+    def write(self, data: Buffer) -> int:
+        """Append bytes; returns the offset at which they start."""
+        try:
+            written = os.write(self.descriptor, data)
+            while written < len(data):  # a full disk, or more than 2 GiB
+                written += os.write(self.descriptor, memoryview(data)[written:])
+        except BaseException:
+            os.ftruncate(self.descriptor, self.size)
+            raise
+        offset = self.size
+        self.size = offset + len(data)
+        return offset
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class Writer:
+    """Appends entries to a folder.
+
+    Parameters
+    ----------
+    folder:
+        Folder of the entries; created when something is written.
+    permissions:
+        Mode of new files and folders, like ``0o770``; None leaves it to the umask.
+    fsync:
+        Wait until the disk has what is written, at each write.
+    """
+
+    def __init__(self, folder: str, permissions: int | None = None, *, fsync: bool = False) -> None:
+        self.folder = folder
+        self.permissions = permissions
+        self.fsync = fsync
+        self.pid = os.getpid()
+        self.context: Any = None  # what handlers store through; kept here as it is needed for each entry
+        self._keys = 0
+        self._rename()
+
+    def _rename(self) -> None:
+        host = re.sub(r"[^A-Za-z0-9_-]", "-", os.uname().nodename)[:32] or "host"
+        self.name = f"{host}-{self.pid}-{files.token()}"
+        self._open: dict[str, AppendFile] = {}
+        self._sizes: dict[str, int] = {}  # of files that were closed
+
+    def ready(self, kind: str) -> None:
+        """Open and lock the journal of a kind; under a new name if somebody is removing the writer's files.
+
+        Raises
+        ------
+        CacheFolderError
+            The folder can't be written to.
+        """
+        if self.name + kind in self._open:
+            return
+        try:
+            while not self._open_journal(kind):
+                self.end()
+                self._rename()
+        except OSError as error:
+            raise self._error(self.name + kind, error) from error
+
+    def end(self) -> None:
+        """Close the files; `ready` takes them up again."""
+        for name, file in self._open.items():
+            self._sizes[name] = file.size
+            file.close()
+        self._open.clear()
+
+    def append_line(self, kind: str, line: bytes) -> tuple[str, int, int]:
+        """Append a line to a journal that is `ready`; returns the journal's name and inode, and the line's offset in it.
+
+        Raises
+        ------
+        CacheFolderError
+            The line can't be written; the journal is as it was.
+        """
+        name = self.name + kind
+        try:
+            file = self._open[name]
+            if self.fsync:
+                self._sync()
+            offset = file.write(line)
+            if self.fsync:
+                os.fsync(file.descriptor)
+        except OSError as error:
+            raise self._error(name, error) from error
+        return name, file.inode, offset
+
+    def append(self, suffix: str, data: Buffer) -> int:
+        """Append bytes, aligned to 64 bytes, to a packed data file; returns their offset.
+
+        Raises
+        ------
+        CacheFolderError
+            The bytes can't be written; the file is as it was.
+        """
+        name = f"{DATA}/{self.name}{suffix}"
+        try:
+            file = self._open.get(name) or self._open_data(name)
+            padding = -file.size % _ALIGNMENT
+            if not padding:
+                return file.write(data)
+            if len(data) <= _SMALL:
+                return file.write(bytes(padding) + data) + padding
+            file.write(bytes(padding))
+            return file.write(data)
+        except OSError as error:
+            raise self._error(name, error) from error
+
+    def stream(self, suffix: str) -> tuple[io.FileIO, str]:
+        """A packed data file to append to by hand, and its name; see `adopt`."""
+        name = f"{DATA}/{self.name}{suffix}"
+        try:
+            file = self._open.get(name) or self._open_data(name)
+        except OSError as error:
+            raise self._error(name, error) from error
+        stream = io.FileIO(file.descriptor, "ab", closefd=False)
+        stream.seek(0, os.SEEK_END)
+        return stream, name
+
+    def adopt(self, name: str) -> tuple[int, int]:
+        """Take notice of what was written to a `stream`: its offset and length."""
+        file = self._open[name]
+        offset, file.size = file.size, os.fstat(file.descriptor).st_size
+        return offset, file.size - offset
+
+    def new_name(self, shard: str, readable: str, suffix: str) -> str:
+        """A name for a data file of one entry, which no other file has or had; its folder exists."""
+        self._keys += 1
+        folder = f"{DATA}/{shard}"
+        name = f"{folder}/{readable}-{self.name.rpartition('-')[2]}{self._keys:x}{suffix}"
+        try:
+            files.make_folders(f"{self.folder}/{folder}", self.permissions, above=self.folder)
+        except OSError as error:
+            raise self._error(name, error) from error
+        return name
+
+    def _sync(self) -> None:
+        """Wait for the disk to have the data, before the line that tells of them is written."""
+        for other in self._open.values():
+            os.fsync(other.descriptor)
+
+    def _open_journal(self, kind: str) -> bool:
+        name = self.name + kind
+        try:
+            file = self._open_file(name)
+        except FileNotFoundError:  # removed meanwhile
+            return False
+        if not file.lock() or not file.is_intact():
+            file.close()
+            return False
+        self._open[name] = file
+        return True
+
+    def _open_data(self, name: str) -> AppendFile:
+        file = self._open[name] = self._open_file(name)
+        return file
+
+    def _open_file(self, name: str) -> AppendFile:
+        path, size = f"{self.folder}/{name}", self._sizes.get(name)
+        try:
+            return AppendFile(path, self.permissions, size)
+        except FileNotFoundError:
+            if size is not None:
+                raise
+            files.make_folders(os.path.dirname(path), self.permissions, above=self.folder)
+            return AppendFile(path, self.permissions, size)
+
+    def _error(self, name: str, error: OSError) -> CacheFolderError:
+        msg = (
+            f"can't write to {self.folder}/{name}: {error.strerror or error}. Check the space left and the permissions; "
+            "earlier entries are untouched, and writing goes on once it is possible."
+        )
+        return CacheFolderError(error.errno, msg)
