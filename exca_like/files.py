@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,22 @@ from exca_like.errors import CacheFolderError
 
 # temporary names start so; whatever lists a cache folder skips them
 TEMPORARY_PREFIX = ".tmp-"
+
+
+class ForkSafeLock:
+    """A lock for the threads of a process, which a forked process finds free."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        if self._pid != os.getpid():  # at the fork, it may have been held by a thread that is not there any more
+            self._pid, self._lock = os.getpid(), threading.RLock()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def token() -> str:

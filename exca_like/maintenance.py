@@ -1,12 +1,18 @@
-"""Upkeep of a cache root: folders of exca get the names that this package looks for."""
+"""Upkeep of caches: check and repair them, merge their files, and rename folders that exca wrote."""
 
 import errno
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from exca_like import layout
+from exca_like.cachedict.compact import Compaction, compact_folder
+from exca_like.cachedict.journal import DELETED, FAILED, INFO
+from exca_like.cachedict.verify import Problem, examine
+from exca_like.cachedict.verify import repair as repair_folder
+from exca_like.cachedict.writer import DATA
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError
 from exca_like.layout import DEFAULT_UID, UID
@@ -127,3 +133,103 @@ def _apply(planned: Renaming, taken: set[Path], *, dry_run: bool) -> Renaming:
         except OSError as error:
             return Renaming(old, new, f"it can't be renamed: {error.strerror or error}")
     return planned
+
+
+@dataclass
+class Report:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    folders, entries:
+        How many were looked at; entries are values and errors.
+    problems:
+        What is wrong; after a repair, what is still wrong.
+    repaired:
+        What was wrong before the repair.
+    """
+
+    folders: int = 0
+    entries: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    repaired: list[Problem] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there are no problems (any more)."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [f"{self.entries} entries in {self.folders} folders, {len(self.problems)} problems"]
+        if self.repaired:
+            lines[0] += f" ({len(self.repaired)} repaired)"
+        return "\n".join([*lines, *map(str, self.problems)])
+
+
+def verify(folder: str | Path, repair: bool = False) -> Report:
+    """Check every stored byte below a folder: a `CacheDict`'s, or a whole cache root.
+
+    Parameters
+    ----------
+    folder:
+        Where to look; folders of exca are looked at as far as they can be, as they have no checksums.
+    repair:
+        Delete damaged and duplicate entries, rewrite journals with damaged lines, and remove files that no entry needs.
+        What is damaged is lost either way, and computed again when asked for. What belongs to writers that are at work is
+        left as it is.
+
+    Raises
+    ------
+    CacheFolderError
+        There is no such folder, or it can't be read (or, for a repair, written to).
+    """
+    report = Report()
+    for path in _entry_folders(folder):
+        number, problems = examine(path)
+        report.folders += 1
+        report.entries += number
+        if repair and problems:
+            remaining = repair_folder(path, problems)
+            report.repaired += [problem for problem in problems if problem not in remaining]
+            problems = remaining
+        report.problems += problems
+    return report
+
+
+def compact(folder: str | Path, permissions: int | None = None) -> list[Compaction]:
+    """Merge the files of writers that are gone, below a folder: a `CacheDict`'s, or a whole cache root.
+
+    Deleted, duplicate and damaged entries are dropped, and the space that they take is freed. It is safe beside readers
+    and writers; what belongs to writers that are at work is left as it is, and so is what exca wrote.
+
+    Parameters
+    ----------
+    folder:
+        Where to look.
+    permissions:
+        Mode of new files; None: as the umask says.
+
+    Returns
+    -------
+    list of Compaction
+        For each folder with entries: numbers of files and bytes, before and after.
+
+    Raises
+    ------
+    CacheFolderError
+        There is no such folder, or it can't be written to.
+    """
+    return [compact_folder(path, permissions) for path in _entry_folders(folder)]
+
+
+def _entry_folders(folder: str | Path) -> Iterator[str]:
+    """Folders below one that hold journals of entries."""
+    root = layout.absolute(folder)
+    if not os.path.isdir(root):
+        msg = f"there is no folder {root}: give the folder of a CacheDict, or the one that infras have as their `folder`"
+        raise CacheFolderError(errno.ENOENT, msg)
+    for parent, folders, names in os.walk(root):
+        folders.sort()
+        if any(name.endswith((INFO, DELETED, FAILED)) for name in names):
+            yield parent
+            folders[:] = [name for name in folders if name != DATA]

@@ -5,16 +5,15 @@ import datetime
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 from exca_like import files
 from exca_like.cachedict.context import AllowPickle
 from exca_like.cachedict.core import CacheDict
 from exca_like.cachedict.failures import Failure
-from exca_like.cachedict.handlers.containers import from_tree, to_tree
-from exca_like.confdict import ConfDict
-from exca_like.errors import ExcaLikeError
+from exca_like.cachedict.handlers.containers import from_tree
+from exca_like.cachedict.journal import Index
 from exca_like.layout import EntryFolder
 
 Kind = Literal["value", "failure"]
@@ -48,6 +47,10 @@ class Store(Protocol):
         """Store an outcome, in place of an older one."""
         ...
 
+    def meta(self, key: str) -> dict[str, Any] | None:
+        """What was stored beside the outcome of a key, if anything."""
+        ...
+
     def discard(self, key: str) -> None:
         """Forget a key."""
         ...
@@ -64,8 +67,8 @@ class FolderStore:
     ----------
     folder:
         The folder.
-    config:
-        Gives the whole config, which is stored beside each outcome.
+    describe:
+        Gives JSON data that are stored beside each outcome.
     permissions, allow_pickle:
         See `exca_like.cachedict.CacheDict`.
     """
@@ -73,18 +76,19 @@ class FolderStore:
     def __init__(
         self,
         folder: EntryFolder,
-        config: Callable[[], dict[str, Any]],
+        describe: Callable[[], dict[str, Any]],
         permissions: int | None = None,
         allow_pickle: AllowPickle = "own",
     ) -> None:
         self.folder = folder
-        self._config = config
+        self._describe = describe
+        self._has_looked = False
         self._cache: CacheDict[Any] = CacheDict(folder.path, permissions=permissions, allow_pickle=allow_pickle)
 
     def peek(self, key: str) -> Kind | None:
         """What there is for a key, without loading it."""
         cache = self._cache
-        cache.refresh()
+        self._look()
         if cache.places(key):
             return "value" if key in cache else "failure"
         left = self._left_by_exca()
@@ -93,7 +97,7 @@ class FolderStore:
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one and it passes its checks."""
         cache = self._cache
-        cache.refresh()
+        self._look()
         if cache.places(key):
             with contextlib.suppress(KeyError):  # there is only a failure, or the value is corrupt
                 return Outcome(cache[key])
@@ -112,12 +116,24 @@ class FolderStore:
         CacheFolderError
             The folder can't be written to; what was there before is still there.
         """
-        meta = {**information, "config": to_tree(self._config())}
+        meta = {**information, **self._describe()}
         with self._cache.write() as cache:
             if outcome.failure is None:
                 cache.put(key, outcome.value, meta=meta, replace=True)
             else:
                 cache.put_failure(key, outcome.failure, meta=meta)
+
+    def meta(self, key: str) -> dict[str, Any] | None:
+        """What was stored beside the outcome of a key."""
+        meta: dict[str, Any] | None = self._cache.meta(key)
+        self._has_looked = True  # the question for the outcome that follows need not look at the folder again
+        return meta
+
+    def _look(self) -> None:
+        if self._has_looked:
+            self._has_looked = False
+        else:
+            self._cache.refresh()
 
     def discard(self, key: str) -> None:
         """Forget a key."""
@@ -151,7 +167,8 @@ class FolderStore:
         if status == "success":
             return Outcome(content)
         if isinstance(content, BaseException):
-            return Outcome(failure=Failure.of(content))
+            notes = content.__dict__.pop("__notes__", [])  # the traceback, which a failure keeps beside the exception
+            return Outcome(failure=replace(Failure.of(content), traceback="\n".join(notes)))
         lines = str(content).strip().splitlines() or ["unknown error"]
         name, _, message = lines[-1].partition(": ")
         return Outcome(failure=Failure(name, message, str(content)))
@@ -176,6 +193,10 @@ class MemoryStore:
         """Keep an outcome, in place of an older one."""
         self.outcomes[key] = outcome
 
+    def meta(self, key: str) -> dict[str, Any] | None:  # noqa: ARG002 - see Store
+        """Nothing: a config in memory has no need of it."""
+        return None
+
     def discard(self, key: str) -> None:
         """Forget a key."""
         self.outcomes.pop(key, None)
@@ -194,15 +215,11 @@ class MemoryStore:
 
 def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:
     """The config that an outcome was computed with; None if there is no outcome."""
-    cache: CacheDict[Any] = CacheDict(folder.path)
-    meta = cache.meta(key)
-    if meta is not None:
-        config: dict[str, Any] | None = from_tree(meta.get("config"))
-        return config
-    if os.path.exists(folder.exca_job):
-        with contextlib.suppress(OSError, ExcaLikeError):
-            return ConfDict.from_yaml(folder.config)
-    return None
+    meta = Index(folder.path).only_meta()
+    if meta is None:
+        meta = CacheDict(folder.path).meta(key)
+    config: dict[str, Any] | None = None if meta is None else from_tree(meta.get("config"))
+    return config
 
 
 def make_information(started: float) -> dict[str, Any]:

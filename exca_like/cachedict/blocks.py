@@ -4,10 +4,10 @@ A *span* is a piece of a file: where it starts, how long it is, and its checksum
 one for its first and one for its last 64 KiB, followed by one for each MiB; each as 8 hex digits, one after the other.
 """
 
+import contextlib
 import mmap
 import os
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 from zlib import crc32
 
@@ -75,7 +75,6 @@ class _Map:
 
 
 _maps: dict[str, _Map] = {}
-_lock = threading.Lock()
 
 
 def _mapped(path: str, end: int) -> _Map:
@@ -83,13 +82,13 @@ def _mapped(path: str, end: int) -> _Map:
     known = _maps.get(path)
     if known is not None and known.size >= end and known.is_whole():
         return known
-    with _lock:
-        new = _Map(path)
-        if known is not None and known.identity == new.identity and known.size <= new.size:
-            new.checked = known.checked
-        _maps.pop(path, None)
-        _maps[path] = new
-        if len(_maps) > _MAX_MAPS:
+    new = _Map(path)
+    if known is not None and known.identity == new.identity and known.size <= new.size:
+        new.checked = known.checked
+    _maps.pop(path, None)
+    _maps[path] = new
+    if len(_maps) > _MAX_MAPS:
+        with contextlib.suppress(RuntimeError, KeyError):  # another thread does it
             del _maps[next(iter(_maps))]
     return new
 
@@ -117,8 +116,7 @@ def view_of(path: str, offset: int, length: int) -> memoryview:
     """
     found = _mapped(path, offset + length)
     if offset < 0 or length < 0 or found.size < offset + length:
-        msg = f"{path} is {found.size} bytes long, but bytes {offset} to {offset + length} are asked for"
-        raise CorruptEntryError(msg)
+        raise TooShortError(path, found.size, offset, length)
     return found.view[offset : offset + length]
 
 
@@ -139,8 +137,7 @@ def check(path: str, offset: int, length: int, sums: str, how: Check = "full") -
         return
     known = _maps.get(path)
     if known is None or has_changed(path, known):
-        with _lock:
-            _maps.pop(path, None)
+        _maps.pop(path, None)
         known, view = _mapped(path, offset + length), view_of(path, offset, length)
     if (offset, length) in known.checked:
         return
@@ -165,8 +162,7 @@ def check_all(path: str, offset: int, length: int, sums: str) -> None:
         The file is too short, or a checksum does not match.
     """
     if os.path.getsize(path) < offset + length:
-        msg = f"{path} is {os.path.getsize(path)} bytes long, but should have {offset + length}"
-        raise CorruptEntryError(msg)
+        raise TooShortError(path, os.path.getsize(path), offset, length)
     if sums_of_file(path, offset, length)[1] != sums:
         raise mismatch(path, offset, length)
 
@@ -177,6 +173,13 @@ def block_at(sums: str, length: int, start: int) -> tuple[int, int, str]:
         return 0, length, sums
     number = 2 + start // BLOCK
     return start, min(start + BLOCK, length), sums[number * _DIGITS : (number + 1) * _DIGITS]
+
+
+class TooShortError(CorruptEntryError):
+    """A file ends before a span does."""
+
+    def __init__(self, path: str, size: int, offset: int, length: int) -> None:
+        super().__init__(f"{path} is {size} bytes long, but bytes {offset} to {offset + length} were stored in it")
 
 
 def mismatch(path: str, offset: int, length: int) -> CorruptEntryError:

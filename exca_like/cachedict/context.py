@@ -12,14 +12,15 @@ import orjson
 from exca_like import files
 from exca_like.cachedict import blocks, registry
 from exca_like.cachedict.blocks import Buffer, Check
-from exca_like.cachedict.journal import INFO, head
+from exca_like.cachedict.journal import INFO
+from exca_like.cachedict.lines import seal
 from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import ConfigTypeError, ConfigValueError, CorruptEntryError, PickleRefusedError
 
 AllowPickle = Literal["own", "always", "never"]
 FORMAT = 1
 _READABLE = re.compile(r"[^A-Za-z0-9_.+=,-]+")
-_MARKS = ("#key", "#type", "#data", "#meta", "#sum", "#v")
+_MARKS = ("#key", "#type", "#data", "#meta", "#sum", "#v", "#writer", "#replaces")
 
 
 class DumpContext:
@@ -106,38 +107,32 @@ class DumpContext:
 
     def dump(self, value: Any, *, cache_type: str | None = None) -> dict[str, Any]:
         """Store a value; returns what `load` needs, as JSON data."""
-        if cache_type is not None:
-            handler = registry.handler_named(cache_type)
+        if cache_type is None:
+            kind = type(value)
+            name, dump = registry.DUMPERS.get(kind) or registry.dumper_for(kind)
         else:
-            handler = registry.handler_of_type(type(value)) or registry.handler_named("Auto")
-        if handler not in registry.BY_VALUE:
-            info = handler.__dump_info__(self, value)
-        elif isinstance(value, handler):
-            info = value.__dump_info__(self)
-        else:
-            msg = f"cache_type={cache_type!r} stores its own instances, not {describe_type(value)}"
+            name, dump = registry.dumper_of(registry.handler_named(cache_type))
+        info = dump(self, value)
+        if type(info) is not dict:
+            msg = f"the handler {name} must return a dictionary from __dump_info__, not {info!r:.100}"
             raise ConfigTypeError(msg)
-        if not isinstance(info, dict):
-            msg = f"{handler.__qualname__}.__dump_info__ must return a dictionary, not {info!r:.100}"
-            raise ConfigTypeError(msg)
-        info.setdefault("#type", handler.__name__)
+        if "#type" not in info:
+            info["#type"] = name
         return info
 
     def dump_entry(
         self,
         key: str,
         value: Any,
-        *,
         cache_type: str | None = None,
         meta: Any = None,
         replaced: list[tuple[str, int]] | None = None,
     ) -> bytes:
-        """Store a value; returns the entry's line but for its checksum."""
+        """Store a value; returns the entry's line."""
         self.key = key
         if self.spans:
             self.spans = []
         try:
-            start = head(orjson.dumps(key), replaced)
             info = self.dump(value, cache_type=cache_type)
             if self._names or self._streams:
                 self._note_files()
@@ -145,19 +140,19 @@ class DumpContext:
                 info["#data"] = self.spans
             if meta is not None:
                 info["#meta"] = meta
-            line = b"%b,%b" % (start, orjson.dumps(info)[1:-1])
+            return seal({"#replaces": replaced, "#key": key, **info} if replaced else {"#key": key, **info})
         except BaseException as error:
             self.discard()
             if isinstance(error, orjson.JSONEncodeError):
                 msg = f"the entry {key!r} has a key, or its handler returned information, that is no JSON data: {error}"
                 raise ConfigTypeError(msg) from error
             raise
-        return line
 
     def settle(self) -> None:
         """Keep the files of an entry whose line is written."""
-        self._names.clear()
-        self._streams.clear()
+        if self._names or self._streams:
+            self._names.clear()
+            self._streams.clear()
 
     def key_path(self, suffix: str = "") -> str:
         """A new name for a file of this entry, relative to `folder`; its folder exists.
@@ -169,6 +164,10 @@ class DumpContext:
         name = self.writer.new_name(digest, readable, suffix)
         self._names.append(name)
         return name
+
+    def adopt(self, name: str) -> None:
+        """Make a file part of this entry that a library wrote beside one of `key_path`, under a name of its own."""
+        self._names.append(name)
 
     def shared_file(self, suffix: str) -> tuple[Any, str]:
         """The writer's file of a suffix, to append to, and its name, relative to `folder`.
@@ -201,7 +200,7 @@ class DumpContext:
     def _note_files(self) -> None:
         for suffix, (stream, name) in self._streams.items():
             stream.flush()
-            offset, length = self.writer.adopt(name)
+            offset, length = self.writer.adopt(suffix)
             sums = blocks.sums_of_file(f"{self.folder_path}/{name}", offset, length)[1]
             self.spans.append([suffix if suffix.startswith(".") else name, offset, length, sums])
         for name in self._names:
@@ -291,8 +290,3 @@ def allowed_pickles(setting: str) -> AllowPickle:
         msg = f"allow_pickle={setting!r} must be 'own', 'always' or 'never'"
         raise ConfigValueError(msg)
     return setting  # type: ignore[return-value]
-
-
-def describe_type(value: Any) -> str:
-    """A value's type, for messages."""
-    return f"a {type(value).__module__}.{type(value).__qualname__}".replace("a builtins.", "a ")

@@ -2,20 +2,20 @@
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterable, Iterator, MutableMapping
+from os import getpid
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Self, TypeVar
-
-import orjson
 
 from exca_like import files, layout
 from exca_like.cachedict import registry
 from exca_like.cachedict.blocks import Check
 from exca_like.cachedict.context import FORMAT, AllowPickle, DumpContext, allowed_pickles, why_refused
 from exca_like.cachedict.failures import Failure, without_pickle
-from exca_like.cachedict.journal import DELETED, FAILED, INFO, Index, JournalFile, head, report, seal
-from exca_like.cachedict.writer import DATA, Writer
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, Index, JournalFile, report
+from exca_like.cachedict.lines import deletion, seal
+from exca_like.cachedict.writer import DATA, AppendFile, Writer
 from exca_like.errors import (
     CacheUsageError,
     ConfigTypeError,
@@ -78,7 +78,7 @@ class CacheDict(MutableMapping[str, X]):
     def __init__(
         self,
         folder: str | Path | None,
-        keep_in_ram: bool = False,  # noqa: FBT001, FBT002 - exca's parameter
+        keep_in_ram: bool = False,
         cache_type: str | None = None,
         permissions: int | None = None,
         allow_pickle: AllowPickle = "own",
@@ -106,8 +106,9 @@ class CacheDict(MutableMapping[str, X]):
         self._index = Index(self._path)
         self._frozen = folder is None
         self._blocks = 0
-        self._writers: dict[int, Writer] = {}
-        self._lock = threading.Lock()
+        self._writers: dict[int, Writer] = {}  # by thread, while there are blocks
+        self._idle: list[Writer] = []
+        self._lock = files.ForkSafeLock()
 
     @property
     def folder(self) -> Path | None:
@@ -118,38 +119,35 @@ class CacheDict(MutableMapping[str, X]):
 
     def __getitem__(self, key: str) -> X:
         if self.keep_in_ram:
-            value = self._ram.get(key, _MISSING)
+            value: Any = self._ram.get(key, _MISSING)
             if value is not _MISSING:
-                return value
-        value = self._load(key)
+                return value  # type: ignore[no-any-return]
+        place = self._index.entries.get(key)
+        try:
+            value = self._load(key) if place is None else self._load_place(place)
+        except (CorruptEntryError, FileNotFoundError):
+            value = self._load(key)
         if value is _MISSING:
             raise KeyError(key)
         if self.keep_in_ram:
             self._ram[key] = value
-        return value
+        return value  # type: ignore[no-any-return]
 
     def _load(self, key: str) -> Any:
         index = self._index
         place = index.entries.get(key)
-        looked = False
-        while True:
-            if place is None:
-                if looked or self._frozen:
-                    return _MISSING
-                looked = True
-                index.refresh()
-            else:
-                try:
-                    return self._load_place(place)
-                except (CorruptEntryError, FileNotFoundError) as error:
-                    if not looked:  # it may have been moved, or deleted
-                        looked = True
-                        index.refresh()
-                        if index.entries.get(key) == place:
-                            self._give_up(key, place, error)
-                    else:
-                        self._give_up(key, place, error)
+        if place is None and not self._frozen:
+            index.refresh()
             place = index.entries.get(key)
+        while place is not None:
+            try:
+                return self._load_place(place)
+            except (CorruptEntryError, FileNotFoundError) as error:
+                index.refresh()  # it may have been deleted, or moved
+                if index.entries.get(key) == place:
+                    self._give_up(key, place, error)
+            place = index.entries.get(key)
+        return _MISSING
 
     def _load_place(self, place: int) -> Any:
         found = self._index.read(place)
@@ -157,15 +155,18 @@ class CacheDict(MutableMapping[str, X]):
             msg = "its line is damaged"
             raise CorruptEntryError(msg)
         file, info = found
-        name = info.pop("#type", None) or file.cache_type or "Json"
-        spans = info.pop("#data", ())
-        context = DumpContext.for_loading(self._path, info.pop("#key"), spans, file.writer, self._pickles, self.check)
+        take = info.pop
+        name = take("#type", None) or file.cache_type or "Json"
+        spans = take("#data", ())
+        owner = take("#writer", None) or file.writer  # of packed data files, unless they were left in place
+        context = DumpContext.for_loading(self._path, take("#key"), spans, owner, self._pickles, self.check)
         handler = registry.HANDLERS.get(name) or registry.loading_handler(name)
-        if info.pop("#v", FORMAT) != FORMAT:
+        if take("#v", FORMAT) != FORMAT:
             msg = f"the entry {context.key!r} of {file.path} has a newer format than this version of exca_like reads: update it"
             raise ResultLoadError(msg)
-        info.pop("#sum", None)
-        info.pop("#meta", None)
+        take("#sum", None)
+        take("#meta", None)
+        take("#replaces", None)
         if spans and not hasattr(handler, "checks_itself"):
             context.check_spans()
         try:
@@ -174,8 +175,8 @@ class CacheDict(MutableMapping[str, X]):
             raise
         except Exception as error:  # the bytes are what was stored: something is missing here
             msg = (
-                f"the entry {context.key!r} of {self._path} can't be loaded here: {type(error).__name__}: {error}. Make what it "
-                "needs importable in this process; or compute it again."
+                f"the entry {context.key!r} of {self._path} can't be loaded here: {type(error).__name__}: {error}. Make what "
+                "it needs importable in this process; or compute it again."
             )
             raise ResultLoadError(msg) from error
 
@@ -288,14 +289,14 @@ class CacheDict(MutableMapping[str, X]):
 
     def put_failure(self, key: str, failure: Failure, *, meta: dict[str, Any] | None = None) -> None:
         """Store an error for a key, in place of the value or the errors that there are."""
-        info = {"#type": "Failure", **failure.to_info()}
-        if meta is not None:
-            info["#meta"] = meta
         writer = self._writer()
-        writer.ready(FAILED)
+        journal = writer.ready(FAILED)
         older = self._index.places(key)
-        body = head(orjson.dumps(key), [self._index.describe(place) for place in older]) + b"," + orjson.dumps(info)[1:-1]
-        self._append(writer, FAILED, key, seal(body), older)
+        record: dict[str, Any] = {"#replaces": [self._index.describe(place) for place in older]} if older else {}
+        record |= {"#key": key, "#type": "Failure", **failure.to_info()}
+        if meta is not None:
+            record["#meta"] = meta
+        self._append(writer, journal, key, seal(record), older)
 
     def may_unpickle(self, path: str) -> bool:
         """Whether ``allow_pickle`` lets the pickles in a file be loaded."""
@@ -314,14 +315,14 @@ class CacheDict(MutableMapping[str, X]):
         finally:
             with self._lock:
                 self._blocks -= 1
-                if not self._blocks:
-                    for writer in self._writers.values():
-                        writer.end()
+                done = {} if self._blocks else self._writers
+                if done:
+                    self._writers = {}  # not emptied: a thread that begins a block now must not get one that is being closed
+            for writer in done.values():
+                writer.end()
+            self._idle += done.values()
 
     writer = write
-
-    def __setitem__(self, key: str, value: X) -> None:
-        self.put(key, value)
 
     def put(self, key: str, value: X, *, meta: dict[str, Any] | None = None, replace: bool = False) -> None:
         """Write an entry, as ``cache[key] = value`` does.
@@ -356,26 +357,34 @@ class CacheDict(MutableMapping[str, X]):
             raise KeyExistsError(msg)
         if self._path:
             writer = self._writer()
-            writer.ready(INFO)
-            older = self._index.places(key) if replace else []
-            replaced = [self._index.describe(place) for place in older]
-            line = seal(writer.context.dump_entry(key, value, cache_type=self.cache_type, meta=meta, replaced=replaced))
-            self._append(writer, INFO, key, line, older)
+            journal = writer.ready(INFO)
+            older, replaced = [], None
+            if replace:
+                older = self._index.places(key)
+                replaced = [self._index.describe(place) for place in older]
+            line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
+            self._append(writer, journal, key, line, older)
         if self.keep_in_ram:
             self._ram[key] = value
 
-    def _append(self, writer: Writer, kind: str, key: str, line: bytes, older: list[int]) -> None:
+    __setitem__ = put
+
+    def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: list[int]) -> None:
         """Write an entry's line, which makes it one."""
         context = writer.context
         try:
-            name, inode, offset = writer.append_line(kind, line)
+            offset = writer.append_line(journal, line)
         except BaseException:
             context.discard()
             raise
         context.settle()
-        self._index.add(key, name, inode, offset, offset + len(line))
-        for place in older:
-            self._forget(key, place)
+        place = self._index.add(key, journal.name, offset, len(line))
+        if not offset:
+            self._index.file(journal.name).inode = journal.inode()
+        if older:
+            for old in older:
+                self._forget(key, old)
+            self._delete_copies(key, older, [place])
 
     def _forget(self, key: str, place: int) -> None:
         """Drop a deleted entry and its files."""
@@ -394,25 +403,32 @@ class CacheDict(MutableMapping[str, X]):
     def delete_places(self, key: str, places: list[int]) -> None:
         """Delete some entries of a key, and their files."""
         writer = self._writer()
-        writer.ready(DELETED)
         for place in places:
-            name, offset = self._index.describe(place)
-            record = orjson.dumps({"#file": name, "#at": offset})[1:-1]
-            writer.append_line(DELETED, seal(b"%b,%b" % (head(orjson.dumps(key)), record)))
+            writer.append_line(writer.ready(DELETED), deletion(key, *self._index.describe(place)))
             self._forget(key, place)
+        self._delete_copies(key, places, [])
+
+    def _delete_copies(self, key: str, places: list[int], new: list[int]) -> None:
+        """Delete entries again that were moved to another journal at the moment of their deletion."""
+        names = {self._index.describe(place)[0] for place in places}
+        if not all(os.path.exists(f"{self._path}/{name}") for name in names):
+            self._index.refresh()
+            copies = [place for place in self._index.places(key) if place not in new]
+            if copies:
+                self.delete_places(key, copies)
 
     def places(self, key: str) -> list[int]:
         """Where all that there is for a key lies, as known since the last look at the folder; for `delete_places`."""
         return self._index.places(key)
 
     def _delete_files(self, key: str, file: JournalFile, info: dict[str, Any]) -> None:
-        name = info.get("#type", file.cache_type)
+        name: str = info.get("#type") or file.cache_type or "Json"
         for filename, *_ in info.get("#data", ()):
             if filename[:1] != "." and filename.startswith(f"{DATA}/") and filename.count("/") > 1 and ".." not in filename:
                 files.remove(f"{self._path}/{filename}")  # the entry's own; packed files stay until they are compacted
-        handler = registry.HANDLERS.get(name)
+        handler: Any = registry.HANDLERS.get(name)
         if hasattr(handler, "__delete_info__"):
-            context = DumpContext.for_loading(self._path, key, (), file.writer, self._pickles, self.check)
+            context = DumpContext.for_loading(self._path, key, (), info.get("#writer", file.writer), self._pickles, self.check)
             handler.__delete_info__(context, **{part: info[part] for part in info if part[:1] != "#"})
 
     def clear(self) -> None:
@@ -421,22 +437,32 @@ class CacheDict(MutableMapping[str, X]):
         if not self._path:
             return
         with self._lock:
-            for writer in self._writers.values():
-                writer.end()
-            self._writers.clear()
+            done, self._writers = self._writers, {}
+        for writer in done.values():
+            writer.end()
+        self._idle.clear()
         files.remove_entries(self._path, DATA)
         self._index.clear()
 
     def _writer(self) -> Writer:
         """The writer of this thread."""
+        me = get_ident()
+        writer = self._writers.get(me)
         if not self._blocks:
             msg = "writing to a CacheDict needs a block: `with cache.write(): cache[key] = value`"
             raise CacheUsageError(msg)
-        me = threading.get_ident()
-        writer = self._writers.get(me)
-        if writer is None or writer.pid != os.getpid():  # a forked process must not write to its parent's files
-            writer = self._writers[me] = Writer(self._path, self.permissions, fsync=self.fsync)
-            writer.context = DumpContext(self._path, writer=writer)
+        if writer is None or writer.pid != getpid():  # a forked process must not write to its parent's files
+            writer = self._writers[me] = self._take_writer()
+        return writer
+
+    def _take_writer(self) -> Writer:
+        while self._idle:
+            with contextlib.suppress(IndexError):  # another thread took it
+                writer = self._idle.pop()
+                if writer.pid == getpid():
+                    return writer
+        writer = Writer(self._path, self.permissions, fsync=self.fsync)
+        writer.context = DumpContext(self._path, writer=writer)
         return writer
 
     # copies are views of the same folder

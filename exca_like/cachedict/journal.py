@@ -1,54 +1,39 @@
-"""Journals: the lines that say what a folder holds, and the index that is read from them.
+"""Journals: the files that say what a folder holds, and the index that is read from them.
 
-Each writer appends to journals of its own and never touches those of others; a line is one ``write``. Our lines carry a
-checksum, so that a damaged one costs itself alone, and begin with their key, so that an index is built without parsing
-them. Journals of exca, known by their names, have neither.
+Each writer appends to journals of its own and never touches those of others; a line is one ``write``. A damaged line
+costs itself alone. Journals of exca, known by their names, have lines without checksums.
 """
 
+import bisect
+import contextlib
 import os
 import re
-import threading
 import time
 import warnings
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 from zlib import crc32
 
 import orjson
 
+from exca_like import files
+from exca_like.cachedict.lines import KEY_HEAD, REPLACING_HEAD, is_sound
 from exca_like.errors import CacheFolderError, CorruptEntryWarning
 
-INFO, DELETED, FAILED = "-info.jsonl", "-deleted.jsonl", "-failed.jsonl"
+INFO, DELETED, FAILED = _JOURNALS = ("-info.jsonl", "-deleted.jsonl", "-failed.jsonl")
 
 _WRITER = r".+-[0-9]+-[0-9a-f]{16}"
 OWN_JOURNAL = re.compile(rf"({_WRITER})(-info|-deleted|-failed)\.jsonl")
 
-_HEAD = b'{"#key":"'
-_REPLACING_HEAD = b'{"#replaces":'
-_TAIL_LENGTH = len(b',"#sum":"01234567"}')
 _BLOCK = 1 << 20  # bytes read at a time for the index
 _NEAR = 4096  # bytes read at a time for single lines: the next ones are often asked for next
 _SHIFT = 40  # an entry's place is one int, which is much smaller than a pair: number of its journal, offset in it
 _OFFSET = (1 << _SHIFT) - 1
-_DELIVERY_S = 60.0  # seconds for which a network file system may show zeros in place of a page to come
-
-
-def seal(body: bytes) -> bytes:
-    """A line from a JSON object without its closing brace: the checksum comes last."""
-    return b'%b,"#sum":"%08x"}\n' % (body, crc32(body))
-
-
-def head(key: bytes, replaced: list[tuple[str, int]] | None = None) -> bytes:
-    """The start of a line: its key (as JSON), and before it the places of the entries that it takes the place of."""
-    if replaced:
-        return b'{"#replaces":%b,"#key":%b' % (orjson.dumps(replaced), key)
-    return b'{"#key":%b' % key
-
-
-def is_sound(line: bytes) -> bool:
-    """Whether a line (without its end) is what was written."""
-    return line[:3] == b'{"#' and b"%08x" % crc32(line[:-_TAIL_LENGTH]) == line[-10:-2]
+_SETTLED_S = 2.0  # seconds; coarser than the time stamps of any file system in use
+_HOLE = bytes(16)  # zeros, which a network file system may show in place of a page that is still to come
+_DELIVERY_S = 60.0  # seconds for which it may do so
 
 
 class _Descriptor:
@@ -72,29 +57,34 @@ class JournalFile:
     """One journal, as far as it was read."""
 
     __slots__ = (
-        "__weakref__", "cache_type", "descriptor", "inode", "is_own", "name", "near", "number", "path", "position", "seen",
-    )  # fmt: skip
+        "__weakref__",
+        "cache_type",
+        "descriptor",
+        "has_failures",
+        "inode",
+        "is_own",
+        "name",
+        "near",
+        "number",
+        "path",
+        "position",
+        "seen",
+        "writer",
+    )
 
     def __init__(self, folder: str, name: str, number: int) -> None:
         self.name = name
         self.path = f"{folder}/{name}"
         self.number = number
+        self.writer = name.rpartition("-")[0]  # which the names of its data files begin with
+        self.has_failures = name.endswith(FAILED)
         self.is_own = OWN_JOURNAL.fullmatch(name) is not None
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what was read."""
         self.position = 0
         self.inode: int | None = None  # None until it is first seen
         self.seen: tuple[int, int] | None = None  # size and time of change when it was read last
         self.near: tuple[int, bytes] = (0, b"")
         self.descriptor: _Descriptor | None = None
         self.cache_type: str | None = None  # of entries that don't say it, in journals of exca < 0.5
-
-    @property
-    def writer(self) -> str:
-        """Name of the writer, which the names of its data files begin with."""
-        return self.name.rpartition("-")[0]
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the file, fewer at its end."""
@@ -111,8 +101,8 @@ class JournalFile:
     def line(self, offset: int) -> bytes:
         """The line that starts at an offset, without its end; empty if there is none."""
         start, near = self.near
-        begin = offset - start
-        if 0 <= begin < len(near) and self.is_own:
+        if start <= offset:
+            begin = offset - start
             end = near.find(b"\n", begin)
             if end >= 0:
                 return near[begin:end]
@@ -121,7 +111,8 @@ class JournalFile:
             data = self.read(offset, length)
             end = data.find(b"\n")
             if end >= 0:
-                self.near = (offset, data)
+                if self.is_own:
+                    self.near = (offset, data)
                 return data[:end]
             if len(data) < length:
                 return b""
@@ -143,18 +134,53 @@ class Index:
         self._by_name: dict[str, JournalFile] = {}
         self._gone: set[int] = set()  # deleted, or found to be bad
         self._others: dict[tuple[bool, str], list[int]] = {}  # more entries (True: failures) of keys that have several
-        self._lock = threading.RLock()
+        self._lock = files.ForkSafeLock()
+        self._names: list[str] | None = None  # of the journals, when the folder was listed
+        self._listed: tuple[int, int] | None = None  # the folder's inode and time of change, if that need not be repeated
+        self._state: tuple[int, int] | None = None
+        self._state_since = 0.0
 
     def refresh(self) -> None:
         """Take notice of what was written since the last time; only what grew is read."""
         with self._lock:
-            seen = self._list()
+            seen = self._look()
             if self._is_outdated(seen):
                 # a journal is removed after the one that replaces it appeared: a second look shows that one
-                seen = self._list()
+                self._listed = None
+                seen = self._look()
                 self._start_anew()
             for name, status in seen.items():
-                self._catch_up(self._file(name), status)
+                file = self._by_name.get(name) or self.file(name)
+                if file.seen != (status.st_size, status.st_mtime_ns):
+                    self._catch_up(file, status)
+
+    def _look(self) -> dict[str, os.stat_result]:
+        """The journals that are there.
+
+        The folder is listed unless that can't tell anything new: it has not changed since it was listed, and had not changed
+        for a while then, so that a later change would show in its time stamp, coarse as it may be.
+        """
+        try:
+            if self._names is None:  # the first look
+                state = None
+            else:
+                status = os.stat(self.folder)
+                state = (status.st_ino, status.st_mtime_ns)
+            if state is None or state != self._listed:
+                now = time.monotonic()
+                if state != self._state:
+                    self._state, self._state_since = state, now
+                self._names = [name for name in os.listdir(self.folder) if name.endswith(_JOURNALS)]
+                self._listed = state if now - self._state_since > _SETTLED_S else None
+            seen = {}
+            for name in self._names or ():
+                with contextlib.suppress(FileNotFoundError):  # removed since
+                    seen[name] = os.stat(f"{self.folder}/{name}")
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise _unreadable(self.folder, error) from error
+        return seen
 
     def _is_outdated(self, seen: dict[str, os.stat_result]) -> bool:
         """Whether a journal did not just grow."""
@@ -163,103 +189,91 @@ class Index:
                 status = seen.get(file.name)
                 if status is None or status.st_ino != file.inode or status.st_size < file.position:
                     return True
-                if not file.is_own and file.seen != _state(status):  # exca edits its journals
+                if not file.is_own and file.seen != (status.st_size, status.st_mtime_ns):  # exca edits its journals
                     return True
         return False
 
     def _start_anew(self) -> None:
-        for file in self._numbered:
-            file.reset()
+        self._numbered[:] = [JournalFile(self.folder, file.name, file.number) for file in self._numbered]
+        self._by_name = {file.name: file for file in self._numbered}
         self.entries.clear()
         self.failures.clear()
         self._gone.clear()
         self._others.clear()
 
-    def _list(self) -> dict[str, os.stat_result]:
-        seen = {}
-        try:
-            with os.scandir(self.folder) as found:
-                for entry in found:
-                    name = entry.name
-                    if name.endswith((INFO, DELETED, FAILED)):
-                        try:
-                            seen[name] = entry.stat()
-                        except FileNotFoundError:  # removed since
-                            continue
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except OSError as error:
-            raise _unreadable(self.folder, error) from error
-        return seen
-
-    def _file(self, name: str) -> JournalFile:
-        file = self._by_name.get(name)
-        if file is None:
-            file = self._by_name[name] = JournalFile(self.folder, name, len(self._numbered))
-            self._numbered.append(file)
-        return file
-
     def _catch_up(self, file: JournalFile, status: os.stat_result) -> None:
-        if file.seen == _state(status):
-            return
-        file.inode = status.st_ino
-        try:
-            if status.st_size > file.position:
-                self._read(file)
-        except FileNotFoundError:  # removed since: the next refresh starts anew
-            return
-        except OSError as error:
-            raise _unreadable(file.path, error) from error
-        file.seen = _state(status)
-
-    def _read(self, file: JournalFile) -> None:
         """Index the whole lines behind the position up to which a journal was read; the rest is not there yet."""
+        file.inode = status.st_ino
+        hole = None
+        if status.st_size > file.position:
+            try:
+                hole = self._read(file, status)
+            except FileNotFoundError:  # removed since: the next refresh starts anew
+                return
+            except OSError as error:
+                raise _unreadable(file.path, error) from error
+        if hole is None:
+            file.seen = (status.st_size, status.st_mtime_ns)
+        else:
+            file.position = hole
+
+    def _read(self, file: JournalFile, status: os.stat_result) -> int | None:
+        """Index the lines of a journal from its position on; returns the offset of one that may still be on its way."""
         note = self._note_deletions
         if not file.name.endswith(DELETED):
             note = self._note_own if file.is_own else self._note_foreign
-        start = file.position
+        start, size = file.position, status.st_size
+        hole = None
         rest = b""
-        while block := file.read(file.position + len(rest), _BLOCK):
+        while block := file.read(file.position + len(rest), min(size - file.position, _BLOCK)):
             data = rest + block if rest else block
             lines = data.split(b"\n")
             rest = lines.pop()
-            end = file.position + len(data) - len(rest)
-            file.position = note(file, lines)
-            if file.position < end or len(block) < _BLOCK:
+            for offset, line in note(file, lines):
+                if _HOLE in line and time.time() - status.st_mtime < _DELIVERY_S:
+                    hole = offset if hole is None else hole
+                else:
+                    report(f"the line at byte {offset} of {file.path} is damaged; the entry that it was is ignored")
+            file.position += len(data) - len(rest)
+            if file.position + len(rest) >= size:
                 break
         if not start and file.position <= _NEAR:  # this one read serves the entries, too
-            file.near = (0, data[: file.position])
+            if file.is_own:  # others may be edited
+                file.near = (0, data[: file.position])
             file.descriptor = None
+        return hole
 
-    def _note_own(self, file: JournalFile, lines: list[bytes]) -> int:
-        entries = self._entries_of(file)
+    # each of these returns damaged lines, with their offsets
+
+    def _note_own(self, file: JournalFile, lines: list[bytes]) -> list[tuple[int, bytes]]:
+        entries = self.failures if file.has_failures else self.entries
         place = (file.number << _SHIFT) + file.position
         add, gone = entries.setdefault, self._gone
+        damaged = []
         for line in lines:  # the hot loop of opening a large folder
-            if line[:9] == _HEAD and b"%08x" % crc32(line[:-_TAIL_LENGTH]) == line[-10:-2]:
+            if line[:9] == KEY_HEAD and not crc32(line):
                 raw = line[9 : line.index(b'"', 9)]
                 key = orjson.loads(line)["#key"] if b"\\" in raw else raw.decode()
                 if not (gone and place in gone) and add(key, place) != place:
                     self._add_other(entries, key, place)
-            elif line.startswith(_REPLACING_HEAD) and is_sound(line):
+            elif line.startswith(REPLACING_HEAD) and is_sound(line):
                 self._note_replacement(entries, place, orjson.loads(line))
             elif line:
-                if b"\0" in line and time.time() - os.stat(file.path).st_mtime < _DELIVERY_S:
-                    break
-                self._report_line(file, place & _OFFSET)
+                damaged.append((place & _OFFSET, line))
             place += len(line) + 1
-        return place & _OFFSET
+        return damaged
 
     def _note_replacement(self, entries: dict[str, int], place: int, record: dict[str, Any]) -> None:
         key = record["#key"]
         for name, offset in record["#replaces"]:
-            self.drop(key, self._place(name, offset))
+            self.drop(key, self.place(name, offset))
         if place not in self._gone and entries.setdefault(key, place) != place:
             self._add_other(entries, key, place)
 
-    def _note_foreign(self, file: JournalFile, lines: list[bytes]) -> int:
-        entries = self._entries_of(file)
+    def _note_foreign(self, file: JournalFile, lines: list[bytes]) -> list[tuple[int, bytes]]:
+        entries = self.failures if file.has_failures else self.entries
         offset = file.position
+        damaged = []
         for line in lines:
             text = line.strip()
             place = (file.number << _SHIFT) + offset
@@ -272,50 +286,55 @@ class Index:
                         if entries.setdefault(key, place) != place:
                             self._add_other(entries, key, place)
                 except (ValueError, KeyError, TypeError, AttributeError):
-                    self._report_line(file, offset)
+                    damaged.append((offset, line))
             offset += len(line) + 1
-        return offset
+        return damaged
 
-    def _note_deletions(self, file: JournalFile, lines: list[bytes]) -> int:
+    def _note_deletions(self, file: JournalFile, lines: list[bytes]) -> list[tuple[int, bytes]]:
         offset = file.position
+        damaged = []
         for line in lines:
             if is_sound(line):
                 record = orjson.loads(line)
-                self.drop(record["#key"], self._place(record["#file"], record["#at"]))
+                self.drop(record["#key"], self.place(record["#file"], record["#at"]))
             elif line:
-                self._report_line(file, offset)
+                damaged.append((offset, line))
             offset += len(line) + 1
-        return offset
+        return damaged
 
-    def _entries_of(self, file: JournalFile) -> dict[str, int]:
-        return self.failures if file.name.endswith(FAILED) else self.entries
-
-    def _place(self, name: str, offset: int) -> int:
-        return (self._file(name).number << _SHIFT) + offset
+    def place(self, name: str, offset: int) -> int:
+        """The place of what is at an offset of a journal."""
+        return (self.file(name).number << _SHIFT) + offset
 
     def _add_other(self, entries: dict[str, int], key: str, place: int) -> None:
         """Take in a second entry for a key."""
-        others = self._others.setdefault((entries is self.failures, key), [])
-        places = sorted({place, entries[key], *others}, key=self._order)
-        entries[key], others[:] = places[0], places[1:]
+        first, second = sorted((entries[key], place), key=self._order)
+        entries[key] = first
+        bisect.insort(self._others.setdefault((entries is self.failures, key), []), second, key=self._order)
 
     def _order(self, place: int) -> tuple[str, int]:
         return self._numbered[place >> _SHIFT].name, place & _OFFSET
 
-    def _report_line(self, file: JournalFile, offset: int) -> None:
-        report(f"the line at byte {offset} of {file.path} is damaged; the entry that it was is ignored")
+    def file(self, name: str) -> JournalFile:
+        """What is known of a journal."""
+        file = self._by_name.get(name)
+        if file is None:
+            file = self._by_name[name] = JournalFile(self.folder, name, len(self._numbered))
+            self._numbered.append(file)
+        return file
 
-    def add(self, key: str, name: str, inode: int, offset: int, end: int) -> None:
-        """Take in a line that this process wrote itself."""
-        with self._lock:
-            file = self._file(name)
-            if file.position != offset:  # there are lines in between: the next refresh reads them all
-                return
-            file.inode, file.position = inode, end
-            place = (file.number << _SHIFT) + offset
-            entries = self._entries_of(file)
+    def add(self, key: str, name: str, offset: int, length: int) -> int:
+        """Take in a line that this thread wrote itself; returns its place."""
+        file = self._by_name.get(name) or self.file(name)
+        place = (file.number << _SHIFT) + offset
+        # without the lock: only this thread appends to the journal, and a refresh at the same time reads the same
+        if file.position == offset:  # else there are lines in between, which the next refresh reads
+            file.position = offset + length
+            entries = self.failures if file.has_failures else self.entries
             if entries.setdefault(key, place) != place:
-                self._add_other(entries, key, place)
+                with self._lock:
+                    self._add_other(entries, key, place)
+        return place
 
     def drop(self, key: str, place: int) -> None:
         """Let an entry count as missing; another one for its key, if there is one, takes its place."""
@@ -341,17 +360,32 @@ class Index:
         file = self._numbered[place >> _SHIFT]
         try:
             line = file.line(place & _OFFSET)
-        except FileNotFoundError:
+            if file.is_own and crc32(line):
+                return None
+            return file, orjson.loads(line)
+        except (FileNotFoundError, orjson.JSONDecodeError):
             return None
         except OSError as error:
             raise _unreadable(file.path, error) from error
-        if file.is_own and not is_sound(line):
+
+    def only_meta(self) -> Any:
+        """The JSON data beside the only entry of the folder, read in the shortest way; None if there are more, or none."""
+        names = [name for name in _listed(self.folder) if name.endswith(_JOURNALS)]
+        if len(names) != 1 or not OWN_JOURNAL.fullmatch(names[0]):
             return None
         try:
-            content: dict[str, Any] = orjson.loads(line)
-        except ValueError:
+            line, end = files.read_bytes(f"{self.folder}/{names[0]}").split(b"\n")
+        except (OSError, ValueError):
             return None
-        return file, content
+        return orjson.loads(line).get("#meta") if line[:9] == KEY_HEAD and not crc32(line) and not end else None
+
+    def is_gone(self, place: int) -> bool:
+        """Whether an entry was deleted, or replaced."""
+        return place in self._gone
+
+    def duplicates(self) -> Iterator[tuple[str, int]]:
+        """Keys and places of the entries that other entries for their keys win over."""
+        return ((key, place) for (_, key), places in list(self._others.items()) for place in places)
 
     def describe(self, place: int) -> tuple[str, int]:
         """The name of an entry's journal and its offset in it."""
@@ -363,8 +397,11 @@ class Index:
             self.__init__(self.folder)  # type: ignore[misc]
 
 
-def _state(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 _reported: set[str] = set()

@@ -7,9 +7,10 @@ other packages are found by their entry point in the group ``exca_like.handlers`
 import importlib
 import importlib.metadata
 import inspect
+from collections.abc import Callable
 from typing import Any
 
-from exca_like.errors import ConfigValueError, ResultLoadError
+from exca_like.errors import ConfigTypeError, ConfigValueError, ResultLoadError
 
 _HERE = "exca_like.cachedict.handlers"
 _GROUP = "exca_like.handlers"
@@ -21,9 +22,18 @@ _OWN_NAMES = {
     "texts": ("String",),
     "arrays": ("MemmapArray", "MemmapArrayFile", "NumpyArray", "NumpyMemmapArray", "NumpyScalar", "ObjectArray", "ArrayParts"),
     "contiguous": ("ContiguousMemmapArray",),
-    "frames": ("PandasDataFrame", "ParquetPandasDataFrame"),
+    "frames": (
+        "PandasDataFrame",
+        "ParquetPandasDataFrame",
+        "DataFrameParts",
+        "PandasSeries",
+        "PandasIndex",
+        "PandasArray",
+        "PandasScalar",
+    ),
     "tensors": ("TorchTensor",),
-    "imaging": ("NibabelNifti", "MneRawFif", "MneRawBrainVision"),
+    "imaging": ("NibabelNifti",),
+    "recordings": ("MneRawFif", "MneRawBrainVision"),
 }
 _MODULE_OF = {name: module for module, names in _OWN_NAMES.items() for name in names}
 # modules that have handlers for values of a library
@@ -33,13 +43,14 @@ _LIBRARIES = {
     "pandas": ("frames",),
     "torch": ("tensors",),
     "nibabel": ("imaging",),
-    "mne": ("imaging",),
+    "mne": ("recordings",),
 }
 
 HANDLERS: dict[str, Any] = {}
 TYPE_DEFAULTS: dict[type, Any] = {}
 BY_VALUE: set[Any] = set()  # handlers whose instances are the values, which store themselves
 _resolved: dict[type, Any] = {}
+DUMPERS: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {}
 _loaded: set[str] = set()
 
 
@@ -71,6 +82,7 @@ def _add(name: str, handler: Any) -> None:
         BY_VALUE.add(handler)
         TYPE_DEFAULTS[handler] = handler
     _resolved.clear()
+    DUMPERS.clear()
 
 
 def handler_named(name: str) -> Any:
@@ -109,6 +121,26 @@ def handler_of_type(value_type: type) -> Any:
     return found
 
 
+def dumper_of(handler: Any) -> tuple[str, Callable[[Any, Any], Any]]:
+    """The name of a handler, and the function that stores a value: of a context and the value."""
+    if handler not in BY_VALUE:
+        return handler.__name__, handler.__dump_info__
+
+    def dump(ctx: Any, value: Any) -> Any:
+        if not isinstance(value, handler):
+            msg = f"the handler {handler.__name__} stores its own instances, not {describe_type(value)}"
+            raise ConfigTypeError(msg)
+        return value.__dump_info__(ctx)
+
+    return handler.__name__, dump
+
+
+def dumper_for(value_type: type) -> tuple[str, Callable[[Any, Any], Any]]:
+    """The `dumper_of` the handler for values of a type; it is in ``DUMPERS`` from then on."""
+    found = DUMPERS[value_type] = dumper_of(handler_of_type(value_type) or handler_named("Auto"))
+    return found
+
+
 def _load_module(name: str) -> None:
     if name in _loaded:
         return
@@ -118,6 +150,7 @@ def _load_module(name: str) -> None:
         TYPE_DEFAULTS.setdefault(value_type, handler)
     _loaded.add(name)
     _resolved.clear()
+    DUMPERS.clear()
 
 
 def _load_plugins(name: str) -> None:
@@ -144,3 +177,8 @@ def loading_handler(name: str) -> Any:
     except ConfigValueError as error:
         msg = f"an entry can't be loaded: {error}"
         raise ResultLoadError(msg) from error
+
+
+def describe_type(value: Any) -> str:
+    """A value's type, for messages."""
+    return f"a {type(value).__module__}.{type(value).__qualname__}".replace("a builtins.", "a ")

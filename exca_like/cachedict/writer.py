@@ -21,25 +21,30 @@ _SMALL = 1 << 16  # bytes that are cheaper to copy than to write separately
 Buffer = bytes | bytearray | memoryview
 
 
+def host_name() -> str:
+    """Name of this machine, as names of writers begin."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", os.uname().nodename)[:32] or "host"
+
+
 class AppendFile:
     """A file that only this process appends to; after a failed write it is as it was before."""
 
-    def __init__(self, path: str, permissions: int | None, expected: int | None) -> None:
+    def __init__(self, folder: str, name: str, permissions: int | None, expected: int | None) -> None:
         """Open a new file, or the one of ``expected`` size that this process had opened before."""
-        self.path = path
+        self.name = name
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
         if expected is None:
             flags |= os.O_CREAT | os.O_EXCL
+        path = f"{folder}/{name}"
         self.descriptor = os.open(path, flags, 0o666)
         self.size = expected or 0
-        self.inode = os.fstat(self.descriptor).st_ino
         if expected is None:
             files.permit(path, permissions)
 
-    def is_intact(self) -> bool:
-        """Whether the file is still in its folder, and nobody else changed its size."""
+    def inode(self) -> int | None:
+        """Number of the file; None if it is not in its folder any more, or somebody else changed its size."""
         status = os.fstat(self.descriptor)
-        return status.st_nlink > 0 and status.st_size == self.size
+        return status.st_ino if status.st_nlink and status.st_size == self.size else None
 
     def lock(self) -> bool:
         """Show that the file is in use; False if somebody is about to remove it."""
@@ -53,18 +58,23 @@ class AppendFile:
 
     def write(self, data: Buffer) -> int:
         """Append bytes; returns the offset at which they start."""
+        offset, length = self.size, len(data)
         try:
             written = os.write(self.descriptor, data)
-            while written < len(data):  # a full disk, or more than 2 GiB
+            while written < length:  # a full disk, or more than 2 GiB
                 written += os.write(self.descriptor, memoryview(data)[written:])
         except BaseException:
-            os.ftruncate(self.descriptor, self.size)
+            os.ftruncate(self.descriptor, offset)
             raise
-        offset = self.size
-        self.size = offset + len(data)
+        self.size = offset + length
         return offset
 
+    def sync(self) -> None:
+        """Wait for the disk to have what was written."""
+        os.fsync(self.descriptor)
+
     def close(self) -> None:
+        """Close it."""
         os.close(self.descriptor)
 
 
@@ -91,54 +101,52 @@ class Writer:
         self._rename()
 
     def _rename(self) -> None:
-        host = re.sub(r"[^A-Za-z0-9_-]", "-", os.uname().nodename)[:32] or "host"
-        self.name = f"{host}-{self.pid}-{files.token()}"
-        self._open: dict[str, AppendFile] = {}
+        self.name = f"{host_name()}-{self.pid}-{files.token()}"
+        self._open: dict[str, AppendFile] = {}  # by kind of journal, or suffix of data file
         self._sizes: dict[str, int] = {}  # of files that were closed
 
-    def ready(self, kind: str) -> None:
-        """Open and lock the journal of a kind; under a new name if somebody is removing the writer's files.
+    def ready(self, kind: str) -> AppendFile:
+        """The journal of a kind, open and locked; under a new name if somebody is removing the writer's files.
 
         Raises
         ------
         CacheFolderError
             The folder can't be written to.
         """
-        if self.name + kind in self._open:
-            return
-        try:
-            while not self._open_journal(kind):
-                self.end()
-                self._rename()
-        except OSError as error:
-            raise self._error(self.name + kind, error) from error
+        journal = self._open.get(kind)
+        if journal is None:
+            try:
+                while (journal := self._open_journal(kind)) is None:
+                    self.end()
+                    self._rename()
+            except OSError as error:
+                raise self._error(self.name + kind, error) from error
+        return journal
 
     def end(self) -> None:
         """Close the files; `ready` takes them up again."""
-        for name, file in self._open.items():
-            self._sizes[name] = file.size
+        for kind, file in self._open.items():
+            self._sizes[kind] = file.size
             file.close()
         self._open.clear()
 
-    def append_line(self, kind: str, line: bytes) -> tuple[str, int, int]:
-        """Append a line to a journal that is `ready`; returns the journal's name and inode, and the line's offset in it.
+    def append_line(self, journal: AppendFile, line: bytes) -> int:
+        """Append a line to a journal that is `ready`; returns its offset.
 
         Raises
         ------
         CacheFolderError
             The line can't be written; the journal is as it was.
         """
-        name = self.name + kind
         try:
-            file = self._open[name]
-            if self.fsync:
-                self._sync()
-            offset = file.write(line)
-            if self.fsync:
-                os.fsync(file.descriptor)
+            if not self.fsync:
+                return journal.write(line)
+            self.sync()  # the data first
+            offset = journal.write(line)
+            journal.sync()
         except OSError as error:
-            raise self._error(name, error) from error
-        return name, file.inode, offset
+            raise self._error(journal.name, error) from error
+        return offset
 
     def append(self, suffix: str, data: Buffer) -> int:
         """Append bytes, aligned to 64 bytes, to a packed data file; returns their offset.
@@ -148,9 +156,8 @@ class Writer:
         CacheFolderError
             The bytes can't be written; the file is as it was.
         """
-        name = f"{DATA}/{self.name}{suffix}"
+        file = self._open.get(suffix) or self._open_data(suffix)
         try:
-            file = self._open.get(name) or self._open_data(name)
             padding = -file.size % _ALIGNMENT
             if not padding:
                 return file.write(data)
@@ -159,22 +166,18 @@ class Writer:
             file.write(bytes(padding))
             return file.write(data)
         except OSError as error:
-            raise self._error(name, error) from error
+            raise self._error(file.name, error) from error
 
     def stream(self, suffix: str) -> tuple[io.FileIO, str]:
         """A packed data file to append to by hand, and its name; see `adopt`."""
-        name = f"{DATA}/{self.name}{suffix}"
-        try:
-            file = self._open.get(name) or self._open_data(name)
-        except OSError as error:
-            raise self._error(name, error) from error
+        file = self._open.get(suffix) or self._open_data(suffix)
         stream = io.FileIO(file.descriptor, "ab", closefd=False)
         stream.seek(0, os.SEEK_END)
-        return stream, name
+        return stream, file.name
 
-    def adopt(self, name: str) -> tuple[int, int]:
+    def adopt(self, suffix: str) -> tuple[int, int]:
         """Take notice of what was written to a `stream`: its offset and length."""
-        file = self._open[name]
+        file = self._open[suffix]
         offset, file.size = file.size, os.fstat(file.descriptor).st_size
         return offset, file.size - offset
 
@@ -189,36 +192,39 @@ class Writer:
             raise self._error(name, error) from error
         return name
 
-    def _sync(self) -> None:
-        """Wait for the disk to have the data, before the line that tells of them is written."""
-        for other in self._open.values():
-            os.fsync(other.descriptor)
+    def sync(self) -> None:
+        """Wait for the disk to have what was written."""
+        for file in self._open.values():
+            file.sync()
 
-    def _open_journal(self, kind: str) -> bool:
-        name = self.name + kind
+    def _open_journal(self, kind: str) -> AppendFile | None:
         try:
-            file = self._open_file(name)
+            journal = self._open_file(kind, self.name + kind)
         except FileNotFoundError:  # removed meanwhile
-            return False
-        if not file.lock() or not file.is_intact():
-            file.close()
-            return False
-        self._open[name] = file
-        return True
+            return None
+        if not journal.lock() or journal.inode() is None:
+            journal.close()
+            return None
+        self._open[kind] = journal
+        return journal
 
-    def _open_data(self, name: str) -> AppendFile:
-        file = self._open[name] = self._open_file(name)
+    def _open_data(self, suffix: str) -> AppendFile:
+        name = f"{DATA}/{self.name}{suffix}"
+        try:
+            file = self._open[suffix] = self._open_file(suffix, name)
+        except OSError as error:
+            raise self._error(name, error) from error
         return file
 
-    def _open_file(self, name: str) -> AppendFile:
-        path, size = f"{self.folder}/{name}", self._sizes.get(name)
+    def _open_file(self, kind: str, name: str) -> AppendFile:
+        size = self._sizes.get(kind)
         try:
-            return AppendFile(path, self.permissions, size)
+            return AppendFile(self.folder, name, self.permissions, size)
         except FileNotFoundError:
             if size is not None:
                 raise
-            files.make_folders(os.path.dirname(path), self.permissions, above=self.folder)
-            return AppendFile(path, self.permissions, size)
+            files.make_folders(os.path.dirname(f"{self.folder}/{name}"), self.permissions, above=self.folder)
+            return AppendFile(self.folder, name, self.permissions, size)
 
     def _error(self, name: str, error: OSError) -> CacheFolderError:
         msg = (

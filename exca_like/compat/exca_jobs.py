@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,14 @@ _SAFE = frozenset(
     for module, names in (*_PLAIN_DATA.items(), ("builtins", " ".join(_EXCEPTIONS)))
     for name in names.split()
 )
+
+_DTYPE_CODE = re.compile(r"[biufcmMSUVO][0-9]+")
+
+# opcodes of pickle, and how the length of an argument is given: as pickletools numbers it, in so many bytes
+_STOP, _GLOBAL, _PUT, _LONG_BINPUT = b".cpr"
+_REFUSED_OPCODES = ("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEXT_BUFFER", "READONLY_BUFFER")
+_PREFIX_BYTES = {-2: 1, -3: 4, -4: 4, -5: 8}
+_MEMO_INDEX = -100
 
 _reported: set[str] = set()
 
@@ -197,8 +206,7 @@ class _Examiner(pickle.Unpickler):
     """Puts stand-ins in place of all that a pickle names."""
 
     def __init__(self, data: bytes, makers: bool) -> None:
-        self.stream = io.BytesIO(data)
-        super().__init__(self.stream)
+        super().__init__(io.BytesIO(data))
         self.makers = makers
         self.names: dict[str, type[_Object]] = {}
         self.dtypes: list[_Object] = []
@@ -238,21 +246,71 @@ def _examine(path: str) -> _File | None:
         return None
     except OSError as error:
         raise _DamagedError(path, f"it can't be read ({error.strerror or error})") from error
+    _check_opcodes(path, data)
     try:
         examiner = _Examiner(data, makers=False)
         outline = examiner.load()
+    except MemoryError:
+        raise
     except Exception:  # a damaged pickle can raise anything; so can one whose stand-ins should make classes
         try:
             examiner = _Examiner(data, makers=True)
             outline = examiner.load()
         except Exception as error:
-            raise _DamagedError(path, f"it is cut short or damaged ({type(error).__name__}: {error})") from error
-    if examiner.stream.tell() != len(data):
-        raise _DamagedError(path, "there is something behind its end")
+            raise _DamagedError(path, f"it is damaged ({type(error).__name__}: {error})") from error
     unsafe = {name for name in examiner.names if name not in _SAFE}
     if not all(_is_plain_dtype(dtype) for dtype in examiner.dtypes):
         unsafe.add("numpy.dtype")
     return _File(path, data, outline, frozenset(examiner.names), frozenset(unsafe))
+
+
+@functools.cache
+def _argument_sizes() -> list[int | None]:
+    """How many bytes follow each opcode: a number, a kind of pickletools (negative), or None if no job has this opcode."""
+    import pickletools
+
+    sizes: list[int | None] = [None] * 256
+    for opcode in pickletools.opcodes:
+        # other ways to name classes than through `find_class`, and data that is not in the file
+        if opcode.name not in _REFUSED_OPCODES:
+            sizes[ord(opcode.code)] = opcode.arg.n if opcode.arg else 0
+    sizes[_LONG_BINPUT] = _MEMO_INDEX
+    return sizes
+
+
+def _check_opcodes(path: str, data: bytes) -> None:
+    """Raise unless the file is one whole pickle.
+
+    One changed bit can make the C unpickler fill a table of many GB, or ask for as much at once: what counts or numbers
+    things is compared with the length of the file before.
+    """
+    sizes = _argument_sizes()
+    position, end = 0, len(data)
+    try:
+        while (opcode := data[position]) != _STOP:
+            position += 1
+            size = sizes[opcode]
+            if size is None:
+                raise _DamagedError(path, f"it is damaged (unexpected opcode {opcode})")
+            if size >= 0:
+                position += size
+            elif size in _PREFIX_BYTES:
+                prefix = _PREFIX_BYTES[size]
+                position += prefix + int.from_bytes(data[position : position + prefix], "little")
+            elif size == _MEMO_INDEX:
+                if int.from_bytes(data[position : position + 4], "little") > end:
+                    raise _DamagedError(path, "it is damaged (a number is too high)")
+                position += 4
+            else:  # lines of text
+                start = position
+                for _ in range(2 if opcode == _GLOBAL else 1):
+                    position = data.index(b"\n", position) + 1
+                if opcode == _PUT and not 0 <= int(data[start:position]) <= end:
+                    raise _DamagedError(path, "it is damaged (a number is too high)")
+    except (IndexError, ValueError) as error:
+        raise _DamagedError(path, "it is cut short") from error
+    if position + 1 != end:
+        raise _DamagedError(path, "there is something behind its end")
 
 
 def _spelled(module: str, name: str) -> str:
@@ -269,7 +327,7 @@ def _is_plain_dtype(dtype: _Object) -> bool:
 
     usual: Any
     match dtype.args:
-        case (str(code), int(align), int(copy)) if not align and copy and code[:1] in "biufcmMSUVO?":
+        case (str(code), int(align), int(copy)) if _DTYPE_CODE.fullmatch(code) and not align and copy:
             pass
         case _:  # not a copy: its state would become the one of all arrays of this type
             return False
@@ -279,15 +337,20 @@ def _is_plain_dtype(dtype: _Object) -> bool:
         usual = np.dtype(code).__reduce__()[2]
     except TypeError:  # a type that this platform lacks
         return False
-    match dtype.state:
-        case (3, "<" | ">" | "|" | "=", None, None, None, *sizes) if code[0] not in "mM":
-            return tuple(sizes) == tuple(usual[5:])
-        case (4, "<" | ">" | "|" | "=", None, None, None, *sizes, (metadata, (bytes(), int(), int(), int()))) if (
-            code[0] in "mM"
-        ):
-            return tuple(sizes) == tuple(usual[5:8]) and not metadata
-        case _:  # structured types, for instance
+    if not isinstance(dtype.state, tuple) or len(dtype.state) not in (8, 9):
+        return False
+    version, order, subtype, names, fields, *sizes = dtype.state[:8]
+    match dtype.state[8:]:
+        case ():
+            rest_is_plain = code[0] not in "mM"
+        # the unit of times; protocol 2 makes bytes by a function
+        case ((None | {}, (bytes() | _Object(path="_codecs.encode"), int(), int(), int())) as rest,):
+            rest_is_plain = code[0] in "mM" and not rest[0]
+        case _:
             return False
+    unstructured = subtype is None and names is None and fields is None
+    known = version in (3, 4) and order in ("<", ">", "|", "=")
+    return rest_is_plain and unstructured and known and tuple(sizes) == tuple(usual[5:8])
 
 
 # second pass: its value
@@ -377,6 +440,8 @@ def _load(file: _File, allow: Callable[[str], bool]) -> Any:
         raise ResultLoadError(msg)
     try:
         return _Loader(file).load()
+    except MemoryError:
+        raise
     except Exception as error:  # unpickling can raise anything
         if not unsafe:
             raise _DamagedError(file.path, f"it is damaged ({type(error).__name__}: {error})") from error

@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 import pydantic
 
 from exca_like import files, layout, yamltext
+from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.executors import make_executor
 from exca_like.executors.base import Executor, Resources
 from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
-from exca_like.infra.identity import check_same_identity
+from exca_like.infra.identity import check_same_identity, fingerprint
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import changed_copy
 from exca_like.models.export import export, has_dotted_keys
@@ -302,6 +303,10 @@ class BaseInfra(pydantic.BaseModel):
         if state.folder_is_checked:
             return True
         entry = self._entry()
+        recorded = self._recorded_fingerprint()
+        if recorded is not None and recorded == fingerprint(self._identity(), entry.full_uid):
+            state.folder_is_checked = True
+            return True
         try:
             stored = files.read_bytes(entry.full_uid)
         except FileNotFoundError:
@@ -319,11 +324,20 @@ class BaseInfra(pydantic.BaseModel):
         state.folder_is_checked = True
         return True
 
+    def _recorded_fingerprint(self) -> Any:
+        """The `fingerprint` that is stored beside a result, if there is one."""
+        return None
+
     def _config_to_store(self) -> dict[str, Any]:
         """The whole config; `_prepare_folder` may have kept it for this."""
         state = self._linked_state
         config, state.config = state.config, None
         return export(state.owner, uid=False, exclude_defaults=False) if config is None else config
+
+    def _information(self) -> dict[str, Any]:
+        """What is stored beside a result: the whole config, and what it is recognized by."""
+        recognized = fingerprint(self._identity(), self._entry().full_uid)
+        return {"config": to_tree(self._config_to_store()), **({"fingerprint": recognized} if recognized else {})}
 
     def _prepare_folder(self, *, keep_config: bool = False) -> EntryFolder:
         """The cache folder, created if it is not there; with ``keep_config`` a result will be stored in it at once."""

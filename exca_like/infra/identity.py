@@ -1,8 +1,11 @@
 """Is a cache folder the one of this config? Comparison of stored and present identities."""
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
 import pydantic
 
 from exca_like import canonical
@@ -25,6 +28,20 @@ def check_same_identity(model: pydantic.BaseModel, stored: ConfDict, present: Co
             f"version (now {version!r}), or delete the folder.\n\nStored:\n{stored.to_yaml()}\nNow:\n{present.to_yaml()}"
         )
         raise ConfigMismatchError(msg)
+
+
+def fingerprint(identity: Mapping[str, Any], folder_file: str) -> list[Any] | None:
+    """What is stored beside a result, so that a later use of the folder need not compare files.
+
+    It is a digest of the identity, and the size of the file that holds it. None if there is no simple digest.
+    """
+    try:
+        text = orjson.dumps(identity)
+        size = os.stat(folder_file).st_size
+    except (TypeError, OSError):
+        return None
+    # NaN would look like None
+    return None if b"null" in text else [hashlib.blake2b(text, digest_size=8).hexdigest(), size]
 
 
 def _differences(

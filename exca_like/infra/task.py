@@ -2,16 +2,19 @@
 
 import contextlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import pydantic
 
 from exca_like import engine, files
-from exca_like.errors import CacheFolderError, InfraUsageError, InfraValueError, LostOutcomeError
+from exca_like.confdict import ConfDict
+from exca_like.errors import CacheFolderError, ExcaLikeError, InfraUsageError, InfraValueError, LostOutcomeError
 from exca_like.executors import open_job
 from exca_like.executors.base import Call, JobHandle
 from exca_like.infra.applied import MISSING, check_task_signature
@@ -202,7 +205,8 @@ class TaskInfra(BaseInfra):
         name = self._field_name()
         settings = {field: self.__dict__[field] for field in self.__pydantic_fields_set__}
         for sibling in files.visible_folders(entry.method_path) if self.folder is not None else ():
-            config = read_config(entry.sibling(sibling), KEY)
+            folder = entry.sibling(sibling)
+            config = read_config(folder, KEY) or _config_by_exca(folder)
             if config is None:
                 continue
             if name in type(owner).model_fields:
@@ -210,7 +214,7 @@ class TaskInfra(BaseInfra):
             try:
                 task = validated(type(owner), config)
             except pydantic.ValidationError as error:
-                msg = f"skipping {entry.sibling(sibling).path}: its config does not fit the class any more: {error}"
+                msg = f"skipping {folder.path}: its config does not fit the class any more: {error}"
                 warnings.warn(msg, stacklevel=2)
                 continue
             self._copy_private_infras(task)
@@ -303,9 +307,13 @@ class TaskInfra(BaseInfra):
             if self.folder is None:
                 state.store = MemoryStore()
             else:
-                state.store = FolderStore(self._entry(), self._config_to_store, self.permissions, self.allow_pickle)
+                state.store = FolderStore(self._entry(), self._information, self.permissions, self.allow_pickle)
         store: Store = state.store
         return store
+
+    def _recorded_fingerprint(self) -> Any:
+        meta = self._store().meta(KEY)
+        return None if meta is None else meta.get("fingerprint")
 
     def _field_name(self) -> str:
         field = self._linked_state.field
@@ -426,6 +434,14 @@ def _start_here(infra: TaskInfra) -> TaskJob[Any]:
     if infra.cluster is None:
         job.wait()
     return job
+
+
+def _config_by_exca(folder: EntryFolder) -> dict[str, Any] | None:
+    """The config of a task that exca has computed; None if it is none."""
+    if os.path.exists(folder.exca_job):
+        with contextlib.suppress(OSError, ExcaLikeError):
+            return ConfDict.from_yaml(Path(folder.config))
+    return None
 
 
 def _infra_of(task: Any, name: str) -> Any:

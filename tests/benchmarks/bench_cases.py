@@ -128,20 +128,57 @@ class Goal:
 
 
 @dataclasses.dataclass(frozen=True)
+class Limit:
+    """At most so many seconds, or bytes."""
+
+    most: float
+    unit: str = "s"
+    peer: str = "exca_like"
+
+    def ratio(self, ours: float, theirs: float) -> float:
+        return ours
+
+    def is_met(self, ratio: float) -> bool:
+        return ratio <= self.most
+
+    def show(self, number: float | None = None) -> str:
+        return ("≤ " if number is None else "") + show(self.most if number is None else number, self.unit)
+
+
+def show(number: float | None, unit: str = "s") -> str:
+    if number is None:
+        return "-"
+    factor = 1.0
+    if unit == "s":
+        factor, unit = (1, "s") if number >= 1 else (1e3, "ms") if number >= 0.02 else (1e6, "µs")
+    number *= factor
+    return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Case:
     name: str
-    goals: tuple[Goal, ...]
+    goals: tuple[Goal | Limit, ...]
     prepare: tp.Callable[[Side], Sampler]
-    others: dict[str, tp.Callable[[Side], Sampler]]  # joblib, and the floor: the least that could be done
+    others: dict[str, tp.Callable[[Side], Sampler]]  # other peers, and the floor: the least that could be done
     rounds: float  # share of the run's rounds
+    ours_only: bool  # exca has no such operation, or it is not comparable
+    unit: str
 
 
 CASES: list[Case] = []
 
 
-def case(name: str, *goals: Goal, rounds: float = 1, **others: tp.Callable[[Side], Sampler]) -> tp.Any:
+def case(
+    name: str,
+    *goals: Goal | Limit,
+    rounds: float = 1,
+    ours_only: bool = False,
+    unit: str = "s",
+    **others: tp.Callable[[Side], Sampler],
+) -> tp.Any:
     def register(prepare: tp.Callable[[Side], Sampler]) -> tp.Any:
-        CASES.append(Case(name, goals, prepare, others, rounds))
+        CASES.append(Case(name, goals, prepare, others, rounds, ours_only, unit))
         return prepare
 
     return register

@@ -16,11 +16,12 @@ import typing as tp
 import warnings
 from pathlib import Path
 
-from bench_cases import CASES, Case, Side
+import bench_store  # noqa: F401 - adds its cases
+from bench_cases import CASES, Case, Side, show
 
 OURS, EXCA = "exca_like", "exca"
-COLUMNS = ("operation", EXCA, "joblib", "floor", OURS, "ratio", "goal", "ok")
-PEERS = (EXCA, "joblib")
+COLUMNS = ("operation", EXCA, "joblib", "diskcache", "numpy", "floor", OURS, "ratio", "goal", "ok")
+PEERS = (EXCA, "joblib", "diskcache")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ def missing_peers() -> list[str]:
 
 def measure(case: Case, folder: Path, size: Size) -> dict[str, float]:
     """The fastest time of each library that has the operation, in seconds."""
-    prepares = {EXCA: case.prepare, **case.others, OURS: case.prepare}
+    prepares = {**({} if case.ours_only else {EXCA: case.prepare}), **case.others, OURS: case.prepare}
     samplers = {
         name: prepare(Side(name, folder / name, 1 if "process" in case.name else size.calls, size.tasks))
         for name, prepare in prepares.items()
@@ -58,16 +59,8 @@ def row_of(case: Case, best: dict[str, float]) -> tuple[str, ...]:
     ratios = [(goal, goal.ratio(best[OURS], best[goal.peer])) for goal in case.goals if goal.peer in best]
     shown = "; ".join(goal.show(ratio) for goal, ratio in ratios)
     ok = "yes" if all(goal.is_met(ratio) for goal, ratio in ratios) else "NO"
-    times = (show_time(best.get(name)) for name in COLUMNS[1:5])
+    times = (show(best.get(name), case.unit) for name in COLUMNS[1:7])
     return case.name, *times, shown or "-", "; ".join(goal.show() for goal in case.goals), ok if ratios else "-"
-
-
-def show_time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    factor, unit = (1, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 0.02 else (1e6, "µs")
-    number = seconds * factor
-    return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
 
 
 def run(size: Size, only: str = "") -> tp.Iterator[tuple[str, ...]]:
@@ -85,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=FULL.rounds)
     parser.add_argument("--only", default="", help="run the operations whose name holds this text")
     options = parser.parse_args(arguments)
-    widths = (38, 9, 9, 9, 9, 36, 40, 3)
+    widths = (38, 9, 9, 9, 9, 9, 9, 36, 40, 3)
     size = dataclasses.replace(FULL, rounds=options.rounds)
     for cells in itertools.chain([COLUMNS, ("",) * len(COLUMNS)], run(size, options.only)):
         fill = " " if cells[0] else "-"

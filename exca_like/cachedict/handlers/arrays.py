@@ -5,10 +5,13 @@ beside them. Python objects in an array are stored one by one, never pickled wit
 """
 
 import binascii
+import contextlib
+import math
 from typing import Any
 
 import numpy as np
 
+from exca_like.cachedict.handlers import pickles
 from exca_like.errors import ConfigTypeError
 
 _INLINE = 256  # bytes; smaller arrays travel in the journal, as another file would cost more than they are worth
@@ -25,21 +28,27 @@ def dtype_text(dtype: np.dtype[Any]) -> Any:
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return {"base": dtype_text(base), "shape": list(shape)}
+    if dtype.type is np.record:
+        return {"record": dtype_text(np.dtype((np.void, dtype)))}
     if dtype.names is not None:
-        fields = [(dtype.fields or {})[name] for name in dtype.names]
+        described_fields: Any = dtype.fields
+        fields = [described_fields[name] for name in dtype.names]
         described = {
             "names": list(dtype.names),
             "formats": [dtype_text(field[0]) for field in fields],
             "offsets": [field[1] for field in fields],
             "itemsize": dtype.itemsize,
         }
-        titles = [field[2] if len(field) > 2 else None for field in fields]  # type: ignore[misc]
-        return {**described, "titles": titles} if any(titles) else described
+        titles = [field[2] if len(field) > 2 else None for field in fields]
+        if any(titles):
+            described["titles"] = titles
+        return {**described, "aligned": True} if dtype.isalignedstruct else described
     text = dtype.str
     if dtype.kind == "T" or np.dtype(text) != dtype:
         msg = f"arrays of dtype {dtype!r} have no plain text form"
         raise ConfigTypeError(msg)
-    _texts[dtype] = text
+    if not dtype.hasobject:
+        _texts[dtype] = text
     return text
 
 
@@ -47,12 +56,16 @@ def dtype_of(text: Any) -> np.dtype[Any]:
     """The dtype of a `dtype_text`."""
     if isinstance(text, str):
         return _dtypes.setdefault(text, np.dtype(text))
+    if "record" in text:
+        return np.dtype((np.record, dtype_of(text["record"])))
     if "base" in text:
         return np.dtype((dtype_of(text["base"]), tuple(text["shape"])))
-    return np.dtype({**text, "formats": [dtype_of(part) for part in text["formats"]]})
+    parts: Any = {**text, "formats": [dtype_of(part) for part in text["formats"]]}
+    described: np.dtype[Any] = np.dtype(parts)
+    return described
 
 
-def _plain(value: Any) -> np.ndarray[Any, Any]:
+def plain(value: Any) -> np.ndarray[Any, Any]:
     """An array that is nothing but an array, and has no Python objects in it."""
     if type(value) not in (np.ndarray, np.memmap):
         msg = f"a {type(value).__module__}.{type(value).__qualname__} is more than a plain array of numbers, and would lose it"
@@ -73,21 +86,16 @@ def _bytes_of(array: np.ndarray[Any, Any], order: str) -> memoryview:
 def from_bytes(data: Any, shape: Any, dtype: Any, order: Any = "C") -> np.ndarray[Any, Any]:
     """An array over bytes, without a copy."""
     known = _dtypes.get(dtype) if type(dtype) is str else None
-    return np.ndarray(shape, known or dtype_of(dtype), data, 0, None, order)
+    if known is None:
+        known = dtype_of(dtype)
+    if len(shape) == 1 and len(data):
+        return np.frombuffer(data, known)
+    return np.ndarray(shape, known, data, 0, None, order)
 
 
-def _size(shape: Any) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
-
-
-def store(ctx: Any, value: Any) -> dict[str, Any]:
+def store(ctx: Any, value: Any, dtype: Any) -> dict[str, Any]:
     """Store an array in the writer's packed file, a small one in the journal itself."""
-    if type(value) is not np.ndarray or value.dtype.hasobject:
-        value = _plain(value)
-    info: dict[str, Any] = {"shape": value.shape, "dtype": _texts.get(value.dtype) or dtype_text(value.dtype)}
+    info: dict[str, Any] = {"shape": value.shape, "dtype": dtype}
     if value.nbytes <= _INLINE:
         info["inline"] = binascii.b2a_base64(value.tobytes(), newline=False).decode()
         return info
@@ -103,12 +111,17 @@ class MemmapArray:
 
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
-        if isinstance(value, np.ndarray) and (type(value) not in (np.ndarray, np.memmap) or value.dtype.hasobject):
+        kind = type(value)
+        if kind is np.ndarray or kind is np.memmap:
+            text = _texts.get(value.dtype)
+            if text is not None:  # then there are no objects in it
+                return store(ctx, value, text)
+            with contextlib.suppress(ConfigTypeError):
+                return store(ctx, value, dtype_text(plain(value).dtype))
+        if isinstance(value, np.ndarray):
             return _with_parts(ctx, value)
-        if not isinstance(value, np.ndarray):
-            msg = f"MemmapArray stores numpy arrays, not {type(value).__name__}"
-            raise ConfigTypeError(msg)
-        return store(ctx, value)
+        msg = f"MemmapArray stores numpy arrays, not {kind.__name__}"
+        raise ConfigTypeError(msg)
 
     @classmethod
     def __load_from_info__(
@@ -125,7 +138,7 @@ class MemmapArray:
         if inline is not None:
             return from_bytes(binascii.a2b_base64(inline), shape, dtype)
         if length is None:  # exca does not say it
-            length = _size(shape) * dtype_of(dtype).itemsize
+            length = math.prod(shape) * dtype_of(dtype).itemsize
         return from_bytes(ctx.view(filename, offset, length), shape, dtype, order)
 
 
@@ -134,7 +147,7 @@ def _with_parts(ctx: Any, value: Any) -> dict[str, Any]:
     for kind, handler in (("ObjectArray", ObjectArray), ("ArrayParts", ArrayParts)):
         if handler.accepts(value):
             return {"#type": kind, **handler.__dump_info__(ctx, value)}
-    return ctx.dump(value, cache_type="Pickle")  # type: ignore[no-any-return]
+    return pickles.fall_back(ctx, value)
 
 
 class ObjectArray:
@@ -143,17 +156,24 @@ class ObjectArray:
     @classmethod
     def accepts(cls, value: Any) -> bool:
         """Whether this handler keeps all there is to an array."""
-        variable = value.dtype.kind == "T" and value.dtype == np.dtypes.StringDType()
-        return type(value) is np.ndarray and (value.dtype.kind == "O" or variable)
+        return type(value) is np.ndarray and value.dtype.kind in "OT"
 
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
         content = ctx.dump(list(value.reshape(-1)), cache_type="Auto")
-        return {"shape": value.shape, "strings": value.dtype.kind == "T", "content": content}
+        info = {"shape": value.shape, "content": content}
+        if value.dtype.kind == "T":
+            missing = [value.dtype.na_object] if hasattr(value.dtype, "na_object") else []
+            info["strings"] = {"coerce": value.dtype.coerce, "missing": ctx.dump(missing, cache_type="Auto")}
+        return info
 
     @classmethod
-    def __load_from_info__(cls, ctx: Any, shape: Any, content: Any, strings: bool = False) -> Any:  # noqa: FBT002
-        array = np.empty(_size(shape), np.dtypes.StringDType() if strings else object)
+    def __load_from_info__(cls, ctx: Any, shape: Any, content: Any, strings: Any = None) -> Any:
+        dtype: Any = object
+        if strings is not None:
+            missing = ctx.load(strings["missing"])
+            dtype = np.dtypes.StringDType(coerce=strings["coerce"], **({"na_object": missing[0]} if missing else {}))
+        array = np.empty(math.prod(shape), dtype)
         for number, element in enumerate(ctx.load(content)):
             array[number] = element
         return array.reshape(shape)
@@ -165,13 +185,23 @@ class ArrayParts:
     @classmethod
     def accepts(cls, value: Any) -> bool:
         """Whether this handler keeps all there is to an array."""
-        plain = type(value) in (np.ndarray, np.recarray, np.matrix, np.ma.MaskedArray)
-        return plain and (value.dtype.names is None or not _overlaps(value.dtype))
+        if type(value) in (np.ma.core.MaskedConstant, np.ma.core.mvoid):
+            return True
+        if type(value) is np.ndarray:
+            return value.dtype.names is not None and not _overlaps(value.dtype)
+        return type(value) in (np.recarray, np.matrix, np.ma.MaskedArray)
 
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
+        if value is np.ma.masked:
+            return {"kind": "masked constant"}
+        if isinstance(value, np.ma.core.mvoid):
+            return {"kind": "masked scalar", "array": ctx.dump(np.ma.MaskedArray(value.data, value.mask))}
         if isinstance(value, np.ma.MaskedArray):
-            fill = None if value._fill_value is None else ctx.dump(np.asarray(value.fill_value))
+            texts = value.dtype.kind in "SU"  # whose default is longer than what can be set
+            chosen: Any = value
+            is_default = chosen._fill_value is None or (texts and value.fill_value == np.ma.default_fill_value(value.dtype))
+            fill = None if is_default else ctx.dump(np.asarray(value.fill_value))
             return {
                 "kind": "masked",
                 "data": ctx.dump(value.data),
@@ -181,12 +211,16 @@ class ArrayParts:
             }
         if isinstance(value, np.recarray | np.matrix):
             kind = "records" if isinstance(value, np.recarray) else "matrix"
-            return {"kind": kind, "data": ctx.dump(_as_plain(value))}
+            return {"kind": kind, "data": ctx.dump(np.asarray(value))}
         columns = {name: ctx.dump(np.ascontiguousarray(value[name])) for name in value.dtype.names}
         return {"kind": "fields", "shape": value.shape, "dtype": dtype_text(value.dtype), "columns": columns}
 
     @classmethod
     def __load_from_info__(cls, ctx: Any, kind: str, **info: Any) -> Any:
+        if kind == "masked constant":
+            return np.ma.masked
+        if kind == "masked scalar":
+            return ctx.load(info["array"])[()]
         if kind == "masked":
             mask = np.ma.nomask if info["mask"] is None else ctx.load(info["mask"])
             masked = np.ma.MaskedArray(ctx.load(info["data"]), mask, hard_mask=info["hard"])
@@ -202,18 +236,6 @@ class ArrayParts:
         return data.view(np.matrix) if kind == "matrix" else data.view(np.recarray)
 
 
-def _as_plain(value: Any) -> np.ndarray[Any, Any]:
-    plain = np.asarray(value)
-    if isinstance(value, np.recarray) and plain.dtype.names is not None:
-        plain = plain.view(np.dtype([], align=False) if False else _without_records(plain.dtype))
-    return plain
-
-
-def _without_records(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """A record dtype as an ordinary structured one."""
-    return dtype_of(dtype_text(dtype))
-
-
 def _overlaps(dtype: np.dtype[Any]) -> bool:
     return dtype.hasobject and dtype.names is not None and dtype.itemsize < sum(dtype[name].itemsize for name in dtype.names)
 
@@ -223,10 +245,15 @@ class NumpyScalar:
 
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
+        if isinstance(value, str | bytes) and value[-1:] in ("\0", b"\0"):  # arrays lose zeros at the end
+            return {"plain": ctx.dump(value[:], cache_type="Auto")}
         return {"array": ctx.dump(np.asarray(value))}
 
     @classmethod
-    def __load_from_info__(cls, ctx: Any, array: Any) -> Any:
+    def __load_from_info__(cls, ctx: Any, array: Any = None, plain: Any = None) -> Any:
+        if plain is not None:
+            text = ctx.load(plain)
+            return np.str_(text) if isinstance(text, str) else np.bytes_(text)
         return ctx.load(array)[()]
 
 
@@ -236,7 +263,12 @@ class NumpyArray:
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
         name = ctx.key_path(".npy")
-        np.save(ctx.folder / name, _plain(np.asarray(value) if isinstance(value, np.generic) else value), allow_pickle=False)
+        array = plain(np.asarray(value) if isinstance(value, np.generic) else value)
+        try:
+            np.save(ctx.folder / name, array, allow_pickle=False)
+        except ValueError as error:
+            msg = f"a .npy file can't hold an array of dtype {array.dtype}: use cache_type='MemmapArray', or none"
+            raise ConfigTypeError(msg) from error
         return {"filename": name}
 
     @classmethod

@@ -36,7 +36,7 @@ def is_json(value: Any) -> bool:
     if kind is float:
         return isfinite(value)
     if kind is int:
-        return _SMALLEST <= value <= _LARGEST
+        return bool(_SMALLEST <= value <= _LARGEST)
     if kind is list:
         if len(value) > _MANY and set(map(type, value)) <= {float}:
             return all(map(isfinite, value))
@@ -56,7 +56,12 @@ def _is_unicode(text: str) -> bool:
 
 def _store_json(ctx: Any, tree: Any) -> dict[str, Any]:
     """Store JSON data, inline if it is small."""
-    text = orjson.dumps(tree)
+    try:
+        text = orjson.dumps(tree)
+    except TypeError as error:  # orjson's error is this, as are many others
+        if "ecursion" in str(error):
+            raise _NoFormError from error
+        raise
     if len(text) <= _INLINE:
         return {"content": orjson.Fragment(text)}
     info: dict[str, Any] = ctx.append(".json", text)
@@ -97,9 +102,12 @@ class Auto:
                 return {"#type": "Json", **_store_json(ctx, value)}
             kind = type(value)
             if kind in (dict, list) or kind in _CODERS:
-                return {"#type": cls.__name__, **_store_json(ctx, cls._encode(ctx, value))}
+                tree = cls._encode(ctx, value)
+                if len(ctx.spans) > number_of_spans:  # places of data stay in the journal, where `compact` can change them
+                    return {"#type": cls.__name__, "content": tree}
+                return {"#type": cls.__name__, **_store_json(ctx, tree)}
             return cls._dump_part(ctx, value)
-        except (RecursionError, orjson.JSONEncodeError, _NoFormError):  # it contains itself, or is very deep, or odd
+        except (RecursionError, _NoFormError):  # it contains itself, or is very deep, or odd
             del ctx.spans[number_of_spans:]
             return pickles.fall_back(ctx, value, quiet=cls.quiet)
 
@@ -113,7 +121,7 @@ class Auto:
         if kind is dict:
             if all(type(key) is str and key[:1] != "#" and _is_unicode(key) for key in value):
                 return {key: cls._encode(ctx, part) for key, part in value.items()}
-            return {"#type": "dict", "content": cls._encode_pairs(ctx, value)}
+            return {"#type": _coder_name(dict), "content": cls._encode_pairs(ctx, value)}
         if kind is list:
             return [cls._encode(ctx, part) for part in value]
         if is_json(value):
@@ -144,11 +152,15 @@ class AutoPickle(Auto):
     quiet = True
 
 
+def _coder_name(kind: type) -> str:
+    return f"std.{kind.__name__}"  # no class has such a name, so that no handler can have it
+
+
 class _Coder:
     """A standard type: how its values become JSON data, and come back; both get a function for the parts."""
 
     def __init__(self, kind: type, encode: Callable[[Any, Any], Any], decode: Callable[[Any, Any], Any]) -> None:
-        self.name = kind.__name__
+        self.name = _coder_name(kind)
         self.encode = encode
         self.decode = decode
 
@@ -200,7 +212,7 @@ class _NoFormError(TypeError):
 
 def _coders() -> dict[type, _Coder]:
     def text(kind: type, make: Callable[[Any], Any] | None = None) -> _Coder:
-        return _Coder(kind, lambda _, value: str(value), lambda _, content: (make or kind)(content))
+        return _Coder(kind, lambda part, value: part(str(value)), lambda part, content: (make or kind)(part(content)))
 
     def container(kind: type) -> _Coder:
         return _Coder(kind, _items, lambda part, content: kind(map(part, content)))
@@ -256,7 +268,7 @@ def _coders() -> dict[type, _Coder]:
 
 _CODERS = _coders()
 _DECODERS = {coder.name: coder.decode for coder in _CODERS.values()}
-_DECODERS["dict"] = lambda part, content: dict(_decoded_pairs(part, content))
+_DECODERS[_coder_name(dict)] = lambda part, content: dict(_decoded_pairs(part, content))
 
 
 def _decode(ctx: Any, tree: Any) -> Any:

@@ -4,6 +4,7 @@ A mapped array keeps every page that was ever touched in the process's memory fi
 into new arrays instead, so that the figure stays flat however much of a large file is visited.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +13,10 @@ from zlib import crc32
 import numpy as np
 
 from exca_like.cachedict import blocks
-from exca_like.cachedict.handlers.arrays import MemmapArray, dtype_of, store
-from exca_like.errors import ConfigTypeError, CorruptEntryError
+from exca_like.cachedict.handlers.arrays import MemmapArray, dtype_of, dtype_text, plain, store
+
+_WINDOW = 1 << 20  # bytes that are read at once, with the gaps in them
+_WORTH_SKIPPING = 64 << 10  # bytes; to read a shorter gap costs less than another call
 
 
 class _Source:
@@ -36,7 +39,7 @@ class _Source:
         """
         with open(self.path, "rb", buffering=0) as stream:
             for begin, stop, expected in self._unchecked(start, end):
-                if f"{crc32(self._read(stream, begin, stop)):08x}" != expected:
+                if f"{crc32(self._read(stream, begin, stop).data):08x}" != expected:
                     raise blocks.mismatch(self.path, self.offset + begin, stop - begin)
                 self._checked.add(begin)
             return self._read(stream, start, end)
@@ -47,8 +50,7 @@ class _Source:
         while len(view):
             count = os.preadv(stream.fileno(), [view], position)
             if not count:
-                msg = f"{self.path} ends at byte {position}, but the array in it goes on to {self.offset + self.length}"
-                raise CorruptEntryError(msg)
+                raise blocks.TooShortError(self.path, position, self.offset, self.length)
             view, position = view[count:], position + count
         return data
 
@@ -91,12 +93,12 @@ class ContiguousMemmap:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
         """Bytes that reading it takes."""
-        return self.size * self.dtype.itemsize
+        return self.size * int(self.dtype.itemsize)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -109,7 +111,10 @@ class ContiguousMemmap:
         if any(not (part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)) for part in parts) or any(
             isinstance(part, bool | np.bool_) for part in parts
         ):
-            msg = f"a stored array takes integers, slices, ... and None as indices, not {index!r:.100}: read it first, with numpy.asarray"
+            msg = (
+                f"a stored array takes integers, slices, ... and None as indices, not {index!r:.100}: "
+                "read it first, with numpy.asarray"
+            )
             raise TypeError(msg)
         if parts.count(Ellipsis) > 1:
             msg = "an index can only have a single ellipsis ('...')"
@@ -170,10 +175,12 @@ class ContiguousMemmap:
         low = self._start + sum(step for step in reach if step < 0)
         high = self._start + sum(step for step in reach if step > 0) + self.dtype.itemsize
         widest = max(range(self.ndim), key=lambda axis: abs(reach[axis]), default=None)
-        if widest is not None and high - low > 2 * self.nbytes + blocks.BLOCK:  # mostly gaps: piece by piece
+        if widest is not None and high - low > 2 * self.nbytes + _WINDOW and abs(reach[widest]) >= _WINDOW:  # mostly gaps
+            step = abs(self._strides[widest])
+            number = _WINDOW // step if step <= _WORTH_SKIPPING else 1
             array = np.empty(self.shape, self.dtype)
-            for number in range(self.shape[widest]):
-                place = (slice(None),) * widest + (number,)
+            for first in range(0, self.shape[widest], number):
+                place = (slice(None),) * widest + (slice(first, first + number),)
                 array[place] = self[place]._read()
             return array
         data = self._source.read(low, high)
@@ -202,7 +209,8 @@ class ContiguousMemmapArray:
 
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
-        return store(ctx, np.asarray(value) if isinstance(value, ContiguousMemmap) else value)
+        array = plain(np.asarray(value) if isinstance(value, ContiguousMemmap) else value)
+        return store(ctx, array, dtype_text(array.dtype))
 
     @classmethod
     def __load_from_info__(cls, ctx: Any, shape: Any, dtype: Any, **info: Any) -> Any:
@@ -213,9 +221,12 @@ class ContiguousMemmapArray:
         strides = _strides_of(shape, kind.itemsize, info.get("order", "C"))
         length = info.get("length")
         if length is None:
-            length = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+            length = math.prod(shape) * kind.itemsize
         filename, offset = info["filename"], info.get("offset", 0)
-        source = _Source(ctx.path(filename), offset, length, ctx.sums(filename, offset, length))
+        path = ctx.path(filename)
+        if (size := os.path.getsize(path)) < offset + length:  # the content is checked as it is read
+            raise blocks.TooShortError(path, size, offset, length)
+        source = _Source(path, offset, length, ctx.sums(filename, offset, length))
         return ContiguousMemmap(source, kind, shape, strides)
 
 
@@ -245,7 +256,7 @@ def _strides_of(shape: tuple[int, ...], itemsize: int, order: str) -> tuple[int,
 
 
 def _refused(name: str) -> Any:
-    def operation(self: Any, *others: Any) -> Any:
+    def operation(*_: Any) -> Any:
         msg = f"{name} would read a whole stored array: use numpy.asarray first"
         raise TypeError(msg)
 

@@ -1,36 +1,19 @@
-"""Pandas: frames as Parquet, as csv or by their parts; Series, indexes, arrays and scalars by their parts.
+"""Pandas: frames as Parquet or by their parts (as csv: `csv_frames`); Series, indexes, arrays and scalars by their parts.
 
 Nothing here is ever pickled.
 """
 
-import contextlib
 import importlib.util
 import io
 import os
-import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from exca_like.cachedict.handlers import pandas_parts as parts
+from exca_like.cachedict.handlers.csv_frames import PandasDataFrame
 from exca_like.errors import ConfigTypeError
-
-
-def _check_type(value: Any, expected: type) -> None:
-    kind = type(value)
-    if kind is expected:
-        return
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if isinstance(value, expected):
-        msg = (
-            f"a {name} would come back as a plain pandas.{expected.__name__}: convert it, register a handler for "
-            f"{kind.__qualname__}, or use cache_type='Pickle'"
-        )
-    else:
-        msg = f"this handler stores a pandas.{expected.__name__}, not a {name}"
-    raise ConfigTypeError(msg)
 
 
 class DataFrameParts:
@@ -46,7 +29,7 @@ class DataFrameParts:
 
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
-        _check_type(value, pd.DataFrame)
+        parts.check_type(value, pd.DataFrame)
         return parts.dump_frame(ctx, value) | parts.dump_extras(ctx, value)
 
     @classmethod
@@ -71,7 +54,7 @@ class ParquetPandasDataFrame:
 
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
-        _check_type(value, pd.DataFrame)
+        parts.check_type(value, pd.DataFrame)
         if importlib.util.find_spec("pyarrow") is None:
             msg = "Parquet files need pyarrow: pip install pyarrow, or use cache_type='DataFrameParts'"
             raise ImportError(msg, name="pyarrow")
@@ -87,7 +70,7 @@ class ParquetPandasDataFrame:
     def __load_from_info__(cls, ctx: Any, **info: Any) -> Any:
         if "parts" in info:
             return ctx.load(info["parts"])
-        frame = pd.read_parquet(ctx.path(info["filename"]), engine="pyarrow")
+        frame: Any = pd.read_parquet(ctx.path(info["filename"]), engine="pyarrow")
         offset = parts.load_offset(ctx, info.get("freq"))
         if offset is not None:
             frame.index.freq = offset
@@ -107,13 +90,13 @@ def _parquet_keeps(frame: Any) -> bool:
     simple_labels = type(columns) is pd.Index and _is_text(columns) and columns.is_unique and parts.is_name(columns.name)
     if not simple_labels or not all(parts.is_name(name) and name not in columns for name in index.names):
         return False
-    if not (isinstance(index, pd.RangeIndex) or _is_safe_index(index)):
-        if not _survives(pd.DataFrame({"values": np.zeros(len(index))}, index=index)):
-            return False
+    known = isinstance(index, pd.RangeIndex) or _is_safe_index(index)
+    if not known and not _survives(pd.DataFrame({"values": np.zeros(len(index))}, index=index)):
+        return False
     unsafe = [number for number, dtype in enumerate(frame.dtypes) if not _is_safe(dtype)]
     for number in unsafe:
         column = frame.iloc[:, number]
-        if column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) not in _SINGLE_KINDS:
+        if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) not in _SINGLE_KINDS:
             return False
     if not unsafe:
         return True
@@ -128,7 +111,7 @@ _SINGLE_KINDS = ("string", "bytes", "date", "decimal")
 
 def _is_text(labels: Any) -> bool:
     default = pd.Index(["text"]).dtype
-    return labels.dtype == default and pd.api.types.infer_dtype(labels, skipna=False) == "string"
+    return bool(labels.dtype == default) and pd.api.types.infer_dtype(labels, skipna=False) == "string"
 
 
 def _is_safe_index(index: Any) -> bool:
@@ -144,14 +127,8 @@ def _is_safe(dtype: Any) -> bool:
             return np.datetime_data(dtype)[0] in ("ms", "us", "ns")
         return dtype.kind in "biuf" and dtype.isnative and (dtype.kind != "f" or dtype.itemsize in (4, 8))
     if isinstance(dtype, pd.StringDtype):
-        return dtype == pd.Series(["text"]).dtype  # what reading gives for text
-    return isinstance(dtype, pd.BooleanDtype) or (
-        pd.api.types.is_extension_array_dtype(dtype) and pd.api.types.is_integer_dtype(dtype) and _is_masked(dtype)
-    )
-
-
-def _is_masked(dtype: Any) -> bool:
-    return dtype.construct_array_type() is pd.arrays.IntegerArray
+        return bool(dtype == pd.Series(["text"]).dtype)  # what reading gives for text
+    return dtype.construct_array_type() in (pd.arrays.BooleanArray, pd.arrays.IntegerArray)
 
 
 def _survives(frame: Any) -> bool:
@@ -167,241 +144,12 @@ def _survives(frame: Any) -> bool:
     )
 
 
-class PandasDataFrame:
-    """A `pandas.DataFrame` in a csv file, which people and spreadsheets read.
-
-    The index comes first. Dtypes, labels and ``attrs`` are stored beside the file, so that numbers, booleans, text, times
-    (with zones), periods, categories and the dtypes with missing values come back as they are. Csv loses: which of
-    ``None``, ``NaN``, ``NaT`` stood in a column of objects; empty text in a column of text that also has missing values;
-    the types of values in mixed columns; intervals, sparse and Arrow dtypes, which come back as text. The file is read back
-    when it is stored, and a `UserWarning` tells of each kind of loss once per process. `ParquetPandasDataFrame` loses
-    nothing.
-
-    Raises
-    ------
-    ConfigTypeError
-        The frame is of a subclass, or a column is of a dtype of another library.
-    """
-
-    @classmethod
-    def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
-        _check_type(value, pd.DataFrame)
-        layout = _CsvLayout.of(value)
-        info = layout.dump(ctx) | parts.dump_extras(ctx, value)
-        filename: str = ctx.key_path(suffix=".csv")
-        path = os.path.join(ctx.folder, filename)
-        value.to_csv(path, lineterminator="\n", errors="surrogatepass")
-        _warn_of_losses(value, layout.read(path))
-        return {"filename": filename, **info}
-
-    @classmethod
-    def __load_from_info__(cls, ctx: Any, filename: str, **info: Any) -> Any:
-        path = ctx.path(filename)
-        if "dtypes" not in info:  # exca stores the file only
-            frame = pd.read_csv(path, index_col=0, keep_default_na=False, na_values=[""], float_precision="round_trip")
-        else:
-            frame = _CsvLayout.load(ctx, info).read(path)
-        return parts.load_extras(ctx, frame, info)
-
-
-@dataclass(frozen=True)
-class _CsvLayout:
-    """What a csv file does not say of itself; the levels of the index count as columns, and come first."""
-
-    columns: Any  # labels
-    names: list[Any]  # of the levels
-    range: Any  # the index, if it is a RangeIndex
-    offset: Any  # frequency of the index
-    dtypes: list[Any]
-    gaps: set[int]  # columns with missing values
-    mixed: set[int]  # columns of objects that are not all text
-    rows: int
-
-    @classmethod
-    def of(cls, frame: Any) -> "_CsvLayout":
-        index = frame.index
-        levels = [index.get_level_values(number) for number in range(index.nlevels)]
-        fields = levels + [frame.iloc[:, number] for number in range(frame.shape[1])]
-        return cls(
-            columns=frame.columns,
-            names=list(index.names),
-            range=index if isinstance(index, pd.RangeIndex) else None,
-            offset=parts.offset_of(index),
-            dtypes=[field.dtype for field in fields],
-            gaps={number for number, field in enumerate(fields) if field.isna().any()},
-            mixed={
-                number
-                for number, field in enumerate(fields)
-                if field.dtype == object and pd.api.types.infer_dtype(field, skipna=True) not in ("string", "empty")
-            },
-            rows=len(frame),
-        )
-
-    def dump(self, ctx: Any) -> dict[str, Any]:
-        info = {
-            "columns": parts.dump_index(ctx, self.columns),
-            "names": parts.dump_names(ctx, self.names),
-            "dtypes": [_dump_dtype(ctx, dtype) for dtype in self.dtypes],
-            "gaps": sorted(self.gaps),
-            "mixed": sorted(self.mixed),
-            "rows": self.rows,
-        }
-        if self.range is not None:
-            info["range"] = parts.dump_index(ctx, self.range)
-        if self.offset is not None:
-            info["freq"] = parts.dump_offset(ctx, self.offset)
-        return info
-
-    @classmethod
-    def load(cls, ctx: Any, info: dict[str, Any]) -> "_CsvLayout":
-        return cls(
-            columns=parts.load_index(ctx, info["columns"]),
-            names=parts.load_names(ctx, info["names"]),
-            range=parts.load_index(ctx, info["range"]) if "range" in info else None,
-            offset=parts.load_offset(ctx, info.get("freq")),
-            dtypes=[parts.load_dtype(ctx, dtype) for dtype in info["dtypes"]],
-            gaps=set(info["gaps"]),
-            mixed=set(info["mixed"]),
-            rows=info["rows"],
-        )
-
-    def read(self, path: str) -> Any:
-        """The frame of a file."""
-        values = self._values(path)
-        levels = values[: len(self.names)]
-        if self.range is not None:
-            index = self.range
-        elif len(levels) == 1:
-            index = parts.index_of(levels[0], self.names[0])
-            if self.offset is not None and type(index) in (pd.DatetimeIndex, pd.TimedeltaIndex):
-                index.freq = self.offset
-        else:
-            index = pd.MultiIndex.from_arrays([parts.index_of(level, None) for level in levels], names=self.names)
-        return parts.frame_of(values[len(levels) :], index, self.columns)
-
-    def _values(self, path: str) -> list[Any]:
-        if not self.rows:
-            return [_empty(dtype) for dtype in self.dtypes]
-        parsed = {number: _parsed_as(dtype) for number, dtype in enumerate(self.dtypes) if number not in self.mixed}
-        table = pd.read_csv(
-            path,
-            header=None,
-            names=list(range(len(self.dtypes))),
-            index_col=False,
-            skiprows=self._header_rows(),
-            dtype=parsed,
-            keep_default_na=False,
-            na_values={number: [""] for number in range(len(self.dtypes)) if parsed.get(number) != "object"},
-            skip_blank_lines=False,
-            float_precision="round_trip",
-            low_memory=False,
-            encoding_errors="surrogatepass",
-        )
-        return [self._restored(number, table[number]) for number in range(len(self.dtypes))]
-
-    def _header_rows(self) -> int:
-        levels: int = self.columns.nlevels
-        # with several levels of labels, the names of the index get a row of their own
-        return levels + (levels > 1 and any(name is not None for name in self.names))
-
-    def _restored(self, number: int, field: Any) -> Any:
-        dtype = self.dtypes[number]
-        if number in self.mixed:
-            return parts.object_array(field.tolist())
-        values = field.to_numpy()
-        if values.dtype != object:
-            return values.astype(dtype, copy=False)
-        try:
-            return _from_text(values, dtype, gaps=number in self.gaps)
-        except (TypeError, ValueError, OverflowError):  # the text does not say it all; `_warn_of_losses` tells
-            return values
-
-
-def _dump_dtype(ctx: Any, dtype: Any) -> Any:
-    # Arrow types come back as text anyway, and not all of them have a name that could be read
-    return "object" if isinstance(dtype, pd.ArrowDtype) else parts.dump_dtype(ctx, dtype)
-
-
-def _empty(dtype: Any) -> Any:
-    return np.empty(0, dtype) if isinstance(dtype, np.dtype) else pd.array([], dtype=dtype)
-
-
-def _parsed_as(dtype: Any) -> str:
-    """The dtype that a column is read as."""
-    if isinstance(dtype, np.dtype) and dtype.isnative:
-        if dtype.kind in "biu":
-            return dtype.name
-        if dtype.kind == "f" and dtype.itemsize <= 8:
-            return "float64"
-    return "object"
-
-
-def _from_text(text: Any, dtype: Any, *, gaps: bool) -> Any:
-    """Values of a dtype from their text; with ``gaps``, empty text is a missing value.
-
-    Raises
-    ------
-    ValueError, TypeError, OverflowError
-        The text is not that of such values.
-    """
-    filled = [value if value or not gaps else None for value in text]
-    if isinstance(dtype, pd.CategoricalDtype):
-        codes = {str(category): code for code, category in enumerate(dtype.categories)}
-        return pd.Categorical.from_codes([-1 if part is None else codes.get(part, -1) for part in filled], dtype=dtype)
-    if isinstance(dtype, pd.DatetimeTZDtype):
-        times = pd.to_datetime(filled, format="ISO8601", utc=True)
-        return times.tz_convert(dtype.tz).as_unit(dtype.unit).array
-    if isinstance(dtype, pd.PeriodDtype):
-        return pd.PeriodIndex(filled, dtype=dtype).array
-    if isinstance(dtype, pd.StringDtype):
-        return pd.array(filled, dtype=dtype)
-    if isinstance(dtype, pd.BooleanDtype):
-        return pd.array([None if part is None else part == "True" for part in filled], dtype=dtype)
-    if isinstance(dtype, np.dtype):
-        if dtype.kind == "M":
-            return pd.to_datetime(filled, format="ISO8601").to_numpy().astype(dtype)
-        if dtype.kind == "m":
-            return pd.to_timedelta(filled).to_numpy().astype(dtype)
-        if dtype.kind == "O":
-            return parts.object_array([np.nan if part is None else part for part in filled])
-        return np.array([np.nan if part is None else dtype.type(part) for part in filled], dtype)
-    if dtype.construct_array_type() in (pd.arrays.IntegerArray, pd.arrays.FloatingArray):
-        return pd.array([None if part is None else dtype.type(part) for part in filled], dtype=dtype)
-    return text
-
-
-_warned: set[tuple[str, str]] = set()
-
-
-def _warn_of_losses(frame: Any, again: Any) -> None:
-    """Warn of what a csv file did not keep, once for each kind."""
-    for number, label in enumerate(frame.columns):
-        before, after = frame.iloc[:, number], again.iloc[:, number]
-        if not parts.same_values(before, after):
-            _warn(f"column {label!r}", before.dtype, after.dtype)
-    if not parts.same_index(frame.index, again.index):
-        _warn("the index", frame.index.dtype, again.index.dtype)
-
-
-def _warn(what: str, before: Any, after: Any) -> None:
-    kind = (what.partition(" ")[0], str(before))
-    if kind in _warned:
-        return
-    _warned.add(kind)
-    change = "with other values" if before == after else f"as {after}"
-    msg = (
-        f"csv does not keep {what} of dtype {before}: it comes back {change}. "
-        "Use cache_type='ParquetPandasDataFrame', which keeps it; this is said once for each dtype."
-    )
-    warnings.warn(msg, UserWarning, stacklevel=4)
-
-
 class PandasSeries:
     """A `pandas.Series`, exactly: dtype, index, name, ``attrs``."""
 
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
-        _check_type(value, pd.Series)
+        parts.check_type(value, pd.Series)
         return {
             "values": parts.dump_values(ctx, value),
             "index": parts.dump_index(ctx, value.index),

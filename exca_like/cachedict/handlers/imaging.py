@@ -6,6 +6,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
+from nibabel.spatialimages import HeaderDataError
 
 from exca_like.errors import ConfigTypeError
 
@@ -48,13 +49,13 @@ class NibabelNifti:
             "affine": None if value.affine is None else np.asarray(value.affine, float).tolist(),
             "header_dtype": _text_of(value.get_data_dtype()),
         }
-        if not nibabel.is_proxy(value.dataobj):
+        if not getattr(value.dataobj, "is_proxy", False):
             info["dtype"] = _text_of(content.dtype)
         return info | {"extra": ctx.dump(dict(value.extra))} if value.extra else info
 
     @classmethod
     def __load_from_info__(cls, ctx: Any, filename: str, **info: Any) -> Any:
-        image = nibabel.load(ctx.path(filename))
+        image: Any = nibabel.load(ctx.path(filename))
         if "affine" not in info:  # exca stores the file only
             return image
         content = image.dataobj
@@ -64,7 +65,9 @@ class NibabelNifti:
                 content = content.astype(info["dtype"], copy=False)
         affine = None if info["affine"] is None else np.array(info["affine"])
         extra = ctx.load(info["extra"]) if "extra" in info else None
-        again = type(image)(content, affine, image.header, extra=extra, file_map=image.file_map if "dtype" not in info else None)
+        again = type(image)(
+            content, affine, image.header, extra=extra, file_map=image.file_map if "dtype" not in info else None
+        )
         if info["header_dtype"] is not None:
             again.set_data_dtype(info["header_dtype"])
         return again
@@ -73,7 +76,7 @@ class NibabelNifti:
 def _content(image: Any) -> tuple[Any, tuple[float | None, float | None]]:
     """The data to write, and the scaling with which they become the image's."""
     source = image.dataobj
-    if isinstance(source, ArrayProxy):
+    if isinstance(image.dataobj, ArrayProxy):
         slope, inter = source.slope, source.inter
         field = image.header["scl_slope"].dtype
         if (slope, inter) != (1, 0) and (field.type(slope), field.type(inter)) == (slope, inter):
@@ -86,7 +89,7 @@ def _storable(content: Any, header: Any) -> Any:
     """The data in a dtype that NIfTI has, and that keeps every value."""
     try:
         header.copy().set_data_dtype(content.dtype)
-    except nibabel.spatialimages.HeaderDataError:
+    except HeaderDataError:
         wider = {"b": np.uint8, "f": np.float32}.get(content.dtype.kind)
         if wider is None or not np.can_cast(content.dtype, wider):
             msg = f"NIfTI files have no form for voxels of dtype {content.dtype}: convert the data to another dtype"

@@ -26,6 +26,23 @@ _INDEX_TYPES = (
 )
 _MASKED = (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)
 
+
+def check_type(value: Any, expected: type) -> None:
+    """Raise unless a value is of a class of pandas itself."""
+    kind = type(value)
+    if kind is expected:
+        return
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(value, expected):
+        msg = (
+            f"a {name} would come back as a plain pandas.{expected.__name__}: convert it, register a handler for "
+            f"{kind.__qualname__}, or use cache_type='Pickle'"
+        )
+    else:
+        msg = f"this handler stores a pandas.{expected.__name__}, not a {name}"
+    raise ConfigTypeError(msg)
+
+
 # dtypes
 
 
@@ -82,7 +99,7 @@ def _dtype_of(text: str) -> Any:
 def _string_dtype(storage: str, missing: str) -> Any:
     if storage == "pyarrow":
         try:
-            import pyarrow  # noqa: F401, ICN001  (only whether it is there)
+            import pyarrow  # noqa: F401  (only whether it is there)
         except ImportError:
             storage = "python"
     return pd.StringDtype(storage) if missing == "NA" else pd.StringDtype(storage, na_value=np.nan)
@@ -111,7 +128,10 @@ def dump_zone(ctx: Any, zone: Any) -> Any:
 
 def load_zone(ctx: Any, info: Any) -> Any:
     """The time zone of a `dump_zone`."""
-    return pd.api.types.pandas_dtype(info).tz if isinstance(info, str) else ctx.load(info)
+    if not isinstance(info, str):
+        return ctx.load(info)
+    dtype: Any = pd.api.types.pandas_dtype(info)
+    return dtype.tz
 
 
 # values
@@ -126,9 +146,9 @@ def dump_values(ctx: Any, values: Any) -> dict[str, Any]:
         The values are of a dtype of another library.
     """
     dtype = values.dtype
-    if isinstance(dtype, np.dtype) or isinstance(values, pd.arrays.NumpyExtensionArray):
+    if isinstance(dtype, np.dtype) or type(values) is pd.arrays.NumpyExtensionArray:
         return _dump_numpy(ctx, np.asarray(values))
-    array = values.array if isinstance(values, pd.Series | pd.Index) else values
+    array: Any = values.array if isinstance(values, pd.Series | pd.Index) else values
     if isinstance(dtype, pd.ArrowDtype):
         return {"dtype": "arrow", "values": ctx.dump(np.frombuffer(_arrow_bytes(array), np.uint8))}
     info: dict[str, Any] = {"dtype": dump_dtype(ctx, dtype)}
@@ -273,7 +293,7 @@ def load_index(ctx: Any, info: dict[str, Any]) -> Any:
 def index_of(values: Any, name: Any, offset: Any = None) -> Any:
     """An index of exactly these values, whatever pandas would make of them otherwise."""
     dtype = object if values.dtype == object else None
-    index = pd.Index(values, dtype=dtype, name=name, tupleize_cols=False, copy=False)
+    index: Any = pd.Index(values, dtype=dtype, name=name, tupleize_cols=False, copy=False)
     if offset is not None:
         index.freq = offset
     return index
@@ -421,7 +441,9 @@ def same_index(first: Any, second: Any) -> bool:
         return offset_of(first) == offset_of(second) and same_values(first, second)
     levels = range(first.nlevels)
     return first.nlevels == second.nlevels and all(
-        same_values(first.get_level_values(level), second.get_level_values(level)) for level in levels
+        first.levels[level].dtype == second.levels[level].dtype
+        and same_values(first.get_level_values(level), second.get_level_values(level))
+        for level in levels
     )
 
 

@@ -5,7 +5,7 @@ import warnings
 from typing import Any
 
 from exca_like import pickling
-from exca_like.cachedict.context import describe_type
+from exca_like.cachedict.registry import describe_type
 from exca_like.errors import ConfigTypeError
 
 

@@ -1,6 +1,7 @@
 """MNE recordings, in FIF and in BrainVision files."""
 
 import contextlib
+import importlib.util
 import os
 import tempfile
 import warnings
@@ -10,7 +11,6 @@ import mne
 import numpy as np
 
 from exca_like import files
-from exca_like.cachedict import blocks
 from exca_like.errors import ConfigTypeError
 
 _SPLIT = "2GB"  # FIF files can't be larger; mne goes on in another one
@@ -44,11 +44,11 @@ class MneRawFif:
         folder = os.path.dirname(filename)
         others = [f"{folder}/{os.path.basename(part)}" for part in written[1:]]
         for name in others:  # the first one names them, so they can't have names of the context's
-            ctx.spans.append([name, 0, *blocks.sums_of_file(os.path.join(ctx.folder, name))])
+            ctx.adopt(name)
         return info | {"parts": others} if others else info
 
     @classmethod
-    def __load_from_info__(cls, ctx: Any, filename: str, preload: bool = False, **_: Any) -> Any:  # noqa: FBT001, FBT002
+    def __load_from_info__(cls, ctx: Any, filename: str, preload: bool = False, **_: Any) -> Any:
         # who could store a recording with active shielding had allowed it before
         return mne.io.read_raw_fif(ctx.path(filename), allow_maxshield="yes", preload=preload, verbose="error")
 
@@ -81,11 +81,9 @@ class MneRawBrainVision:
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
         _check(value, "BrainVision")
-        try:
-            import pybv  # noqa: F401  (only whether it is there)
-        except ImportError as error:
+        if importlib.util.find_spec("pybv") is None:
             msg = "BrainVision files need pybv: pip install pybv, or use cache_type='MneRawFif'"
-            raise ImportError(msg, name="pybv") from error
+            raise ImportError(msg, name="pybv")
         names = [ctx.key_path(suffix=suffix) for suffix in (".vhdr", ".vmrk", ".eeg")]
         paths = [os.path.join(ctx.folder, name) for name in names]
         _export(value, paths)
@@ -150,7 +148,7 @@ def _annotations(raw: Any) -> dict[str, Any]:
     }
 
 
-def _read(path: str, types: list[str], bads: list[str], preload: bool, annotations: dict[str, Any]) -> Any:  # noqa: FBT001
+def _read(path: str, types: list[str], bads: list[str], preload: bool, annotations: dict[str, Any]) -> Any:
     raw = mne.io.read_raw_brainvision(path, preload=preload, verbose="error")
     read = zip(raw.ch_names, raw.get_channel_types(), types, strict=True)
     raw.set_channel_types({name: kind for name, found, kind in read if found != kind}, on_unit_change="ignore", verbose="error")

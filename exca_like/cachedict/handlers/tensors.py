@@ -3,13 +3,15 @@
 Nothing here unpickles objects: files are read with ``weights_only=True``.
 """
 
+import ctypes
 import os
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 
-from exca_like.errors import ConfigTypeError
+from exca_like.errors import ConfigTypeError, CorruptEntryError
 
 
 class TorchTensor:
@@ -40,25 +42,26 @@ class TorchTensor:
         cls,
         ctx: Any,
         filename: str,
-        offset: int = 0,
-        length: int | None = None,
         shape: list[int] | None = None,
         dtype: str | None = None,
+        *,
+        offset: int = 0,
+        length: int | None = None,
         requires_grad: bool = False,
     ) -> Any:
         if shape is None or dtype is None:
             tensor = torch.load(ctx.path(filename), map_location="cpu", weights_only=True)
             # Parameters bring the flag in their file; sparse and nested tensors lose it there
             return tensor.requires_grad_() if requires_grad else tensor
-        # allocated with its final dtype and then filled, so that it owns its memory and is no view of another tensor
         dense = torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
-        target = _bytes_of(dense)
-        expected = target.nbytes
+        expected = dense.numel() * dense.itemsize
         if length is not None and length != expected:
-            msg = f"A tensor of shape {tuple(shape)} and dtype {dtype} takes {expected} bytes, but {filename} holds {length}"
-            raise ValueError(msg)
+            msg = f"a tensor of shape {tuple(shape)} and dtype {dtype} takes {expected} bytes, not {length}"
+            raise CorruptEntryError(msg)
         if expected:
-            memoryview(target)[:] = ctx.view(filename, offset, expected)
+            # a tensor that ever shared its memory with numpy could not be resized any more
+            source = np.frombuffer(ctx.view(filename, offset, expected), np.uint8)
+            ctypes.memmove(dense.data_ptr(), source.ctypes.data, expected)
         return dense
 
 
@@ -78,37 +81,37 @@ def _check_type(value: Any) -> None:
         msg = f"TorchTensor keeps torch tensors, not values of type {name}"
         raise ConfigTypeError(msg)
     if value.device.type == "meta":
-        msg = "A tensor on the device 'meta' has no data that could be stored: compute it, or store its shape and dtype"
+        msg = "a tensor on the device 'meta' has no data that could be stored: compute it, or store its shape and dtype"
         raise ConfigTypeError(msg)
     if kind.__module__.partition(".")[0] != "torch":
         msg = (
-            f"A tensor of type {name} would come back as a plain torch.Tensor. Store value.as_subclass(torch.Tensor), "
+            f"a tensor of type {name} would come back as a plain torch.Tensor. Store value.as_subclass(torch.Tensor), "
             f"or register a handler for {kind.__qualname__}"
         )
         raise ConfigTypeError(msg)
 
 
 def _dump_file(ctx: Any, value: Any) -> dict[str, Any]:
-    # cloned, because torch.save writes the whole storage of which the tensor may be a small view
-    content = value.detach().cpu().resolve_conj().resolve_neg().clone()
-    if type(value) is torch.nn.Parameter:
-        content = torch.nn.Parameter(content, requires_grad=value.requires_grad)
     filename: str = ctx.key_path(suffix=".pt")
     path = os.path.join(ctx.folder, filename)
+    again: Any = None
+    cause: Exception | None = None
     try:
+        # cloned, because torch.save writes the whole storage of which the tensor may be a small view
+        content = value.detach().cpu().resolve_conj().resolve_neg().clone()
+        if type(value) is torch.nn.Parameter:
+            content = torch.nn.Parameter(content, requires_grad=value.requires_grad)
         with warnings.catch_warnings():
             # torch warns of a deprecated class that its own code uses for quantized tensors
             warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
             torch.save(content, path)
             again = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        again, cause = None, error
-    else:
-        cause = None
+        cause = error
     if type(again) is not type(value) or again.layout is not value.layout:
         kind = type(value)
         msg = (
-            f"A tensor of type {kind.__module__}.{kind.__qualname__} and layout {value.layout} does not survive "
+            f"a tensor of type {kind.__module__}.{kind.__qualname__} and layout {value.layout} does not survive "
             "torch.save and torch.load(weights_only=True). Store it in another layout, for instance value.to_dense()"
         )
         raise ConfigTypeError(msg) from cause

@@ -1,0 +1,278 @@
+"""Merging the journals of writers that are gone: fewer files, and nothing that was deleted.
+
+It is safe beside readers and writers. Journals in use are locked by their writers and left alone. What is moved is
+appended to new journals first, so that at each moment every entry is in at least one; a reader that finds an old file
+gone looks again. A deletion that crosses a move is carried out on the copy, by whoever notices.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from exca_like import files
+from exca_like.cachedict import blocks
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, Index
+from exca_like.cachedict.lines import deletion, is_sound, seal
+from exca_like.cachedict.writer import DATA, Writer, host_name
+from exca_like.errors import CorruptEntryError
+
+_QUIET_S = 86400.0  # seconds without a change after which a writer of another host is taken for gone
+_COPIED = 64 << 20  # bytes; larger data files are copied only to get rid of a lot of garbage
+_GARBAGE = 0.3
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What `compact_folder` did: numbers of files and bytes, before and after."""
+
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+
+
+def compact_folder(folder: str, permissions: int | None = None) -> Compaction:
+    """Merge what writers that are gone have left; drop deleted, duplicate and damaged lines, and their data."""
+    before = _size(folder)
+    with _claimed(folder) as idle:
+        if idle and _is_worthwhile(folder, idle):
+            _Move(folder, idle, permissions).run()
+    return Compaction(before[0], _size(folder)[0], before[1], _size(folder)[1])
+
+
+def held_writers(folder: str) -> set[str]:
+    """Names of the writers that are at work in a folder."""
+    with _claimed(folder) as idle:
+        return {match[1] for match in map(OWN_JOURNAL.fullmatch, _names(folder)) if match} - idle
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _size(folder: str) -> tuple[int, int]:
+    number = size = 0
+    for parent, _, names in os.walk(folder):
+        if parent == folder or f"{parent}/".startswith(f"{folder}/{DATA}/"):
+            for name in names:
+                if parent != folder or name.endswith(".jsonl"):
+                    with contextlib.suppress(FileNotFoundError):
+                        size += os.path.getsize(f"{parent}/{name}")
+                        number += 1
+    return number, size
+
+
+@contextlib.contextmanager
+def _claimed(folder: str) -> Iterator[set[str]]:
+    """Names of the writers that are gone; while the block lasts, they can't come back."""
+    descriptors: list[int] = []
+    idle: set[str] = set()
+    busy: set[str] = set()
+    try:
+        for name in _names(folder):
+            match = OWN_JOURNAL.fullmatch(name)
+            if match is None:
+                continue
+            try:
+                descriptors.append(os.open(f"{folder}/{name}", os.O_RDWR | os.O_CLOEXEC))
+                fcntl.flock(descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(descriptors[-1])
+                away = not match[1].startswith(f"{host_name()}-")
+                if not status.st_nlink or (away and time.time() - status.st_mtime < _QUIET_S):
+                    busy.add(match[1])
+            except OSError:  # in use, gone, not ours, or on a file system without locks
+                busy.add(match[1])
+            idle.add(match[1])
+        yield idle - busy
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _is_worthwhile(folder: str, idle: set[str]) -> bool:
+    """Whether there is anything to merge or to drop."""
+    journals = [name for name in _names(folder) if (match := OWN_JOURNAL.fullmatch(name)) and match[1] in idle]
+    kinds = [name.rpartition("-")[2] for name in journals]
+    if len(kinds) > len(set(kinds)) or any(name.endswith(DELETED) for name in journals):
+        return True
+    index = Index(folder)
+    index.refresh()
+    places = [*index.entries.values(), *index.failures.values()]
+    live = sum(index.describe(place)[0] in journals for place in places)
+    lines = 0
+    for name in journals:
+        content = files.read_bytes(f"{folder}/{name}")
+        lines += content.count(b"\n") + (not content.endswith(b"\n"))
+    return lines != live
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A live entry of a writer that is gone; ``owner`` is the writer that the short names of its data files stand for."""
+
+    kind: str
+    key: str
+    place: int
+    owner: str
+    info: dict[str, Any]
+
+    def packed(self) -> Iterator[list[Any]]:
+        """Its spans in packed files."""
+        return (span for span in self.info.get("#data", ()) if span[0].startswith("."))
+
+
+class _Move:
+    """One compaction."""
+
+    def __init__(self, folder: str, idle: set[str], permissions: int | None) -> None:
+        self.folder = folder
+        self.idle = idle
+        self.index = Index(folder)
+        self.writer = Writer(folder, permissions)
+        self.moved: dict[int, tuple[str, str, int]] = {}  # old place -> key, new journal, offset in it
+
+    def run(self) -> None:
+        self.index.refresh()
+        entries = list(self._entries())
+        kept = self._owners_to_keep(entries)
+        try:
+            for entry in entries:
+                self._move(entry, kept)
+            self._keep_deletions()
+            self.writer.sync()
+            self._delete_what_was_deleted()
+            self._remove(INFO, FAILED)
+            self._delete_what_was_deleted()
+            self._remove(DELETED)
+        finally:
+            self.writer.end()
+        gone = tuple(f"{owner}." for owner in {*self.idle, *(entry.owner for entry in entries)} - kept)
+        for name in _names(f"{self.folder}/{DATA}"):
+            if name.startswith(gone):
+                files.remove(f"{self.folder}/{DATA}/{name}")
+
+    def _entries(self) -> Iterator[_Entry]:
+        for kind, entries in ((INFO, self.index.entries), (FAILED, self.index.failures)):
+            for key, place in list(entries.items()):
+                match = OWN_JOURNAL.fullmatch(self.index.describe(place)[0])
+                if match is not None and match[1] in self.idle:
+                    found = self.index.read(place)
+                    if found is not None:
+                        info = found[1]
+                        yield _Entry(kind, key, place, info.pop("#writer", match[1]), info)
+
+    def _owners_to_keep(self, entries: list[_Entry]) -> set[str]:
+        """Writers whose data files stay where they are: large ones without much garbage, or not known well enough."""
+        live: dict[str, int] = {}
+        kept = set()
+        for entry in entries:
+            named = set(_places_in(entry.info))
+            for name, offset, length, _ in entry.packed():
+                live[entry.owner] = live.get(entry.owner, 0) + length
+                if (name, offset) not in named:  # the place is written down somewhere else, by a handler of a user's
+                    kept.add(entry.owner)
+        for owner, length in live.items():
+            sizes = (_size_of(f"{self.folder}/{DATA}/{name}") for name in self._data_of(owner))
+            if (size := sum(sizes)) > _COPIED and length > size * (1 - _GARBAGE):
+                kept.add(owner)
+        return kept
+
+    def _data_of(self, owner: str) -> list[str]:
+        return [name for name in _names(f"{self.folder}/{DATA}") if name.startswith(f"{owner}.")]
+
+    def _move(self, entry: _Entry, kept: set[str]) -> None:
+        """Append an entry to the new journal, and its data to the new files."""
+        journal = self.writer.ready(entry.kind)
+        info = entry.info
+        if entry.owner in kept:
+            info["#writer"] = entry.owner
+        else:
+            renamed: dict[tuple[str, int], int] = {}
+            for span in entry.packed():
+                suffix, offset, length, _ = span
+                path = f"{self.folder}/{DATA}/{entry.owner}{suffix}"
+                try:
+                    view = blocks.view_of(path, offset, length) if length else b""
+                except (OSError, CorruptEntryError):  # it can't be read any more, so it goes
+                    return
+                span[1] = renamed[suffix, offset] = self.writer.append(suffix, view)
+            _rename(info, renamed)
+        for mark in ("#sum", "#key", "#replaces"):
+            info.pop(mark, None)
+        line = seal({"#key": entry.key, **info})
+        self.moved[entry.place] = entry.key, journal.name, self.writer.append_line(journal, line)
+
+    def _keep_deletions(self) -> None:
+        """Carry over the deletions of entries in journals that stay."""
+        for name in _names(self.folder):
+            match = OWN_JOURNAL.fullmatch(name)
+            if match is None or not name.endswith(DELETED) or match[1] not in self.idle:
+                continue
+            with open(f"{self.folder}/{name}", "rb") as stream:
+                for line in stream:
+                    if is_sound(line.rstrip(b"\n")):
+                        record = orjson.loads(line)
+                        target = OWN_JOURNAL.fullmatch(record["#file"])
+                        gone = target is not None and target[1] in self.idle
+                        if not gone and os.path.exists(f"{self.folder}/{record['#file']}"):
+                            delete_at(self.writer, record["#key"], record["#file"], record["#at"])
+
+    def _delete_what_was_deleted(self) -> None:
+        """Delete copies of entries whose originals were deleted since."""
+        self.index.refresh()
+        for place in [place for place in self.moved if self.index.is_gone(place)]:
+            delete_at(self.writer, *self.moved.pop(place))
+
+    def _remove(self, *kinds: str) -> None:
+        for name in _names(self.folder):
+            match = OWN_JOURNAL.fullmatch(name)
+            if match is not None and match[1] in self.idle and name.endswith(kinds):
+                files.remove(f"{self.folder}/{name}")
+
+
+def delete_at(writer: Writer, key: str, name: str, offset: int) -> None:
+    """Record the deletion of an entry that is at an offset of a journal."""
+    writer.append_line(writer.ready(DELETED), deletion(key, name, offset))
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
+
+
+def _places_in(info: Any) -> Iterator[tuple[str, int]]:
+    """Where an entry says that its data are."""
+    if isinstance(info, dict):
+        if isinstance(info.get("filename"), str) and isinstance(info.get("offset"), int):
+            yield info["filename"], info["offset"]
+        for name, part in info.items():
+            if name != "#data":
+                yield from _places_in(part)
+    elif isinstance(info, list):
+        for part in info:
+            yield from _places_in(part)
+
+
+def _rename(info: Any, renamed: dict[tuple[str, int], int]) -> None:
+    """Put new places into an entry."""
+    if isinstance(info, dict):
+        name, offset = info.get("filename"), info.get("offset")
+        if isinstance(name, str) and isinstance(offset, int) and (name, offset) in renamed:
+            info["offset"] = renamed[name, offset]
+        for part_name, part in info.items():
+            if part_name not in ("#data", "#meta"):
+                _rename(part, renamed)
+    elif isinstance(info, list):
+        for part in info:
+            _rename(part, renamed)

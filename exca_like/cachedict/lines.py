@@ -1,0 +1,70 @@
+"""Lines of journals: JSON objects that carry a checksum, and begin with their key.
+
+The checksum makes the CRC-32 of the whole line, without its end, zero: ``"#sum"`` comes last, and its eight characters are
+chosen so. A reader needs no more than ``zlib.crc32(line) == 0``. CRC-32 is linear over bits: flipping one of the 32 free
+bits of those characters (4 of each, such that their effects are independent and all characters printable) changes the CRC
+of any line in the same way, so the bits that undo a given CRC are looked up.
+"""
+
+import functools
+from typing import Any
+from zlib import crc32
+
+import orjson
+
+KEY_HEAD = b'{"#key":"'
+REPLACING_HEAD = b'{"#replaces":'
+_FREE = b',"#sum":"@@@@@@@@"}'
+_FIRST = len(b',"#sum":"')
+_LETTERS = int.from_bytes(b"@@@@@@@@", "big")
+_FREE_BITS = (1, 2, 8, 32)  # of each character
+
+
+def seal(record: dict[str, Any]) -> bytes:
+    """The line of a record, whose first member is ``#key``, or ``#replaces`` before it."""
+    body = orjson.dumps(record)[:-1]
+    low, middle, high = _tables()
+    crc = crc32(body)
+    letters = low[crc & 2047] ^ middle[crc >> 11 & 2047] ^ high[crc >> 22]
+    return b"".join((body, b',"#sum":"', letters.to_bytes(8, "big"), b'"}\n'))
+
+
+def is_sound(line: bytes) -> bool:
+    """Whether a line, without its end, is what was written."""
+    return line[:3] == b'{"#' and not crc32(line)
+
+
+def deletion(key: str, name: str, offset: int) -> bytes:
+    """The line that records the deletion of what is at an offset of a journal."""
+    return seal({"#key": key, "#file": name, "#at": offset})
+
+
+@functools.cache
+def _tables() -> list[list[int]]:
+    """For each third of a body's CRC, the bits of the eight characters; their XOR, taken together, is the characters."""
+    rows: list[tuple[int, int]] = []  # a change of the CRC, and the bits that make it; each change has another leading bit
+    plain = crc32(_FREE)
+    for place in range(8):
+        for free in _FREE_BITS:
+            bits = free << 8 * place
+            free_part = (_LETTERS ^ bits).to_bytes(8, "big")
+            rows.append(_reduced(rows, crc32(free_part.join((_FREE[:_FIRST], _FREE[_FIRST + 8 :]))) ^ plain, bits))
+            rows.sort(reverse=True)
+    nothing = crc32(_FREE, 0)
+    tables = []
+    for start, end in ((0, 11), (11, 22), (22, 32)):
+        table = [0]
+        for bit in range(start, end):  # each bit doubles the table
+            bits = _reduced(rows, crc32(_FREE, 1 << bit) ^ nothing, 0)[1]
+            table += [bits ^ others for others in table]
+        tables.append(table)
+    always = _reduced(rows, nothing, 0)[1] ^ _LETTERS
+    tables[0] = [bits ^ always for bits in tables[0]]
+    return tables
+
+
+def _reduced(rows: list[tuple[int, int]], crc: int, bits: int) -> tuple[int, int]:
+    for change, its_bits in rows:
+        if crc ^ change < crc:
+            crc, bits = crc ^ change, bits ^ its_bits
+    return crc, bits

@@ -1,0 +1,173 @@
+"""Check of a folder of entries, byte by byte, and its repair."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from exca_like import files
+from exca_like.cachedict import blocks
+from exca_like.cachedict.compact import compact_folder, delete_at, held_writers
+from exca_like.cachedict.context import DumpContext
+from exca_like.cachedict.journal import OWN_JOURNAL, Index
+from exca_like.cachedict.lines import is_sound
+from exca_like.cachedict.writer import DATA, Writer
+from exca_like.errors import CorruptEntryError
+
+_TOKEN = re.compile(r"-([0-9a-f]{16})")  # of the writer, in names of data files
+_ABANDONED_S = 86400.0  # seconds after which a temporary file is nobody's
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a folder of entries.
+
+    ``kind`` is ``"missing"`` (an entry's data file is not there), ``"torn"`` (a file ends too early), ``"corrupt"`` (a
+    checksum does not match), ``"orphaned"`` (a file that no entry needs) or ``"duplicate"`` (a second entry for a key).
+    """
+
+    kind: Literal["missing", "torn", "corrupt", "orphaned", "duplicate"]
+    path: Path
+    detail: str
+    key: str | None = None
+    offset: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.path}: {self.detail}"
+
+
+def examine(folder: str) -> tuple[int, list[Problem]]:
+    """Number of entries (values and errors) of a folder, and what is wrong with it; every stored byte is read."""
+    damaged = list(_check_journals(folder))
+    data = _own_data_files(folder)
+    busy = held_writers(folder)  # after the files were listed: a writer that ended since has written its lines
+    index = Index(folder)
+    index.refresh()
+    suspects = list(_check_entries(index))
+    if suspects:  # they may have been deleted or moved meanwhile
+        index.refresh()
+        suspects = [p for p in suspects if index.place(p.path.name, p.offset or 0) in index.places(p.key or "")]
+    torn = [p for p in damaged if p.kind != "torn" or p.path.name.rpartition("-")[0] not in busy]
+    number = len(index.entries) + len(index.failures)
+    return number, [*torn, *suspects, *_duplicates(index), *_orphans(index, data, busy)]
+
+
+def repair(folder: str, problems: list[Problem]) -> list[Problem]:
+    """Delete damaged and duplicate entries, rewrite damaged journals, and remove orphaned files.
+
+    Returns what remains: the files of writers that are at work are left as they are.
+    """
+    for _ in range(_ROUNDS):  # what a deletion leaves behind is the next round's
+        writer = Writer(folder)
+        for problem in problems:
+            if problem.key is not None and problem.offset is not None:
+                delete_at(writer, problem.key, problem.path.name, problem.offset)
+            elif problem.kind == "orphaned":
+                files.remove(str(problem.path))
+        writer.end()
+        compact_folder(folder)
+        before, problems = problems, examine(folder)[1]
+        if not problems or problems == before:
+            break
+    return problems
+
+
+def _check_journals(folder: str) -> Iterator[Problem]:
+    for name in sorted(os.listdir(folder)):
+        if not OWN_JOURNAL.fullmatch(name):
+            continue
+        path = Path(folder, name)
+        try:
+            *lines, rest = files.read_bytes(str(path)).split(b"\n")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            yield Problem("corrupt", path, f"it can't be read: {error.strerror}")
+            continue
+        offset = 0
+        for line in lines:
+            if line and not is_sound(line):
+                yield Problem("corrupt", path, f"the line at byte {offset} does not match its checksum")
+            offset += len(line) + 1
+        if rest:
+            yield Problem("torn", path, f"the last line, at byte {offset}, is not complete")
+
+
+def _check_entries(index: Index) -> Iterator[Problem]:
+    for key in sorted({*index.entries, *index.failures}):
+        for place in index.places(key):
+            found = index.read(place)
+            if found is None:
+                continue  # its line is reported already
+            file, info = found
+            name, offset = index.describe(place)
+            context = DumpContext.for_loading(index.folder, key, (), info.get("#writer", file.writer), "never", "full")
+            kind: Literal["missing", "torn", "corrupt"]
+            try:
+                for span in info.get("#data") or _files_of_exca(info):
+                    _check_span(context, *span)
+                continue
+            except FileNotFoundError as error:
+                kind, detail = "missing", f"{error.filename} is not there"
+            except blocks.TooShortError as error:
+                kind, detail = "torn", str(error)
+            except (CorruptEntryError, OSError) as error:
+                kind, detail = "corrupt", str(error)
+            yield Problem(kind, Path(index.folder, name), f"the entry at byte {offset}: {detail}", key, offset)
+
+
+def _check_span(context: DumpContext, name: str, offset: int, length: int, sums: str | None) -> None:
+    path = context.path(name)
+    if sums is None:  # exca stores none
+        os.stat(path)
+    else:
+        blocks.check_all(path, offset, length, sums)
+
+
+def _files_of_exca(info: Any) -> Iterator[tuple[str, int, int, None]]:
+    """Files that an entry of exca names."""
+    if isinstance(info, dict):
+        if isinstance(info.get("filename"), str):
+            yield info["filename"], 0, 0, None
+        for part in info.values():
+            yield from _files_of_exca(part)
+
+
+def _duplicates(index: Index) -> Iterator[Problem]:
+    for key, place in index.duplicates():
+        name, offset = index.describe(place)
+        detail = f"the entry at byte {offset} is not the only one for its key"
+        yield Problem("duplicate", Path(index.folder, name), detail, key, offset)
+
+
+def _own_data_files(folder: str) -> list[tuple[Path, set[str]]]:
+    """Data files, with what may be the tokens of their writers."""
+    found = []
+    for parent, _, names in os.walk(f"{folder}/{DATA}"):
+        for name in names:
+            tokens = set(_TOKEN.findall(name))
+            if tokens:
+                found.append((Path(parent, name), tokens))
+    return found
+
+
+def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) -> Iterator[Problem]:
+    needed = set()
+    for key in {*index.entries, *index.failures}:
+        for place in index.places(key):
+            if (found := index.read(place)) is not None:
+                file, info = found
+                owner = info.get("#writer", file.writer)
+                needed |= {f"{DATA}/{owner}{name}" if name[0] == "." else name for name, *_ in info.get("#data", ())}
+    working = {writer.rpartition("-")[2] for writer in busy}
+    for path, tokens in data:
+        if str(path.relative_to(index.folder)) not in needed and not tokens & working and path.exists():
+            yield Problem("orphaned", path, "no entry needs it")
+    for name in os.listdir(index.folder):
+        path = Path(index.folder, name)
+        if name.startswith(files.TEMPORARY_PREFIX) and path.is_file() and time.time() - path.stat().st_mtime > _ABANDONED_S:
+            yield Problem("orphaned", path, "a temporary file that was left behind")
