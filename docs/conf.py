@@ -33,11 +33,14 @@ napoleon_use_rtype = False
 
 _plain: dict[str, list[str]] = {}
 
+# classes whose objects users are given, and never make
+_GIVEN = ("TaskJob", "DumpContext", "ContiguousMemmap")
+
 
 def shorten_signature(*event: Any) -> tuple[str, str | None] | None:
     """Leave out constructor signatures that repeat the fields or that users never call, and private defaults."""
     _, what, _, obj, _, signature, returned = event
-    if what == "class" and (issubclass(obj, pydantic.BaseModel | BaseException) or obj.__name__ == "TaskJob"):
+    if what == "class" and (issubclass(obj, pydantic.BaseModel | BaseException) or obj.__name__ in _GIVEN):
         return "", None
     if signature and "_MISSING" in signature:
         return signature.replace("_MISSING", "..."), returned
@@ -52,10 +55,10 @@ def keep_plain(*event: Any) -> None:
 
 
 def finish_docstring(*event: Any) -> None:
-    """Restore docstrings of attributes, add defaults of fields, drop the constructor's parameters of `TaskJob`."""
+    """Restore docstrings of attributes, add defaults of fields, drop parameters of constructors that users never call."""
     _, what, name, obj, _, lines = event
     lines[:] = _plain.pop(name, lines)
-    if what == "class" and obj.__name__ == "TaskJob":
+    if what == "class" and obj.__name__ in _GIVEN:
         first = next((i for i, line in enumerate(lines) if line.startswith((":param", ":type"))), len(lines))
         del lines[first:]
     if what == "attribute":

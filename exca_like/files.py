@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from exca_like.errors import CacheFolderError
@@ -126,8 +126,8 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def remove_entries(path: str, data: str) -> None:
-    """Remove the journals of a folder, and then its data."""
+def remove_entries(path: str, data: str, others: Iterable[str]) -> None:
+    """Remove the journals of a folder, and then its data folder and other files."""
     import shutil  # rarely needed
 
     try:
@@ -137,6 +137,8 @@ def remove_entries(path: str, data: str) -> None:
     for name in names:
         if name.endswith(".jsonl"):
             remove(f"{path}/{name}")
+    for name in others:
+        remove(f"{path}/{name}")
     shutil.rmtree(f"{path}/{data}", ignore_errors=True)
 
 

@@ -7,7 +7,8 @@ one for its first and one for its last 64 KiB, followed by one for each MiB; eac
 import contextlib
 import mmap
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable
 from typing import Any, Literal
 from zlib import crc32
 
@@ -27,28 +28,61 @@ _WORTH_THREADS = 16 << 20  # bytes
 
 def sums_of(data: Buffer) -> str:
     """Checksums of a span."""
-    if len(data) <= EDGE:
-        return f"{crc32(data):08x}"
+    length = len(data)
+    if length <= EDGE:
+        return _text([crc32(data)])
     view = memoryview(data).cast("B")
-    edges = [crc32(view[:EDGE]), crc32(view[-EDGE:])]
-    return "".join(f"{number:08x}" for number in (*edges, *_block_sums(view)))
+    return _text(_sums(lambda start, end: crc32(view[start:end]), length))
 
 
 def sums_of_file(path: str, offset: int = 0, length: int | None = None) -> tuple[int, str]:
-    """Length and checksums of a span of a file."""
-    size = os.path.getsize(path)
-    length = size - offset if length is None else length
-    return length, sums_of(_Map(path).view[offset : offset + length]) if length else sums_of(b"")
+    """Length and checksums of a span of a file, which is not mapped for it: that would count as memory in use."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        length = size - offset if length is None else length
+        if size < offset + length:
+            raise TooShortError(path, size, offset, length)
+        return length, _text(_sums(_crc_of(descriptor, offset), length))
+    finally:
+        os.close(descriptor)
 
 
-def _block_sums(view: memoryview) -> Iterable[int]:
-    starts = range(0, len(view), BLOCK)
-    if len(view) < _WORTH_THREADS:
-        return [crc32(view[start : start + BLOCK]) for start in starts]
-    from concurrent.futures import ThreadPoolExecutor  # crc32 works without the interpreter's lock
+def _sums(crc_of: Callable[[int, int], int], length: int, *, only_edges: bool = False) -> list[int]:
+    """Checksums of a span of some length, from a function that gives those of its parts."""
+    if length <= EDGE:
+        return [crc_of(0, length)]
+    edges = [crc_of(0, EDGE), crc_of(length - EDGE, length)]
+    if only_edges:
+        return edges
+    starts = range(0, length, BLOCK)
+    if length < _WORTH_THREADS:
+        return edges + [crc_of(start, min(start + BLOCK, length)) for start in starts]
+    from concurrent.futures import ThreadPoolExecutor  # crc32 and reading work without the interpreter's lock
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda start: crc32(view[start : start + BLOCK]), starts))
+        return edges + list(pool.map(lambda start: crc_of(start, min(start + BLOCK, length)), starts))
+
+
+def _crc_of(descriptor: int, offset: int) -> Callable[[int, int], int]:
+    local = threading.local()
+
+    def crc_of(start: int, end: int) -> int:
+        if not hasattr(local, "buffer"):
+            local.buffer = memoryview(bytearray(BLOCK))
+        crc, place, last = 0, offset + start, offset + end
+        while place < last:
+            count = os.preadv(descriptor, [local.buffer[: min(BLOCK, last - place)]], place)
+            if not count:
+                break
+            crc, place = crc32(local.buffer[:count], crc), place + count
+        return crc
+
+    return crc_of
+
+
+def _text(sums: list[int]) -> str:
+    return "".join(f"{number:08x}" for number in sums)
 
 
 class _Map:
@@ -93,7 +127,7 @@ def _mapped(path: str, end: int) -> _Map:
     return new
 
 
-def has_changed(path: str, known: _Map) -> bool:
+def _has_changed(path: str, known: _Map) -> bool:
     """Whether there is another file under the name now."""
     status = os.stat(path)
     return (status.st_dev, status.st_ino) != known.identity
@@ -136,19 +170,18 @@ def check(path: str, offset: int, length: int, sums: str, how: Check = "full") -
             raise mismatch(path, offset, length)
         return
     known = _maps.get(path)
-    if known is None or has_changed(path, known):
+    if known is None or _has_changed(path, known):
         _maps.pop(path, None)
-        known, view = _mapped(path, offset + length), view_of(path, offset, length)
+        known = _mapped(path, offset + length)
     if (offset, length) in known.checked:
         return
-    expected = [sums[start : start + _DIGITS] for start in range(0, len(sums), _DIGITS)]
-    found = [crc32(view[:EDGE]), crc32(view[-EDGE:])]
-    if how == "full" and length <= LARGE:
-        found += _block_sums(view)
-        expected_number = 2 + -(-length // BLOCK)
-        if len(expected) != expected_number:
-            raise mismatch(path, offset, length)
-    if any(f"{number:08x}" != text for number, text in zip(found, expected, strict=False)) or len(expected) < len(found):
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        only_edges = how == "edges" or length > LARGE
+        found = _text(_sums(_crc_of(descriptor, offset), length, only_edges=only_edges))
+    finally:
+        os.close(descriptor)
+    if found != sums[: len(found)] or (not only_edges and len(found) != len(sums)):
         raise mismatch(path, offset, length)
     known.checked.add((offset, length))
 
@@ -161,8 +194,6 @@ def check_all(path: str, offset: int, length: int, sums: str) -> None:
     CorruptEntryError
         The file is too short, or a checksum does not match.
     """
-    if os.path.getsize(path) < offset + length:
-        raise TooShortError(path, os.path.getsize(path), offset, length)
     if sums_of_file(path, offset, length)[1] != sums:
         raise mismatch(path, offset, length)
 

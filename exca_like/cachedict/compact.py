@@ -175,7 +175,7 @@ class _Move:
         live: dict[str, int] = {}
         kept = set()
         for entry in entries:
-            named = set(_places_in(entry.info))
+            named = set(map(_place_of, _infos(entry.info)))
             for name, offset, length, _ in entry.packed():
                 live[entry.owner] = live.get(entry.owner, 0) + length
                 if (name, offset) not in named:  # the place is written down somewhere else, by a handler of a user's
@@ -251,28 +251,27 @@ def _size_of(path: str) -> int:
         return 0
 
 
-def _places_in(info: Any) -> Iterator[tuple[str, int]]:
-    """Where an entry says that its data are."""
+def _infos(info: Any) -> Iterator[dict[str, Any]]:
+    """What handlers returned for an entry and its parts; JSON data of users have no ``#type``, whatever they look like."""
     if isinstance(info, dict):
-        if isinstance(info.get("filename"), str) and isinstance(info.get("offset"), int):
-            yield info["filename"], info["offset"]
+        if "#type" in info:
+            yield info
         for name, part in info.items():
-            if name != "#data":
-                yield from _places_in(part)
+            if name not in ("#data", "#meta"):
+                yield from _infos(part)
     elif isinstance(info, list):
         for part in info:
-            yield from _places_in(part)
+            yield from _infos(part)
 
 
-def _rename(info: Any, renamed: dict[tuple[str, int], int]) -> None:
+def _place_of(info: dict[str, Any]) -> tuple[str, int] | None:
+    name, offset = info.get("filename"), info.get("offset")
+    return (name, offset) if isinstance(name, str) and isinstance(offset, int) else None
+
+
+def _rename(info: dict[str, Any], renamed: dict[tuple[str, int], int]) -> None:
     """Put new places into an entry."""
-    if isinstance(info, dict):
-        name, offset = info.get("filename"), info.get("offset")
-        if isinstance(name, str) and isinstance(offset, int) and (name, offset) in renamed:
-            info["offset"] = renamed[name, offset]
-        for part_name, part in info.items():
-            if part_name not in ("#data", "#meta"):
-                _rename(part, renamed)
-    elif isinstance(info, list):
-        for part in info:
-            _rename(part, renamed)
+    for part in _infos(info):
+        place = _place_of(part)
+        if place in renamed:
+            part["offset"] = renamed[place]

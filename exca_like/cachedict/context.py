@@ -140,12 +140,14 @@ class DumpContext:
                 info["#data"] = self.spans
             if meta is not None:
                 info["#meta"] = meta
-            return seal({"#replaces": replaced, "#key": key, **info} if replaced else {"#key": key, **info})
-        except BaseException as error:
-            self.discard()
-            if isinstance(error, orjson.JSONEncodeError):
+            record = {"#replaces": replaced, "#key": key, **info} if replaced else {"#key": key, **info}
+            try:
+                return seal(record)
+            except orjson.JSONEncodeError as error:
                 msg = f"the entry {key!r} has a key, or its handler returned information, that is no JSON data: {error}"
                 raise ConfigTypeError(msg) from error
+        except BaseException:
+            self.discard()
             raise
 
     def settle(self) -> None:
@@ -186,23 +188,35 @@ class DumpContext:
 
         The name is short for ``data/<writer><suffix>``; `path` and `view` understand it.
         """
+        if type(data) is memoryview:
+            data = data.cast("B")  # whose length is in bytes
         length = len(data)
+        if suffix in self._streams:
+            self._note_stream(suffix)
         offset = self.writer.append(suffix, data)
         self.spans.append([suffix, offset, length, blocks.sums_of(data)])
         return {"filename": suffix, "offset": offset, "length": length}
 
     def discard(self) -> None:
         """Remove the files of an entry that is not to be."""
+        for suffix, (stream, _) in self._streams.items():
+            stream.flush()
+            self.writer.adopt(suffix)  # what is there is nobody's
         for name in self._names:
             files.remove(f"{self.folder_path}/{name}")
-        self._names.clear()
+        self.settle()
 
-    def _note_files(self) -> None:
-        for suffix, (stream, name) in self._streams.items():
-            stream.flush()
-            offset, length = self.writer.adopt(suffix)
+    def _note_stream(self, suffix: str) -> None:
+        stream, name = self._streams[suffix]
+        stream.flush()
+        offset, length = self.writer.adopt(suffix)
+        if length:
             sums = blocks.sums_of_file(f"{self.folder_path}/{name}", offset, length)[1]
             self.spans.append([suffix if suffix.startswith(".") else name, offset, length, sums])
+
+    def _note_files(self) -> None:
+        for suffix in self._streams:
+            self._note_stream(suffix)
         for name in self._names:
             path = f"{self.folder_path}/{name}"
             if os.path.exists(path):

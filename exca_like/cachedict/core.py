@@ -98,10 +98,10 @@ class CacheDict(MutableMapping[str, X]):
         self.cache_type = cache_type
         self.permissions = permissions
         self.allow_pickle = allow_pickle
-        self.check = check
+        self.check: Check = check
         self.fsync = fsync
         self._path = "" if folder is None else layout.absolute(folder)
-        self._pickles = allowed_pickles(allow_pickle)
+        self._pickles: AllowPickle = allowed_pickles(allow_pickle)
         self._ram: dict[str, X] = {}
         self._index = Index(self._path)
         self._frozen = folder is None
@@ -441,7 +441,8 @@ class CacheDict(MutableMapping[str, X]):
         for writer in done.values():
             writer.end()
         self._idle.clear()
-        files.remove_entries(self._path, DATA)
+        self._index.refresh()
+        files.remove_entries(self._path, DATA, self._index.foreign_files())
         self._index.clear()
 
     def _writer(self) -> Writer:

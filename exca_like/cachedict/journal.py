@@ -224,7 +224,7 @@ class Index:
             note = self._note_own if file.is_own else self._note_foreign
         start, size = file.position, status.st_size
         hole = None
-        rest = b""
+        data = rest = b""
         while block := file.read(file.position + len(rest), min(size - file.position, _BLOCK)):
             data = rest + block if rest else block
             lines = data.split(b"\n")
@@ -378,6 +378,14 @@ class Index:
         except (OSError, ValueError):
             return None
         return orjson.loads(line).get("#meta") if line[:9] == KEY_HEAD and not crc32(line) and not end else None
+
+    def foreign_files(self) -> set[str]:
+        """Names of the data files of journals that exca wrote, as far as they lie in the folder itself."""
+        names = set()
+        for place in list(self.entries.values()):
+            if not self._numbered[place >> _SHIFT].is_own and (found := self.read(place)) is not None:
+                names.add(found[1].get("filename"))
+        return {name for name in names if isinstance(name, str) and "/" not in name}
 
     def is_gone(self, place: int) -> bool:
         """Whether an entry was deleted, or replaced."""

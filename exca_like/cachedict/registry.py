@@ -48,6 +48,7 @@ _LIBRARIES = {
 
 HANDLERS: dict[str, Any] = {}
 TYPE_DEFAULTS: dict[type, Any] = {}
+_names: dict[Any, str] = {}  # of handlers that are known under another name than their class's
 BY_VALUE: set[Any] = set()  # handlers whose instances are the values, which store themselves
 _resolved: dict[type, Any] = {}
 DUMPERS: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {}
@@ -71,6 +72,9 @@ def register(handler: Any, default_for: type | None) -> None:
         if not callable(getattr(handler, method, None)):
             msg = f"{handler.__qualname__} is no handler: it has no method {method}"
             raise ConfigValueError(msg)
+    if not (default_for is None or isinstance(default_for, type)):
+        msg = f"default_for={default_for!r} must be a type, whose values {name} is to store"
+        raise ConfigTypeError(msg)
     _add(name, handler)
     if default_for is not None:
         TYPE_DEFAULTS[default_for] = handler
@@ -78,6 +82,7 @@ def register(handler: Any, default_for: type | None) -> None:
 
 def _add(name: str, handler: Any) -> None:
     HANDLERS[name] = handler
+    _names[handler] = name
     if not isinstance(inspect.getattr_static(handler, "__dump_info__"), classmethod | staticmethod):
         BY_VALUE.add(handler)
         TYPE_DEFAULTS[handler] = handler
@@ -123,16 +128,17 @@ def handler_of_type(value_type: type) -> Any:
 
 def dumper_of(handler: Any) -> tuple[str, Callable[[Any, Any], Any]]:
     """The name of a handler, and the function that stores a value: of a context and the value."""
+    name = _names.get(handler, handler.__name__)
     if handler not in BY_VALUE:
-        return handler.__name__, handler.__dump_info__
+        return name, handler.__dump_info__
 
     def dump(ctx: Any, value: Any) -> Any:
         if not isinstance(value, handler):
-            msg = f"the handler {handler.__name__} stores its own instances, not {describe_type(value)}"
+            msg = f"the handler {name} stores its own instances, not {describe_type(value)}"
             raise ConfigTypeError(msg)
         return value.__dump_info__(ctx)
 
-    return handler.__name__, dump
+    return name, dump
 
 
 def dumper_for(value_type: type) -> tuple[str, Callable[[Any, Any], Any]]:

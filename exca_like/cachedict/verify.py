@@ -104,12 +104,15 @@ def _check_entries(index: Index) -> Iterator[Problem]:
             if found is None:
                 continue  # its line is reported already
             file, info = found
-            name, offset = index.describe(place)
+            journal, offset = index.describe(place)
             context = DumpContext.for_loading(index.folder, key, (), info.get("#writer", file.writer), "never", "full")
             kind: Literal["missing", "torn", "corrupt"]
             try:
-                for span in info.get("#data") or _files_of_exca(info):
-                    _check_span(context, *span)
+                for name, start, length, sums in info.get("#data", ()):
+                    blocks.check_all(context.path(name), start, length, sums)
+                if not file.is_own:  # exca stores no checksums
+                    for name in _files_of_exca(info):
+                        os.stat(context.path(name))
                 continue
             except FileNotFoundError as error:
                 kind, detail = "missing", f"{error.filename} is not there"
@@ -117,22 +120,14 @@ def _check_entries(index: Index) -> Iterator[Problem]:
                 kind, detail = "torn", str(error)
             except (CorruptEntryError, OSError) as error:
                 kind, detail = "corrupt", str(error)
-            yield Problem(kind, Path(index.folder, name), f"the entry at byte {offset}: {detail}", key, offset)
+            yield Problem(kind, Path(index.folder, journal), f"the entry at byte {offset}: {detail}", key, offset)
 
 
-def _check_span(context: DumpContext, name: str, offset: int, length: int, sums: str | None) -> None:
-    path = context.path(name)
-    if sums is None:  # exca stores none
-        os.stat(path)
-    else:
-        blocks.check_all(path, offset, length, sums)
-
-
-def _files_of_exca(info: Any) -> Iterator[tuple[str, int, int, None]]:
-    """Files that an entry of exca names."""
+def _files_of_exca(info: Any) -> Iterator[str]:
+    """Names of the files of an entry of exca."""
     if isinstance(info, dict):
         if isinstance(info.get("filename"), str):
-            yield info["filename"], 0, 0, None
+            yield info["filename"]
         for part in info.values():
             yield from _files_of_exca(part)
 

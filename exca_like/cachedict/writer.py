@@ -219,12 +219,15 @@ class Writer:
     def _open_file(self, kind: str, name: str) -> AppendFile:
         size = self._sizes.get(kind)
         try:
-            return AppendFile(self.folder, name, self.permissions, size)
+            file = AppendFile(self.folder, name, self.permissions, size)
         except FileNotFoundError:
             if size is not None:
                 raise
             files.make_folders(os.path.dirname(f"{self.folder}/{name}"), self.permissions, above=self.folder)
-            return AppendFile(self.folder, name, self.permissions, size)
+            file = AppendFile(self.folder, name, self.permissions, size)
+        if self.fsync and size is None:
+            files.sync(os.path.dirname(f"{self.folder}/{name}"))  # which has the new file's name
+        return file
 
     def _error(self, name: str, error: OSError) -> CacheFolderError:
         msg = (

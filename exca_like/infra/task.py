@@ -440,7 +440,7 @@ def _config_by_exca(folder: EntryFolder) -> dict[str, Any] | None:
     """The config of a task that exca has computed; None if it is none."""
     if os.path.exists(folder.exca_job):
         with contextlib.suppress(OSError, ExcaLikeError):
-            return ConfDict.from_yaml(Path(folder.config))
+            return dict(ConfDict.from_yaml(Path(folder.config)))
     return None
 
 

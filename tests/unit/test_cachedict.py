@@ -20,6 +20,7 @@ import exca_like
 from exca_like import errors
 from exca_like.cachedict import CacheDict, lines
 from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.journal import Index
 from exca_like.errors import CorruptEntryWarning, PickleRefusedError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
@@ -337,11 +338,11 @@ def test_iteration_goes_on_while_others_write_and_delete(tmp_path):
 
 def test_missing_looks_at_the_folder_once(tmp_path, monkeypatch):
     cache = filled(tmp_path, a=1)
-    scans = []
-    scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scandir(path))
+    looks = []
+    refresh = Index.refresh
+    monkeypatch.setattr(Index, "refresh", lambda index: looks.append(index) or refresh(index))
     assert cache.missing(str(number) for number in range(1000)) == [str(number) for number in range(1000)]
-    assert len(scans) == 1
+    assert len(looks) == 1
 
 
 def test_frozen_folder(tmp_path, monkeypatch):
@@ -349,7 +350,7 @@ def test_frozen_folder(tmp_path, monkeypatch):
     with cache.frozen_cache_folder():
         with other.write():
             other["b"] = 2
-        monkeypatch.setattr(os, "scandir", None)
+        monkeypatch.setattr(Index, "refresh", None)
         assert dict(cache) == {"a": 1}
         assert "b" not in cache
         assert len(cache) == 1
@@ -361,6 +362,7 @@ def test_frozen_folder(tmp_path, monkeypatch):
         with cache.write():
             cache["c"] = 3
         assert cache["c"] == 3
+        assert "b" not in cache
         monkeypatch.undo()
     assert dict(cache) == {"a": 1, "b": 2, "c": 3}
     with CacheDict(None, keep_in_ram=True).frozen_cache_folder():

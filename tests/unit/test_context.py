@@ -21,8 +21,8 @@ def _forgotten():
     for known in (registry.HANDLERS, registry.TYPE_DEFAULTS):
         for name in [name for name, found in known.items() if found.__module__ in (__name__, "plugin_module")]:
             del known[name]
-    registry._resolved.clear()
-    registry._dumpers.clear()
+    DumpContext.register(handler("Last"))  # what is known of types is looked up anew after a registration
+    del registry.HANDLERS["Last"]
 
 
 def handler(name="Handler", **methods):
@@ -93,11 +93,13 @@ def test_default_for_must_be_a_type():
         DumpContext.register(handler(), default_for="Thing")
 
 
-def test_entry_point_is_loaded_when_it_is_asked_for(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["Plugged", "another-name"])
+def test_entry_point_is_loaded_when_it_is_asked_for(name, tmp_path, monkeypatch):
+    """By its name, which the class need not have."""
     information = tmp_path / "plugin-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[exca_like.handlers]\nPlugged = plugin_module:Plugged\n")
+    (information / "entry_points.txt").write_text(f"[exca_like.handlers]\n{name} = plugin_module:Plugged\n")
     (tmp_path / "plugin_module.py").write_text(
         "class Plugged:\n"
         "    @classmethod\n"
@@ -106,7 +108,7 @@ def test_entry_point_is_loaded_when_it_is_asked_for(tmp_path, monkeypatch):
         "    def __load_from_info__(cls, ctx, text): return text[::-1]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with (cache := CacheDict(tmp_path / "cache", cache_type="Plugged")).write():
+    with (cache := CacheDict(tmp_path / "cache", cache_type=name)).write():
         cache["a"] = "text"
     code = f"""
 import sys

@@ -965,7 +965,7 @@ def test_recordings_in_several_files(mne, store, monkeypatch):
     context = store.context()
     info = context.dump(raw)
     assert len(info["parts"]) > 0
-    assert [name for name, *_ in context.spans] == info["parts"]
+    assert context.names[1:] == info["parts"]
     assert np.array_equal(context.load(info).get_data(), raw.get_data())
 
 

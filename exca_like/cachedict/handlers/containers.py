@@ -61,7 +61,8 @@ def _store_json(ctx: Any, tree: Any) -> dict[str, Any]:
     except TypeError as error:  # orjson's error is this, as are many others
         if "ecursion" in str(error):
             raise _NoFormError from error
-        raise
+        msg = f"a handler returned information that is no JSON data: {error}"
+        raise ConfigTypeError(msg) from error
     if len(text) <= _INLINE:
         return {"content": orjson.Fragment(text)}
     info: dict[str, Any] = ctx.append(".json", text)
@@ -106,7 +107,8 @@ class Auto:
                 if len(ctx.spans) > number_of_spans:  # places of data stay in the journal, where `compact` can change them
                     return {"#type": cls.__name__, "content": tree}
                 return {"#type": cls.__name__, **_store_json(ctx, tree)}
-            return cls._dump_part(ctx, value)
+            part: dict[str, Any] = cls._dump_part(ctx, value)
+            return part
         except (RecursionError, _NoFormError):  # it contains itself, or is very deep, or odd
             del ctx.spans[number_of_spans:]
             return pickles.fall_back(ctx, value, quiet=cls.quiet)

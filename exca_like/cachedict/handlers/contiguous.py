@@ -14,6 +14,7 @@ import numpy as np
 
 from exca_like.cachedict import blocks
 from exca_like.cachedict.handlers.arrays import MemmapArray, dtype_of, dtype_text, plain, store
+from exca_like.errors import CorruptEntryError
 
 _WINDOW = 1 << 20  # bytes that are read at once, with the gaps in them
 _WORTH_SKIPPING = 64 << 10  # bytes; to read a shorter gap costs less than another call
@@ -35,9 +36,14 @@ class _Source:
         Raises
         ------
         CorruptEntryError
-            A block of the range does not match its checksum, or the file is too short.
+            A block of the range does not match its checksum, or the file is too short or not there any more.
         """
-        with open(self.path, "rb", buffering=0) as stream:
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            msg = f"{self.path} was moved or deleted since the array was looked up: look it up again"
+            raise CorruptEntryError(msg) from error
+        with open(descriptor, "rb", buffering=0) as stream:
             for begin, stop, expected in self._unchecked(start, end):
                 if f"{crc32(self._read(stream, begin, stop).data):08x}" != expected:
                     raise blocks.mismatch(self.path, self.offset + begin, stop - begin)
@@ -128,6 +134,7 @@ class ContiguousMemmap:
         shape: list[int] = []
         strides: list[int] = []
         start, axis = self._start, 0
+        part: Any
         for part in parts:
             if part is None:
                 shape.append(1)
