@@ -16,16 +16,14 @@ class ForkSafeLock:
     """A lock for the threads of a process, which a forked process finds free."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
+        self._locks = {os.getpid(): threading.RLock()}  # one for each process that got here by forking
 
     def __enter__(self) -> None:
-        if self._pid != os.getpid():  # at the fork, it may have been held by a thread that is not there any more
-            self._pid, self._lock = os.getpid(), threading.RLock()
-        self._lock.acquire()
+        pid = os.getpid()
+        (self._locks.get(pid) or self._locks.setdefault(pid, threading.RLock())).acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._locks[os.getpid()].release()
 
 
 def token() -> str:
@@ -33,12 +31,13 @@ def token() -> str:
     return os.urandom(8).hex()
 
 
-def write_atomic(path: str, data: bytes) -> None:
+def write_atomic(path: str, data: bytes, permissions: int | None = None) -> None:
     """Write a file that readers see whole or not at all."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{token()}-{name[:64]}")
     try:
         _write_new(temporary, data)
+        permit(temporary, permissions)
         os.replace(temporary, path)
     except BaseException:
         remove(temporary)

@@ -5,7 +5,6 @@ costs itself alone. Journals of exca, known by their names, have lines without c
 """
 
 import bisect
-import contextlib
 import os
 import re
 import time
@@ -174,8 +173,10 @@ class Index:
                 self._listed = state if now - self._state_since > _SETTLED_S else None
             seen = {}
             for name in self._names or ():
-                with contextlib.suppress(FileNotFoundError):  # removed since
+                try:
                     seen[name] = os.stat(f"{self.folder}/{name}")
+                except FileNotFoundError:  # removed since
+                    continue
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:

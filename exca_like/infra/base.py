@@ -359,7 +359,7 @@ class BaseInfra(pydantic.BaseModel):
             self._check_folder()
             if not state.folder_is_checked:
                 for name, data in contents.items():
-                    files.write_atomic(f"{entry.path}/{name}", data)
+                    files.write_atomic(f"{entry.path}/{name}", data, self.permissions)
         state.folder_is_checked = True
         return entry
 

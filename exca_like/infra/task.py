@@ -406,7 +406,7 @@ def _submit(infras: Sequence[TaskInfra], max_workers: int) -> list[TaskJob[Any]]
     jobs: list[TaskJob[Any]] = []
     for infra, handle in zip(infras, handles, strict=True):
         record = {**handle.record(), "time": time.time()}
-        files.write_atomic(infra._entry().job, json.dumps(record).encode())
+        files.write_atomic(infra._entry().job, json.dumps(record).encode(), infra.permissions)
         jobs.append(TaskJob(infra.uid(), KEY, infra._store(), handle))
         infra._linked_state.job = jobs[-1]
         infra._linked_state.recomputed = True

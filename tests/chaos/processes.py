@@ -129,6 +129,7 @@ def wait_for(children: list[Child], seconds: float = 120) -> None:
             msg = f"processes {running} were still running after {seconds} s"
             raise AssertionError(msg)
         receive_for(children, 0.01)
+        check(children)
     check(children)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import datetime
 import os
 import pickle
 import shutil
@@ -910,3 +911,33 @@ def test_scripts_and_modules_have_names_of_their_own(tmp_path: Path) -> None:
         command = [sys.executable, *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, input=code)
         assert done.stdout.strip() == name
+
+
+def test_permissions_are_those_of_all_files_of_the_cache(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        Train(infra={"folder": tmp_path / "shared", "permissions": 0o660}).run()
+        make(tmp_path / "own").run()
+    finally:
+        os.umask(old)
+    for root, file_mode, folder_mode in (("shared", 0o660, 0o770), ("own", 0o600, 0o700)):
+        folder = make(tmp_path / root).infra.uid_folder()
+        assert folder.stat().st_mode & 0o777 == folder_mode
+        modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+        assert len(modes) == 4
+        assert set(modes.values()) == {file_mode}
+
+
+def test_pickled_results_of_others_are_not_loaded(tmp_path: Path) -> None:
+    class Set(pydantic.BaseModel):
+        infra: exca_like.TaskInfra = exca_like.TaskInfra(version="1")
+
+        @infra.apply
+        def run(self) -> type:
+            return datetime.timezone  # a class, which only a pickle keeps
+
+    with pytest.warns(UserWarning, match="type is stored as a pickle"):
+        Set(infra={"folder": tmp_path}).run()
+    assert Set(infra={"folder": tmp_path}).run() is datetime.timezone
+    with pytest.raises(RuntimeError, match="holds a pickle, which can run any code.*allow_pickle is 'never'"):
+        Set(infra={"folder": tmp_path, "allow_pickle": "never"}).run()
