@@ -58,7 +58,7 @@ def create_folder(path: str, files: Mapping[str, bytes], permissions: int | None
         try:
             os.mkdir(temporary)
         except FileNotFoundError:
-            os.makedirs(parent, exist_ok=True)
+            make_folders(parent, permissions, above=os.path.dirname(parent))
             os.mkdir(temporary)
         for name, data in files.items():
             _write_new(f"{temporary}/{name}", data)

@@ -166,7 +166,7 @@ class Report:
         return "\n".join([*lines, *map(str, self.problems)])
 
 
-def verify(folder: str | Path, repair: bool = False) -> Report:
+def verify(folder: str | Path, repair: bool = False, permissions: int | None = None) -> Report:  # noqa: FBT001, FBT002
     """Check every stored byte below a folder: a `CacheDict`'s, or a whole cache root.
 
     Parameters
@@ -177,6 +177,8 @@ def verify(folder: str | Path, repair: bool = False) -> Report:
         Delete damaged and duplicate entries, rewrite journals with damaged lines, and remove files that no entry needs.
         What is damaged is lost either way, and computed again when asked for. What belongs to writers that are at work is
         left as it is.
+    permissions:
+        Mode of files that a repair writes; None: as the umask says.
 
     Raises
     ------
@@ -189,7 +191,7 @@ def verify(folder: str | Path, repair: bool = False) -> Report:
         report.folders += 1
         report.entries += number
         if repair and problems:
-            remaining = repair_folder(path, problems)
+            remaining = repair_folder(path, problems, permissions)
             report.repaired += [problem for problem in problems if problem not in remaining]
             problems = remaining
         report.problems += problems

@@ -101,7 +101,7 @@ class _Map:
         finally:
             os.close(descriptor)
         self.view = memoryview(self.map)
-        self.checked: set[tuple[int, int]] = set()
+        self.checked: set[tuple[int, int, bool]] = set()  # spans, and whether only their edges were checked
 
     def is_whole(self) -> bool:
         """Whether the file is still as long as it was: reading behind its end would kill the process."""
@@ -173,17 +173,17 @@ def check(path: str, offset: int, length: int, sums: str, how: Check = "full") -
     if known is None or _has_changed(path, known):
         _maps.pop(path, None)
         known = _mapped(path, offset + length)
-    if (offset, length) in known.checked:
+    only_edges = how == "edges" or length > LARGE
+    if (offset, length, False) in known.checked or (offset, length, only_edges) in known.checked:
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        only_edges = how == "edges" or length > LARGE
         found = _text(_sums(_crc_of(descriptor, offset), length, only_edges=only_edges))
     finally:
         os.close(descriptor)
     if found != sums[: len(found)] or (not only_edges and len(found) != len(sums)):
         raise mismatch(path, offset, length)
-    known.checked.add((offset, length))
+    known.checked.add((offset, length, only_edges))
 
 
 def check_all(path: str, offset: int, length: int, sums: str) -> None:

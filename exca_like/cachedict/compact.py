@@ -6,6 +6,7 @@ gone looks again. A deletion that crosses a move is carried out on the copy, by 
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -18,9 +19,9 @@ import orjson
 from exca_like import files
 from exca_like.cachedict import blocks
 from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, Index
-from exca_like.cachedict.lines import deletion, is_sound, seal
+from exca_like.cachedict.lines import REPLACING_HEAD, deletion, is_sound, seal
 from exca_like.cachedict.writer import DATA, Writer, host_name
-from exca_like.errors import CorruptEntryError
+from exca_like.errors import CacheFolderError, CorruptEntryError
 
 _QUIET_S = 86400.0  # seconds without a change after which a writer of another host is taken for gone
 _COPIED = 64 << 20  # bytes; larger data files are copied only to get rid of a lot of garbage
@@ -40,6 +41,9 @@ class Compaction:
 def compact_folder(folder: str, permissions: int | None = None) -> Compaction:
     """Merge what writers that are gone have left; drop deleted, duplicate and damaged lines, and their data."""
     before = _size(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"can't write to {folder}: check its permissions"
+        raise CacheFolderError(errno.EACCES, msg)
     with _claimed(folder) as idle:
         if idle and _is_worthwhile(folder, idle):
             _Move(folder, idle, permissions).run()
@@ -86,7 +90,7 @@ def _claimed(folder: str) -> Iterator[set[str]]:
                 descriptors.append(os.open(f"{folder}/{name}", os.O_RDWR | os.O_CLOEXEC))
                 fcntl.flock(descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(descriptors[-1])
-                away = not match[1].startswith(f"{host_name()}-")
+                away = match[1].rsplit("-", 2)[0] != host_name()
                 if not status.st_nlink or (away and time.time() - status.st_mtime < _QUIET_S):
                     busy.add(match[1])
             except OSError:  # in use, gone, not ours, or on a file system without locks
@@ -212,19 +216,17 @@ class _Move:
         self.moved[entry.place] = entry.key, journal.name, self.writer.append_line(journal, line)
 
     def _keep_deletions(self) -> None:
-        """Carry over the deletions of entries in journals that stay."""
-        for name in _names(self.folder):
-            match = OWN_JOURNAL.fullmatch(name)
-            if match is None or not name.endswith(DELETED) or match[1] not in self.idle:
-                continue
-            with open(f"{self.folder}/{name}", "rb") as stream:
-                for line in stream:
-                    if is_sound(line.rstrip(b"\n")):
-                        record = orjson.loads(line)
-                        target = OWN_JOURNAL.fullmatch(record["#file"])
-                        gone = target is not None and target[1] in self.idle
-                        if not gone and os.path.exists(f"{self.folder}/{record['#file']}"):
-                            delete_at(self.writer, record["#key"], record["#file"], record["#at"])
+        """Carry over what idle writers deleted or replaced in journals that stay."""
+        for writer in self.idle:
+            for key, name, offset in _deletions_by(self.folder, writer):
+                self._delete_in_others(key, name, offset)
+        for key, place in self.index.duplicates():  # which must not win when the winner is somewhere else
+            self._delete_in_others(key, *self.index.describe(place))
+
+    def _delete_in_others(self, key: str, name: str, offset: int) -> None:
+        match = OWN_JOURNAL.fullmatch(name)
+        if not (match is not None and match[1] in self.idle) and os.path.exists(f"{self.folder}/{name}"):
+            delete_at(self.writer, key, name, offset)
 
     def _delete_what_was_deleted(self) -> None:
         """Delete copies of entries whose originals were deleted since."""
@@ -237,6 +239,41 @@ class _Move:
             match = OWN_JOURNAL.fullmatch(name)
             if match is not None and match[1] in self.idle and name.endswith(kinds):
                 files.remove(f"{self.folder}/{name}")
+
+
+def drop_empty(folder: str) -> None:
+    """Remove the files of writers that are gone and of which nothing is left."""
+    index = Index(folder)
+    with _claimed(folder) as idle:
+        index.refresh()
+        places = [*index.entries.values(), *index.failures.values(), *(place for _, place in index.duplicates())]
+        used = {index.describe(place)[0].rpartition("-")[0] for place in places}
+        used |= {info["#writer"] for place in places if (found := index.read(place)) and "#writer" in (info := found[1])}
+        empty = idle - used
+        targets = {writer: {name.rpartition("-")[0] for _, name, _ in _deletions_by(folder, writer)} for writer in empty}
+        present = {name.rpartition("-")[0] for name in _names(folder) if name.endswith((INFO, DELETED, FAILED))}
+        while needed := {writer for writer in empty if targets[writer] & present - empty}:
+            empty -= needed
+        for kinds in ((INFO, FAILED), (DELETED,)):  # what is deleted must not come back for a moment
+            for name in [writer + kind for writer in empty for kind in kinds]:
+                files.remove(f"{folder}/{name}")
+        for name in _names(f"{folder}/{DATA}"):
+            if name.startswith(tuple(f"{writer}." for writer in empty)):
+                files.remove(f"{folder}/{DATA}/{name}")
+
+
+def _deletions_by(folder: str, writer: str) -> Iterator[tuple[str, str, int]]:
+    """Key, journal and offset of what a writer deleted or replaced."""
+    for kind in (INFO, FAILED, DELETED):
+        try:
+            lines = files.read_bytes(f"{folder}/{writer}{kind}").split(b"\n")
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            if (kind == DELETED or line.startswith(REPLACING_HEAD)) and is_sound(line):
+                record = orjson.loads(line)
+                for name, offset in record.get("#replaces") or [(record["#file"], record["#at"])]:
+                    yield record["#key"], name, offset
 
 
 def delete_at(writer: Writer, key: str, name: str, offset: int) -> None:

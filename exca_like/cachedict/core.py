@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 from exca_like import files, layout
 from exca_like.cachedict import registry
 from exca_like.cachedict.blocks import Check
+from exca_like.cachedict.compact import drop_empty
 from exca_like.cachedict.context import FORMAT, AllowPickle, DumpContext, allowed_pickles, why_refused
 from exca_like.cachedict.failures import Failure, without_pickle
 from exca_like.cachedict.journal import DELETED, FAILED, INFO, Index, JournalFile, report
@@ -108,6 +109,7 @@ class CacheDict(MutableMapping[str, X]):
         self._blocks = 0
         self._writers: dict[int, Writer] = {}  # by thread, while there are blocks
         self._idle: list[Writer] = []
+        self._deleted = 0  # entries, since it was looked for files of which nothing is left
         self._lock = files.ForkSafeLock()
 
     @property
@@ -321,6 +323,9 @@ class CacheDict(MutableMapping[str, X]):
             for writer in done.values():
                 writer.end()
             self._idle += done.values()
+            if done and self._deleted > len(self._index.entries) // 4:  # not for each of many deletions
+                self._deleted = 0
+                drop_empty(self._path)
 
     writer = write
 
@@ -390,6 +395,7 @@ class CacheDict(MutableMapping[str, X]):
         """Drop a deleted entry and its files."""
         found = self._index.read(place)
         self._index.drop(key, place)
+        self._deleted += 1
         if found is not None:
             self._delete_files(key, *found)
 

@@ -56,20 +56,20 @@ def examine(folder: str) -> tuple[int, list[Problem]]:
     return number, [*torn, *suspects, *_duplicates(index), *_orphans(index, data, busy)]
 
 
-def repair(folder: str, problems: list[Problem]) -> list[Problem]:
+def repair(folder: str, problems: list[Problem], permissions: int | None = None) -> list[Problem]:
     """Delete damaged and duplicate entries, rewrite damaged journals, and remove orphaned files.
 
     Returns what remains: the files of writers that are at work are left as they are.
     """
     for _ in range(_ROUNDS):  # what a deletion leaves behind is the next round's
-        writer = Writer(folder)
+        writer = Writer(folder, permissions)
         for problem in problems:
             if problem.key is not None and problem.offset is not None:
                 delete_at(writer, problem.key, problem.path.name, problem.offset)
             elif problem.kind == "orphaned":
                 files.remove(str(problem.path))
         writer.end()
-        compact_folder(folder)
+        compact_folder(folder, permissions)
         before, problems = problems, examine(folder)[1]
         if not problems or problems == before:
             break

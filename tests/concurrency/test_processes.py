@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import sys
 import threading
 import time
 from pathlib import Path
@@ -379,6 +380,39 @@ def test_threads_share_a_cache(tmp_path):
         thread.join()
     assert not errors, errors[0]
     expect(tmp_path / "cache", expected)
+
+
+def test_first_entries_of_many_threads(tmp_path):
+    """Threads that begin at the same moment, each with a journal that the CacheDict does not know yet."""
+    interval = sys.getswitchinterval()
+    found: list[dict[str, Any]] = []
+    sys.setswitchinterval(1e-6)  # threads meet at more places
+    try:
+        for number in range(150):
+            cache = CacheDict[Any](tmp_path / str(number))
+            go = threading.Barrier(8)
+            values: dict[str, Any] = {}
+            found.append(values)
+
+            def run(
+                thread: int, cache: CacheDict[Any] = cache, go: threading.Barrier = go, values: dict[str, Any] = values
+            ) -> None:
+                with cache.write():
+                    go.wait()
+                    cache[f"json:{thread}"] = thread
+                    values[f"json:{thread}"] = cache.get(f"json:{thread}")
+
+            threads = [threading.Thread(target=run, args=(thread,)) for thread in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            values.update((f"again:{key}", value) for key, value in cache.items())
+    finally:
+        sys.setswitchinterval(interval)
+    expected = {f"json:{thread}": thread for thread in range(8)}
+    expected |= {f"again:{key}": thread for key, thread in expected.items()}
+    assert [values for values in found if values != expected] == []
 
 
 def test_a_cleared_folder_is_written_on(tmp_path):
