@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from exca_like.errors import CacheFolderError
@@ -123,22 +123,6 @@ def remove(path: str) -> None:
     """Remove a file, if it is there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def remove_entries(path: str, data: str, others: Iterable[str]) -> None:
-    """Remove the journals of a folder, and then its data folder and other files."""
-    import shutil  # rarely needed
-
-    try:
-        names = os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in names:
-        if name.endswith(".jsonl"):
-            remove(f"{path}/{name}")
-    for name in others:
-        remove(f"{path}/{name}")
-    shutil.rmtree(f"{path}/{data}", ignore_errors=True)
 
 
 def sync(path: str) -> None:

@@ -166,7 +166,7 @@ class Report:
         return "\n".join([*lines, *map(str, self.problems)])
 
 
-def verify(folder: str | Path, repair: bool = False, permissions: int | None = None) -> Report:  # noqa: FBT001, FBT002
+def verify(folder: str | Path, repair: bool = False, permissions: int | None = None) -> Report:
     """Check every stored byte below a folder: a `CacheDict`'s, or a whole cache root.
 
     Parameters

@@ -138,20 +138,22 @@ class FolderStore:
     def discard(self, key: str) -> None:
         """Forget a key."""
         self._cache.refresh()
-        self._delete(key, self._cache.places(key))
+        self._delete_if(key, lambda _: True)
 
     @contextlib.contextmanager
     def replaced(self, key: str) -> Iterator[None]:
         """Forget what there is for a key now, unless the block raises."""
-        self._cache.refresh()
-        older = self._cache.places(key)
-        yield
-        self._delete(key, older)
+        cache = self._cache
+        cache.refresh()
+        older = cache.places(key)
+        metas = [cache.meta_at(place) for place in older]
+        yield  # what is stored meanwhile stays
+        self._delete_if(key, lambda place: place in older or cache.meta_at(place) in metas)
 
-    def _delete(self, key: str, places: list[int]) -> None:
-        if places:
+    def _delete_if(self, key: str, condition: Callable[[int], bool]) -> None:
+        if self._cache.places(key):
             with self._cache.write() as cache:
-                cache.delete_places(key, places)
+                cache.delete_if(key, condition)
         files.remove(self.folder.exca_job)
 
     def _left_by_exca(self) -> Outcome | None:

@@ -5,14 +5,16 @@ one for its first and one for its last 64 KiB, followed by one for each MiB; eac
 """
 
 import contextlib
+import errno
 import mmap
 import os
+import stat
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
 from zlib import crc32
 
-from exca_like.errors import CorruptEntryError
+from exca_like.errors import CacheFolderError, CorruptEntryError
 
 Check = Literal["full", "edges"]
 Buffer = bytes | bytearray | memoryview
@@ -35,9 +37,26 @@ def sums_of(data: Buffer) -> str:
     return _text(_sums(lambda start, end: crc32(view[start:end]), length))
 
 
+def _open(path: str) -> int:
+    """Open a data file; whatever is there in place of a file, it is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+        if isinstance(error, FileNotFoundError):
+            raise
+        msg = f"can't read {path}: {error.strerror}. Check its permissions and the file system."
+        raise CacheFolderError(error.errno, msg) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "no file", path)
+    return descriptor
+
+
 def sums_of_file(path: str, offset: int = 0, length: int | None = None) -> tuple[int, str]:
     """Length and checksums of a span of a file, which is not mapped for it: that would count as memory in use."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = _open(path)
     try:
         size = os.fstat(descriptor).st_size
         length = size - offset if length is None else length
@@ -91,7 +110,7 @@ class _Map:
     __slots__ = ("checked", "identity", "map", "owner", "size", "view")
 
     def __init__(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _open(path)
         try:
             status = os.fstat(descriptor)
             self.identity = (status.st_dev, status.st_ino)
@@ -129,8 +148,17 @@ def _mapped(path: str, end: int) -> _Map:
 
 def _has_changed(path: str, known: _Map) -> bool:
     """Whether there is another file under the name now."""
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return True
     return (status.st_dev, status.st_ino) != known.identity
+
+
+def forget(folder: str) -> None:
+    """Let go of the files that were removed from a folder: they take up space as long as they are mapped."""
+    for path in [path for path in list(_maps) if path.startswith(f"{folder}/") and not os.path.exists(path)]:
+        _maps.pop(path, None)
 
 
 def owner_of(path: str) -> int:
@@ -154,8 +182,10 @@ def view_of(path: str, offset: int, length: int) -> memoryview:
     return found.view[offset : offset + length]
 
 
-def check(path: str, offset: int, length: int, sums: str, how: Check = "full") -> None:
+def check(path: str, offset: int, length: int, sums: str, how: Check = "full", *, fresh: bool = False) -> None:
     """Check a span as its size asks for: up to 64 KiB always; larger ones once per process, and above 1 GiB their edges.
+
+    ``fresh`` says that the file may have been replaced by another one, as it is not mapped but opened when it is read.
 
     Raises
     ------
@@ -164,19 +194,19 @@ def check(path: str, offset: int, length: int, sums: str, how: Check = "full") -
     FileNotFoundError
         The file is not there.
     """
+    known = _maps.get(path)
+    if known is not None and (length > EDGE or fresh) and _has_changed(path, known):
+        _maps.pop(path, None)
     view = view_of(path, offset, length)
     if length <= EDGE:
         if b"%08x" % crc32(view) != sums.encode():
             raise mismatch(path, offset, length)
         return
-    known = _maps.get(path)
-    if known is None or _has_changed(path, known):
-        _maps.pop(path, None)
-        known = _mapped(path, offset + length)
+    known = _mapped(path, offset + length)
     only_edges = how == "edges" or length > LARGE
     if (offset, length, False) in known.checked or (offset, length, only_edges) in known.checked:
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = _open(path)
     try:
         found = _text(_sums(_crc_of(descriptor, offset), length, only_edges=only_edges))
     finally:

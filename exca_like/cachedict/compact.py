@@ -1,8 +1,8 @@
 """Merging the journals of writers that are gone: fewer files, and nothing that was deleted.
 
-It is safe beside readers and writers. Journals in use are locked by their writers and left alone. What is moved is
-appended to new journals first, so that at each moment every entry is in at least one; a reader that finds an old file
-gone looks again. A deletion that crosses a move is carried out on the copy, by whoever notices.
+It is safe beside readers and writers. Journals in use are locked by their writers, and by whoever deletes an entry of
+theirs, and are left alone. What is moved is appended to new journals first, so that at each moment every entry is in at
+least one; a reader that finds an old file gone looks again.
 """
 
 import contextlib
@@ -142,7 +142,6 @@ class _Move:
         self.idle = idle
         self.index = Index(folder)
         self.writer = Writer(folder, permissions)
-        self.moved: dict[int, tuple[str, str, int]] = {}  # old place -> key, new journal, offset in it
 
     def run(self) -> None:
         self.index.refresh()
@@ -151,11 +150,9 @@ class _Move:
         try:
             for entry in entries:
                 self._move(entry, kept)
-            self._keep_deletions()
+            self._keep_deletions({entry.key for entry in entries})
             self.writer.sync()
-            self._delete_what_was_deleted()
             self._remove(INFO, FAILED)
-            self._delete_what_was_deleted()
             self._remove(DELETED)
         finally:
             self.writer.end()
@@ -163,6 +160,7 @@ class _Move:
         for name in _names(f"{self.folder}/{DATA}"):
             if name.startswith(gone):
                 files.remove(f"{self.folder}/{DATA}/{name}")
+        blocks.forget(self.folder)
 
     def _entries(self) -> Iterator[_Entry]:
         for kind, entries in ((INFO, self.index.entries), (FAILED, self.index.failures)):
@@ -177,7 +175,7 @@ class _Move:
     def _owners_to_keep(self, entries: list[_Entry]) -> set[str]:
         """Writers whose data files stay where they are: large ones without much garbage, or not known well enough."""
         live: dict[str, int] = {}
-        kept = set()
+        kept = self._owners_of_others()
         for entry in entries:
             named = set(map(_place_of, _infos(entry.info)))
             for name, offset, length, _ in entry.packed():
@@ -189,6 +187,15 @@ class _Move:
             if (size := sum(sizes)) > _COPIED and length > size * (1 - _GARBAGE):
                 kept.add(owner)
         return kept
+
+    def _owners_of_others(self) -> set[str]:
+        """Writers whose data files are needed by entries in journals that stay."""
+        owners = set()
+        for place in [*self.index.entries.values(), *self.index.failures.values()]:
+            writer = self.index.describe(place)[0].rpartition("-")[0]
+            if writer not in self.idle and (found := self.index.read(place)) is not None:
+                owners.add(found[1].get("#writer", writer))
+        return owners
 
     def _data_of(self, owner: str) -> list[str]:
         return [name for name in _names(f"{self.folder}/{DATA}") if name.startswith(f"{owner}.")]
@@ -212,27 +219,21 @@ class _Move:
             _rename(info, renamed)
         for mark in ("#sum", "#key", "#replaces"):
             info.pop(mark, None)
-        line = seal({"#key": entry.key, **info})
-        self.moved[entry.place] = entry.key, journal.name, self.writer.append_line(journal, line)
+        self.writer.append_line(journal, seal({"#key": entry.key, **info}))
 
-    def _keep_deletions(self) -> None:
+    def _keep_deletions(self, moved: set[str]) -> None:
         """Carry over what idle writers deleted or replaced in journals that stay."""
         for writer in self.idle:
             for key, name, offset in _deletions_by(self.folder, writer):
                 self._delete_in_others(key, name, offset)
-        for key, place in self.index.duplicates():  # which must not win when the winner is somewhere else
-            self._delete_in_others(key, *self.index.describe(place))
+        for key, place in self.index.duplicates():  # which must not win over the moved entry because of its new place
+            if key in moved:
+                self._delete_in_others(key, *self.index.describe(place))
 
     def _delete_in_others(self, key: str, name: str, offset: int) -> None:
         match = OWN_JOURNAL.fullmatch(name)
         if not (match is not None and match[1] in self.idle) and os.path.exists(f"{self.folder}/{name}"):
             delete_at(self.writer, key, name, offset)
-
-    def _delete_what_was_deleted(self) -> None:
-        """Delete copies of entries whose originals were deleted since."""
-        self.index.refresh()
-        for place in [place for place in self.moved if self.index.is_gone(place)]:
-            delete_at(self.writer, *self.moved.pop(place))
 
     def _remove(self, *kinds: str) -> None:
         for name in _names(self.folder):
@@ -260,6 +261,33 @@ def drop_empty(folder: str) -> None:
         for name in _names(f"{folder}/{DATA}"):
             if name.startswith(tuple(f"{writer}." for writer in empty)):
                 files.remove(f"{folder}/{DATA}/{name}")
+    blocks.forget(folder)
+
+
+def clear_folder(folder: str) -> bool:
+    """Remove the files of all writers that are gone, and of exca; returns whether there are others."""
+    index = Index(folder)
+    index.refresh()
+    foreign = index.foreign_files()
+    with _claimed(folder) as idle:
+        writers = {match[1] for match in map(OWN_JOURNAL.fullmatch, _names(folder)) if match}
+        tokens = [writer.rpartition("-")[2] for writer in writers - idle]
+        for kinds in ((INFO, FAILED), (DELETED,)):  # what is deleted must not come back for a moment
+            for name in _names(folder):
+                match = OWN_JOURNAL.fullmatch(name)
+                if name.endswith(kinds) and (match is None or match[1] in idle):
+                    files.remove(f"{folder}/{name}")
+        for name in foreign:
+            files.remove(f"{folder}/{name}")
+        for parent, folders, names in os.walk(f"{folder}/{DATA}", topdown=False):
+            for name in names:
+                if not any(token in name for token in tokens):
+                    files.remove(f"{parent}/{name}")
+            for name in [*folders, ""]:
+                with contextlib.suppress(OSError):  # it is not empty
+                    os.rmdir(f"{parent}/{name}")
+    blocks.forget(folder)
+    return bool(tokens)
 
 
 def _deletions_by(folder: str, writer: str) -> Iterator[tuple[str, str, int]]:

@@ -1,5 +1,6 @@
 """What a handler is given: the key, the folder, and the ways to store and to find data."""
 
+import errno
 import hashlib
 import os
 import re
@@ -15,7 +16,14 @@ from exca_like.cachedict.blocks import Buffer, Check
 from exca_like.cachedict.journal import INFO
 from exca_like.cachedict.lines import seal
 from exca_like.cachedict.writer import DATA, Writer
-from exca_like.errors import ConfigTypeError, ConfigValueError, CorruptEntryError, PickleRefusedError
+from exca_like.errors import (
+    CacheFolderError,
+    ConfigTypeError,
+    ConfigValueError,
+    CorruptEntryError,
+    ExcaLikeError,
+    PickleRefusedError,
+)
 
 AllowPickle = Literal["own", "always", "never"]
 FORMAT = 1
@@ -146,8 +154,14 @@ class DumpContext:
             except orjson.JSONEncodeError as error:
                 msg = f"the entry {key!r} has a key, or its handler returned information, that is no JSON data: {error}"
                 raise ConfigTypeError(msg) from error
-        except BaseException:
+        except BaseException as error:
             self.discard()
+            if isinstance(error, OSError) and not isinstance(error, ExcaLikeError):
+                msg = (
+                    f"can't store the entry {key!r} in {self.folder_path}: {error}. Check the space left and the permissions; "
+                    "earlier entries are untouched, and writing goes on once it is possible."
+                )
+                raise CacheFolderError(error.errno or errno.EIO, msg) from error
             raise
 
     def settle(self) -> None:
@@ -267,7 +281,18 @@ class DumpContext:
         """
         for name, offset, length, sums in self.spans:
             if length:
-                blocks.check(self.path(name), offset, length, sums, self._check)
+                blocks.check(self.path(name), offset, length, sums, self._check, fresh=name[:1] != ".")
+
+    def check_all(self) -> None:
+        """Check every byte of the entry's data, as it is now.
+
+        Raises
+        ------
+        CorruptEntryError
+            It is not what was stored.
+        """
+        for name, offset, length, sums in self.spans:
+            blocks.check_all(self.path(name), offset, length, sums)
 
     def unpickle(self, data: Any, path: str, loads: Callable[[Any], Any]) -> Any:
         """Load a pickle, if its file may hold one.

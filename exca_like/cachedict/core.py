@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from os import getpid
 from pathlib import Path
 from threading import get_ident
@@ -11,12 +11,12 @@ from typing import Any, Self, TypeVar
 from exca_like import files, layout
 from exca_like.cachedict import registry
 from exca_like.cachedict.blocks import Check
-from exca_like.cachedict.compact import drop_empty
+from exca_like.cachedict.compact import clear_folder, drop_empty
 from exca_like.cachedict.context import FORMAT, AllowPickle, DumpContext, allowed_pickles, why_refused
 from exca_like.cachedict.failures import Failure, without_pickle
-from exca_like.cachedict.journal import DELETED, FAILED, INFO, Index, JournalFile, report
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, Index, JournalFile, report
 from exca_like.cachedict.lines import deletion, seal
-from exca_like.cachedict.writer import DATA, AppendFile, Writer
+from exca_like.cachedict.writer import DATA, AppendFile, Writer, in_use
 from exca_like.errors import (
     CacheUsageError,
     ConfigTypeError,
@@ -30,6 +30,7 @@ from exca_like.errors import (
 X = TypeVar("X")
 
 _MISSING: Any = object()
+_NOTHING: contextlib.nullcontext[Sequence[int]] = contextlib.nullcontext(())
 
 
 class CacheDict(MutableMapping[str, X]):
@@ -103,7 +104,7 @@ class CacheDict(MutableMapping[str, X]):
         self.fsync = fsync
         self._path = "" if folder is None else layout.absolute(folder)
         self._pickles: AllowPickle = allowed_pickles(allow_pickle)
-        self._ram: dict[str, X] = {}
+        self._ram: dict[str, tuple[int | None, X]] = {}  # with the places of the entries, which change when they are replaced
         self._index = Index(self._path)
         self._frozen = folder is None
         self._blocks = 0
@@ -120,19 +121,19 @@ class CacheDict(MutableMapping[str, X]):
     # reading
 
     def __getitem__(self, key: str) -> X:
-        if self.keep_in_ram:
-            value: Any = self._ram.get(key, _MISSING)
-            if value is not _MISSING:
-                return value  # type: ignore[no-any-return]
         place = self._index.entries.get(key)
+        if self.keep_in_ram:
+            kept = self._ram.get(key)
+            if kept is not None and kept[0] == place:
+                return kept[1]
         try:
-            value = self._load(key) if place is None else self._load_place(place)
+            value = self._load(key) if place is None else self._load_place(place, key)
         except (CorruptEntryError, FileNotFoundError):
             value = self._load(key)
         if value is _MISSING:
             raise KeyError(key)
         if self.keep_in_ram:
-            self._ram[key] = value
+            self._ram[key] = (self._index.entries.get(key), value)
         return value  # type: ignore[no-any-return]
 
     def _load(self, key: str) -> Any:
@@ -143,7 +144,7 @@ class CacheDict(MutableMapping[str, X]):
             place = index.entries.get(key)
         while place is not None:
             try:
-                return self._load_place(place)
+                return self._load_place(place, key)
             except (CorruptEntryError, FileNotFoundError) as error:
                 index.refresh()  # it may have been deleted, or moved
                 if index.entries.get(key) == place:
@@ -151,20 +152,23 @@ class CacheDict(MutableMapping[str, X]):
             place = index.entries.get(key)
         return _MISSING
 
-    def _load_place(self, place: int) -> Any:
+    def _load_place(self, place: int, key: str) -> Any:
         found = self._index.read(place)
         if found is None:
             msg = "its line is damaged"
             raise CorruptEntryError(msg)
         file, info = found
         take = info.pop
-        name = take("#type", None) or file.cache_type or "Json"
+        name = take("#type", None) or file.cache_type
+        if name is None or take("#key") != key:
+            msg = "its line is not one of an entry with this key"
+            raise CorruptEntryError(msg)
         spans = take("#data", ())
         owner = take("#writer", None) or file.writer  # of packed data files, unless they were left in place
-        context = DumpContext.for_loading(self._path, take("#key"), spans, owner, self._pickles, self.check)
+        context = DumpContext.for_loading(self._path, key, spans, owner, self._pickles, self.check)
         handler = registry.HANDLERS.get(name) or registry.loading_handler(name)
         if take("#v", FORMAT) != FORMAT:
-            msg = f"the entry {context.key!r} of {file.path} has a newer format than this version of exca_like reads: update it"
+            msg = f"the entry {key!r} of {file.path} has a newer format than this version of exca_like reads: update it"
             raise ResultLoadError(msg)
         take("#sum", None)
         take("#meta", None)
@@ -175,9 +179,11 @@ class CacheDict(MutableMapping[str, X]):
             return handler.__load_from_info__(context, **info)
         except (ExcaLikeError, FileNotFoundError):
             raise
-        except Exception as error:  # the bytes are what was stored: something is missing here
+        except Exception as error:
+            context.check_all()  # it may have changed since it was checked
+            # the bytes are what was stored: something is missing here
             msg = (
-                f"the entry {context.key!r} of {self._path} can't be loaded here: {type(error).__name__}: {error}. Make what "
+                f"the entry {key!r} of {self._path} can't be loaded here: {type(error).__name__}: {error}. Make what "
                 "it needs importable in this process; or compute it again."
             )
             raise ResultLoadError(msg) from error
@@ -189,36 +195,37 @@ class CacheDict(MutableMapping[str, X]):
         self._index.drop(key, place)
 
     def __contains__(self, key: object) -> bool:
-        if key in self._ram or key in self._index.entries:
+        if key in self._known():
             return True
         if self._frozen:
             return False
         self._index.refresh()
         return key in self._index.entries
 
+    def _known(self) -> dict[str, Any]:
+        return self._index.entries if self._path else self._ram
+
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of many keys that are not there, in order; the folder is looked at once."""
         self.refresh()
-        ram, entries = self._ram, self._index.entries
-        return [key for key in keys if key not in entries and key not in ram]
+        known = self._known()
+        return [key for key in keys if key not in known]
 
     def refresh(self) -> None:
         """Take notice of what others wrote and deleted."""
-        if self._frozen:
-            return
-        self._index.refresh()
-        if self._ram:
-            gone = self._ram.keys() - self._index.entries.keys()
-            for key in gone:
-                self._ram.pop(key, None)
+        if not self._frozen:
+            self._index.refresh()
+            if len(self._ram) > len(self._index.entries):
+                for key in self._ram.keys() - self._index.entries.keys():
+                    self._ram.pop(key, None)
 
     def __iter__(self) -> Iterator[str]:
         self.refresh()
-        return iter(list(self._ram if not self._path else self._index.entries))
+        return iter(list(self._known()))
 
     def __len__(self) -> int:
         self.refresh()
-        return len(self._ram if not self._path else self._index.entries)
+        return len(self._known())
 
     def __bool__(self) -> bool:
         return len(self) > 0
@@ -269,11 +276,7 @@ class CacheDict(MutableMapping[str, X]):
     def meta(self, key: str) -> Any:
         """The JSON data that were kept beside the value or the error of a key; None if there are none."""
         self.refresh()
-        for place in self._index.places(key):
-            found = self._index.read(place)
-            if found is not None and "#meta" in found[1]:
-                return found[1]["#meta"]
-        return None
+        return next((meta for place in self._index.places(key) if (meta := self.meta_at(place)) is not None), None)
 
     # failures: what a computation raised, beside the values
 
@@ -292,13 +295,13 @@ class CacheDict(MutableMapping[str, X]):
     def put_failure(self, key: str, failure: Failure, *, meta: dict[str, Any] | None = None) -> None:
         """Store an error for a key, in place of the value or the errors that there are."""
         writer = self._writer()
-        journal = writer.ready(FAILED)
-        older = self._index.places(key)
-        record: dict[str, Any] = {"#replaces": [self._index.describe(place) for place in older]} if older else {}
-        record |= {"#key": key, "#type": "Failure", **failure.to_info()}
-        if meta is not None:
-            record["#meta"] = meta
-        self._append(writer, journal, key, seal(record), older)
+        with self._held(key) as older:
+            journal = writer.ready(FAILED)
+            record: dict[str, Any] = {"#replaces": [self._index.describe(place) for place in older]} if older else {}
+            record |= {"#key": key, "#type": "Failure", **failure.to_info()}
+            if meta is not None:
+                record["#meta"] = meta
+            self._append(writer, journal, key, seal(record), older)
 
     def may_unpickle(self, path: str) -> bool:
         """Whether ``allow_pickle`` lets the pickles in a file be loaded."""
@@ -355,27 +358,25 @@ class CacheDict(MutableMapping[str, X]):
         if type(key) is not str:
             msg = f"the keys of a CacheDict are strings, not {key!r:.100}"
             raise ConfigTypeError(msg)
-        if not replace and (key in self._index.entries or key in self._ram):
+        if not replace and key in (self._index.entries if self._path else self._ram):
             msg = (
                 f"there is a value for {key!r} already: delete it first (`del cache[key]`), if another one is to take its place"
             )
             raise KeyExistsError(msg)
         if self._path:
             writer = self._writer()
-            journal = writer.ready(INFO)
-            older, replaced = [], None
-            if replace:
-                older = self._index.places(key)
+            with self._held(key) if replace else _NOTHING as older:
+                journal = writer.ready(INFO)
                 replaced = [self._index.describe(place) for place in older]
-            line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
-            self._append(writer, journal, key, line, older)
+                line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
+                self._append(writer, journal, key, line, older)
         if self.keep_in_ram:
-            self._ram[key] = value
+            self._ram[key] = (self._index.entries.get(key), value)
 
     __setitem__ = put
 
-    def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: list[int]) -> None:
-        """Write an entry's line, which makes it one."""
+    def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: Sequence[int]) -> None:
+        """Write an entry's line, which makes it one, and takes those that it replaces away."""
         context = writer.context
         try:
             offset = writer.append_line(journal, line)
@@ -383,13 +384,25 @@ class CacheDict(MutableMapping[str, X]):
             context.discard()
             raise
         context.settle()
-        place = self._index.add(key, journal.name, offset, len(line))
+        self._index.add(key, journal.name, offset, len(line))
         if not offset:
             self._index.file(journal.name).inode = journal.inode()
-        if older:
-            for old in older:
-                self._forget(key, old)
-            self._delete_copies(key, older, [place])
+        if older:  # again, in records of their own: damage to the line must not bring them back
+            self._delete(key, older)
+
+    @contextlib.contextmanager
+    def _held(self, key: str) -> Iterator[list[int]]:
+        """All that there is for a key; while the block lasts, it is not moved to other journals."""
+        while True:
+            self._index.refresh()
+            places = self._index.places(key)
+            with contextlib.ExitStack() as locks:
+                names = {self._index.describe(place)[0] for place in places}
+                if all(locks.enter_context(in_use(f"{self._path}/{name}")) for name in names if OWN_JOURNAL.fullmatch(name)):
+                    self._index.refresh()  # while this waited, copies may have been made
+                    if self._index.places(key) == places:
+                        yield places
+                        return
 
     def _forget(self, key: str, place: int) -> None:
         """Drop a deleted entry and its files."""
@@ -403,28 +416,29 @@ class CacheDict(MutableMapping[str, X]):
         if key not in self:
             raise KeyError(key)
         if self._path:
-            self.delete_places(key, self._index.places(key))
+            self._writer()  # or an error
+            with self._held(key) as places:
+                self._delete(key, places)
         self._ram.pop(key, None)
 
-    def delete_places(self, key: str, places: list[int]) -> None:
-        """Delete some entries of a key, and their files."""
+    def delete_if(self, key: str, condition: Callable[[int], bool]) -> None:
+        """Delete those of the entries and errors of a key whose place fulfils a condition."""
+        with self._held(key) as places:
+            self._delete(key, [place for place in places if condition(place)])
+
+    def _delete(self, key: str, places: Sequence[int]) -> None:
         writer = self._writer()
         for place in places:
             writer.append_line(writer.ready(DELETED), deletion(key, *self._index.describe(place)))
             self._forget(key, place)
-        self._delete_copies(key, places, [])
 
-    def _delete_copies(self, key: str, places: list[int], new: list[int]) -> None:
-        """Delete entries again that were moved to another journal at the moment of their deletion."""
-        names = {self._index.describe(place)[0] for place in places}
-        if not all(os.path.exists(f"{self._path}/{name}") for name in names):
-            self._index.refresh()
-            copies = [place for place in self._index.places(key) if place not in new]
-            if copies:
-                self.delete_places(key, copies)
+    def meta_at(self, place: int) -> Any:
+        """The JSON data beside what is at a place."""
+        found = self._index.read(place)
+        return None if found is None else found[1].get("#meta")
 
     def places(self, key: str) -> list[int]:
-        """Where all that there is for a key lies, as known since the last look at the folder; for `delete_places`."""
+        """Where all that there is for a key lies, as known since the last look at the folder."""
         return self._index.places(key)
 
     def _delete_files(self, key: str, file: JournalFile, info: dict[str, Any]) -> None:
@@ -443,13 +457,17 @@ class CacheDict(MutableMapping[str, X]):
         if not self._path:
             return
         with self._lock:
-            done, self._writers = self._writers, {}
-        for writer in done.values():
-            writer.end()
-        self._idle.clear()
+            mine = self._writers.pop(get_ident(), None)
+            self._idle.clear()
+        if mine is not None:
+            mine.end()
+        busy = clear_folder(self._path)
         self._index.refresh()
-        files.remove_entries(self._path, DATA, self._index.foreign_files())
-        self._index.clear()
+        if busy:  # others are writing: what there is goes, their files stay
+            with self.write():
+                for key in {*self._index.entries, *self._index.failures}:
+                    with self._held(key) as places:
+                        self._delete(key, places)
 
     def _writer(self) -> Writer:
         """The writer of this thread."""

@@ -7,6 +7,7 @@ costs itself alone. Journals of exca, known by their names, have lines without c
 import bisect
 import os
 import re
+import stat
 import time
 import warnings
 import weakref
@@ -30,6 +31,7 @@ _BLOCK = 1 << 20  # bytes read at a time for the index
 _NEAR = 4096  # bytes read at a time for single lines: the next ones are often asked for next
 _SHIFT = 40  # an entry's place is one int, which is much smaller than a pair: number of its journal, offset in it
 _OFFSET = (1 << _SHIFT) - 1
+_PATIENCE = 20  # looks at a folder in which journals keep vanishing
 _SETTLED_S = 2.0  # seconds; coarser than the time stamps of any file system in use
 _HOLE = bytes(16)  # zeros, which a network file system may show in place of a page that is still to come
 _DELIVERY_S = 60.0  # seconds for which it may do so
@@ -142,19 +144,39 @@ class Index:
     def refresh(self) -> None:
         """Take notice of what was written since the last time; only what grew is read."""
         with self._lock:
-            seen = self._look()
-            if self._is_outdated(seen):
-                # a journal is removed after the one that replaces it appeared: a second look shows that one
-                self._listed = None
-                seen = self._look()
+            if not self._follow():
                 self._start_anew()
-            for name, status in seen.items():
-                file = self._by_name.get(name) or self.file(name)
-                if file.seen != (status.st_size, status.st_mtime_ns):
-                    self._catch_up(file, status)
 
-    def _look(self) -> dict[str, os.stat_result]:
-        """The journals that are there.
+    def _follow(self, *, patient: bool = True) -> bool:
+        """Read what grew; False if anything else happened to a journal, so that all must be read anew."""
+        seen = self._look()
+        if (seen is None and patient) or self._is_outdated(seen or {}):
+            return False
+        for name, status in (seen or {}).items():
+            file = self._by_name.get(name) or self.file(name)
+            if file.seen != (status.st_size, status.st_mtime_ns) and not self._catch_up(file, status) and patient:
+                return False
+        return True
+
+    def _start_anew(self) -> None:
+        """Read everything into new dictionaries, so that other threads never see half of it."""
+        numbered = self._numbered
+        for attempt in range(_PATIENCE + 1):
+            fresh = Index(self.folder)
+            fresh._numbered = [JournalFile(self.folder, file.name, file.number) for file in numbered]
+            fresh._by_name = {file.name: file for file in fresh._numbered}
+            # a journal is removed after the one that replaces it appeared: the next look shows that one
+            if fresh._follow(patient=attempt < _PATIENCE):
+                break
+            numbered = fresh._numbered
+            time.sleep(0.001 * attempt)
+        self._numbered, self._by_name = fresh._numbered, fresh._by_name
+        self._gone, self._others = fresh._gone, fresh._others
+        self.entries, self.failures = fresh.entries, fresh.failures
+        self._names, self._listed, self._state = fresh._names, None, None
+
+    def _look(self) -> dict[str, os.stat_result] | None:
+        """The journals that are there; None if one was removed meanwhile.
 
         The folder is listed unless that can't tell anything new: it has not changed since it was listed, and had not changed
         for a while then, so that a later change would show in its time stamp, coarse as it may be.
@@ -171,16 +193,26 @@ class Index:
                     self._state, self._state_since = state, now
                 self._names = [name for name in os.listdir(self.folder) if name.endswith(_JOURNALS)]
                 self._listed = state if now - self._state_since > _SETTLED_S else None
-            seen = {}
-            for name in self._names or ():
-                try:
-                    seen[name] = os.stat(f"{self.folder}/{name}")
-                except FileNotFoundError:  # removed since
-                    continue
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
             raise _unreadable(self.folder, error) from error
+        seen = {}
+        for name in self._names or ():
+            path = f"{self.folder}/{name}"
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                if os.path.islink(path):
+                    report(f"{path} is a link that leads nowhere: {error.strerror}")
+                    continue
+                if isinstance(error, FileNotFoundError):
+                    return None
+                raise _unreadable(path, error) from error
+            if stat.S_ISREG(status.st_mode):
+                seen[name] = status
+            else:
+                report(f"{path} is no file")
         return seen
 
     def _is_outdated(self, seen: dict[str, os.stat_result]) -> bool:
@@ -194,29 +226,25 @@ class Index:
                     return True
         return False
 
-    def _start_anew(self) -> None:
-        self._numbered[:] = [JournalFile(self.folder, file.name, file.number) for file in self._numbered]
-        self._by_name = {file.name: file for file in self._numbered}
-        self.entries.clear()
-        self.failures.clear()
-        self._gone.clear()
-        self._others.clear()
+    def _catch_up(self, file: JournalFile, status: os.stat_result) -> bool:
+        """Index the whole lines behind the position up to which a journal was read; the rest is not there yet.
 
-    def _catch_up(self, file: JournalFile, status: os.stat_result) -> None:
-        """Index the whole lines behind the position up to which a journal was read; the rest is not there yet."""
+        False if the journal was removed meanwhile.
+        """
         file.inode = status.st_ino
         hole = None
         if status.st_size > file.position:
             try:
                 hole = self._read(file, status)
-            except FileNotFoundError:  # removed since: the next refresh starts anew
-                return
+            except FileNotFoundError:
+                return False
             except OSError as error:
                 raise _unreadable(file.path, error) from error
         if hole is None:
             file.seen = (status.st_size, status.st_mtime_ns)
         else:
             file.position = hole
+        return True
 
     def _read(self, file: JournalFile, status: os.stat_result) -> int | None:
         """Index the lines of a journal from its position on; returns the offset of one that may still be on its way."""
@@ -230,11 +258,13 @@ class Index:
             data = rest + block if rest else block
             lines = data.split(b"\n")
             rest = lines.pop()
-            for offset, line in note(file, lines):
+            for offset, line in note(file, lines, file.position):
                 if _HOLE in line and time.time() - status.st_mtime < _DELIVERY_S:
                     hole = offset if hole is None else hole
-                else:
-                    report(f"the line at byte {offset} of {file.path} is damaged; the entry that it was is ignored")
+                    continue
+                report(f"the line at byte {offset} of {file.path} is damaged; the entry that it was is ignored")
+                if (begin := _last_sound(line)) is not None:  # only the end of the line before it is damaged
+                    note(file, [line[begin:]], offset + begin)
             file.position += len(data) - len(rest)
             if file.position + len(rest) >= size:
                 break
@@ -246,9 +276,9 @@ class Index:
 
     # each of these returns damaged lines, with their offsets
 
-    def _note_own(self, file: JournalFile, lines: list[bytes]) -> list[tuple[int, bytes]]:
+    def _note_own(self, file: JournalFile, lines: list[bytes], position: int) -> list[tuple[int, bytes]]:
         entries = self.failures if file.has_failures else self.entries
-        place = (file.number << _SHIFT) + file.position
+        place = (file.number << _SHIFT) + position
         add, gone = entries.setdefault, self._gone
         damaged = []
         for line in lines:  # the hot loop of opening a large folder
@@ -271,9 +301,9 @@ class Index:
         if place not in self._gone and entries.setdefault(key, place) != place:
             self._add_other(entries, key, place)
 
-    def _note_foreign(self, file: JournalFile, lines: list[bytes]) -> list[tuple[int, bytes]]:
+    def _note_foreign(self, file: JournalFile, lines: list[bytes], position: int) -> list[tuple[int, bytes]]:
         entries = self.failures if file.has_failures else self.entries
-        offset = file.position
+        offset = position
         damaged = []
         for line in lines:
             text = line.strip()
@@ -283,7 +313,7 @@ class Index:
                     if not offset and text.startswith(b"metadata="):
                         file.cache_type = orjson.loads(text.removeprefix(b"metadata=")).get("cache_type")
                     else:
-                        key = orjson.loads(text)["#key"]
+                        key = str.__str__(orjson.loads(text)["#key"])  # or TypeError
                         if entries.setdefault(key, place) != place:
                             self._add_other(entries, key, place)
                 except (ValueError, KeyError, TypeError, AttributeError):
@@ -291,8 +321,8 @@ class Index:
             offset += len(line) + 1
         return damaged
 
-    def _note_deletions(self, file: JournalFile, lines: list[bytes]) -> list[tuple[int, bytes]]:
-        offset = file.position
+    def _note_deletions(self, _: JournalFile, lines: list[bytes], position: int) -> list[tuple[int, bytes]]:
+        offset = position
         damaged = []
         for line in lines:
             if is_sound(line):
@@ -320,8 +350,12 @@ class Index:
         """What is known of a journal."""
         file = self._by_name.get(name)
         if file is None:
-            file = self._by_name[name] = JournalFile(self.folder, name, len(self._numbered))
-            self._numbered.append(file)
+            with self._lock:  # two threads must not give the same number
+                file = self._by_name.get(name)
+                if file is None:
+                    file = JournalFile(self.folder, name, len(self._numbered))
+                    self._numbered.append(file)
+                    self._by_name[name] = file
         return file
 
     def add(self, key: str, name: str, offset: int, length: int) -> int:
@@ -404,6 +438,16 @@ class Index:
         """Forget everything."""
         with self._lock:
             self.__init__(self.folder)  # type: ignore[misc]
+
+
+def _last_sound(line: bytes) -> int | None:
+    """Where the last line begins, if the one before it lost its end."""
+    begin = line.find(b'{"#', 1)
+    while begin >= 0:
+        if is_sound(line[begin:]):
+            return begin
+        begin = line.find(b'{"#', begin + 1)
+    return None
 
 
 def _listed(folder: str) -> list[str]:

@@ -4,10 +4,13 @@ A writer is one thread of one process, and no file has two. While it works, it h
 journals, which tells `exca_like.maintenance` to leave them alone; whatever kills the process frees the lock.
 """
 
+import contextlib
 import fcntl
 import io
 import os
 import re
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from exca_like import files
@@ -24,6 +27,35 @@ Buffer = bytes | bytearray | memoryview
 def host_name() -> str:
     """Name of this machine, as names of writers begin."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", os.uname().nodename)[:32] or "host"
+
+
+@contextlib.contextmanager
+def in_use(path: str) -> Iterator[bool]:
+    """A block in which a journal is not removed by others, who are waited for; gives False if it is not there any more."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        delay = 0.001
+        while not _locked(descriptor):
+            time.sleep(delay)
+            delay = min(2 * delay, 0.1)
+        yield os.fstat(descriptor).st_nlink > 0
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Show that a file is in use; False if somebody is about to remove it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: what is never locked is never removed either
+        return True
+    return True
 
 
 class AppendFile:
@@ -48,13 +80,7 @@ class AppendFile:
 
     def lock(self) -> bool:
         """Show that the file is in use; False if somebody is about to remove it."""
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks: what is never locked is never removed either
-            return True
-        return True
+        return _locked(self.descriptor)
 
     def write(self, data: Buffer) -> int:
         """Append bytes; returns the offset at which they start."""
@@ -76,6 +102,17 @@ class AppendFile:
     def close(self) -> None:
         """Close it."""
         os.close(self.descriptor)
+
+
+class _Stream(io.FileIO):
+    """A file that writes all it is given, or raises."""
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        written = 0
+        while written < len(view):
+            written += super().write(view[written:]) or 0
+        return written
 
 
 class Writer:
@@ -116,7 +153,7 @@ class Writer:
         journal = self._open.get(kind)
         if journal is None:
             try:
-                while (journal := self._open_journal(kind)) is None:
+                while (journal := self._take_up(kind)) is None:
                     self.end()
                     self._rename()
             except OSError as error:
@@ -171,7 +208,7 @@ class Writer:
     def stream(self, suffix: str) -> tuple[io.FileIO, str]:
         """A packed data file to append to by hand, and its name; see `adopt`."""
         file = self._open.get(suffix) or self._open_data(suffix)
-        stream = io.FileIO(file.descriptor, "ab", closefd=False)
+        stream = _Stream(file.descriptor, "ab", closefd=False)
         stream.seek(0, os.SEEK_END)
         return stream, file.name
 
@@ -197,16 +234,23 @@ class Writer:
         for file in self._open.values():
             file.sync()
 
-    def _open_journal(self, kind: str) -> AppendFile | None:
+    def _take_up(self, kind: str) -> AppendFile | None:
+        """Open a journal, and those that were open before: what holds one of a writer's files holds them all."""
+        earlier = [] if self._open else [name for name in self._sizes if name.endswith(".jsonl") and name != kind]
+        if all(map(self._open_journal, earlier)) and self._open_journal(kind):
+            return self._open[kind]
+        return None
+
+    def _open_journal(self, kind: str) -> bool:
         try:
             journal = self._open_file(kind, self.name + kind)
         except FileNotFoundError:  # removed meanwhile
-            return None
+            return False
         if not journal.lock() or journal.inode() is None:
             journal.close()
-            return None
+            return False
         self._open[kind] = journal
-        return journal
+        return True
 
     def _open_data(self, suffix: str) -> AppendFile:
         name = f"{DATA}/{self.name}{suffix}"
