@@ -1,6 +1,5 @@
 """What a handler is given: the key, the folder, and the ways to store and to find data."""
 
-import errno
 import hashlib
 import os
 import re
@@ -156,12 +155,12 @@ class DumpContext:
                 raise ConfigTypeError(msg) from error
         except BaseException as error:
             self.discard()
-            if isinstance(error, OSError) and not isinstance(error, ExcaLikeError):
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ExcaLikeError):
                 msg = (
                     f"can't store the entry {key!r} in {self.folder_path}: {error}. Check the space left and the permissions; "
                     "earlier entries are untouched, and writing goes on once it is possible."
                 )
-                raise CacheFolderError(error.errno or errno.EIO, msg) from error
+                raise CacheFolderError(error.errno, msg) from error
             raise
 
     def settle(self) -> None:

@@ -203,16 +203,13 @@ class Index:
             try:
                 status = os.stat(path)
             except OSError as error:
-                if os.path.islink(path):
-                    report(f"{path} is a link that leads nowhere: {error.strerror}")
+                if os.path.islink(path):  # that leads nowhere
                     continue
                 if isinstance(error, FileNotFoundError):
                     return None
                 raise _unreadable(path, error) from error
             if stat.S_ISREG(status.st_mode):
                 seen[name] = status
-            else:
-                report(f"{path} is no file")
         return seen
 
     def _is_outdated(self, seen: dict[str, os.stat_result]) -> bool:

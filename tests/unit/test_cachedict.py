@@ -539,7 +539,7 @@ def test_failures(tmp_path):
     assert "a" not in fresh
     assert fresh.failure("a").message == "worse"
     with cache.write():
-        cache.delete_places("a", cache.places("a"))
+        cache.delete_if("a", lambda place: place in cache.places("a"))
     fresh.refresh()
     assert fresh.failure("a") is None
 
@@ -783,7 +783,7 @@ def test_fsync(tmp_path, monkeypatch):
         assert (".npy", 1) in synced
         assert synced[-1] == ("info.jsonl", 2)
         del cache["a"]
-        assert synced[-1] == ("deleted.jsonl", 3)
+        assert synced[-1] == ("deleted.jsonl", 4)  # two lines, as damage to one must not undo it
     synced.clear()
     filled(tmp_path / "a", a=np.arange(1000))
     assert not synced

@@ -190,7 +190,7 @@ def test_append(tmp_path):
     assert context.path(".x") == str(tmp_path / "data" / f"{context.writer.name}.x")
 
 
-class SharedText:
+class SharedWords:
     """Writes to a shared file, and fails if asked to."""
 
     @classmethod
@@ -209,7 +209,7 @@ class SharedText:
 
 @pytest.mark.parametrize("between", [(), ("fail",), ("fail", "fail")])
 def test_shared_file_and_packed_data_keep_out_of_each_others_way(between, tmp_path):
-    DumpContext.register(SharedText, default_for=Thing)
+    DumpContext.register(SharedWords, default_for=Thing)
     array = np.arange(1000)
     with (cache := CacheDict(tmp_path)).write():
         cache["array 1"] = array

@@ -7,7 +7,8 @@ beside them. Python objects in an array are stored one by one, never pickled wit
 import binascii
 import contextlib
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -257,6 +258,12 @@ class NumpyScalar:
         return ctx.load(array)[()]
 
 
+class _Sink(NamedTuple):
+    """What numpy writes to; into a real file, it would write in a way that loses the reason when that fails."""
+
+    write: Callable[[bytes], int]
+
+
 class NumpyArray:
     """Arrays in a ``.npy`` file each, read into memory."""
 
@@ -265,7 +272,8 @@ class NumpyArray:
         name = ctx.key_path(".npy")
         array = plain(np.asarray(value) if isinstance(value, np.generic) else value)
         try:
-            np.save(ctx.folder / name, array, allow_pickle=False)
+            with open(ctx.folder / name, "wb") as stream:
+                np.lib.format.write_array(_Sink(stream.write), array, allow_pickle=False)
         except ValueError as error:
             msg = f"a .npy file can't hold an array of dtype {array.dtype}: use cache_type='MemmapArray', or none"
             raise ConfigTypeError(msg) from error
