@@ -318,7 +318,7 @@ class Index:
             offset += len(line) + 1
         return damaged
 
-    def _note_deletions(self, _: JournalFile, lines: list[bytes], position: int) -> list[tuple[int, bytes]]:
+    def _note_deletions(self, file: JournalFile, lines: list[bytes], position: int) -> list[tuple[int, bytes]]:  # noqa: ARG002
         offset = position
         damaged = []
         for line in lines:

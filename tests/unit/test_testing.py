@@ -196,7 +196,7 @@ def test_failing_dump_that_leaves_a_file(tmp_path):
             extra.parent.mkdir(exist_ok=True, parents=True)
             extra.write_text("")
             info = {"content": ctx.dump(value.text, cache_type="Json")}
-            extra.unlink()
+            extra.unlink(missing_ok=True)
             return info
 
         @classmethod
