@@ -137,8 +137,8 @@ class DumpContext:
     ) -> bytes:
         """Store a value; returns the entry's line."""
         self.key = key
-        if self.spans:
-            self.spans = []
+        if self.spans or self._names or self._streams:  # of the entry before
+            self.spans, self._names, self._streams = [], [], {}
         try:
             info = self.dump(value, cache_type=cache_type)
             if self._names or self._streams:
@@ -162,12 +162,6 @@ class DumpContext:
                 )
                 raise CacheFolderError(error.errno, msg) from error
             raise
-
-    def settle(self) -> None:
-        """Keep the files of an entry whose line is written."""
-        if self._names or self._streams:
-            self._names.clear()
-            self._streams.clear()
 
     def key_path(self, suffix: str = "") -> str:
         """A new name for a file of this entry, relative to `folder`; its folder exists.
@@ -217,7 +211,7 @@ class DumpContext:
             self.writer.adopt(suffix)  # what is there is nobody's
         for name in self._names:
             files.remove(f"{self.folder_path}/{name}")
-        self.settle()
+        self._names, self._streams = [], {}
 
     def _note_stream(self, suffix: str) -> None:
         stream, name = self._streams[suffix]
@@ -242,8 +236,8 @@ class DumpContext:
 
     def load(self, info: dict[str, Any]) -> Any:
         """The value that `dump` stored."""
-        handler = registry.loading_handler(info["#type"])
-        return handler.__load_from_info__(self, **{name: part for name, part in info.items() if name not in _MARKS})
+        load, _ = registry.LOADERS.get(info["#type"]) or registry.loader_of(info["#type"])
+        return load(self, **{name: part for name, part in info.items() if name not in _MARKS})
 
     def path(self, name: str) -> str:
         """Absolute path of a file by its name in an info.

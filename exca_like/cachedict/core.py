@@ -30,7 +30,6 @@ from exca_like.errors import (
 X = TypeVar("X")
 
 _MISSING: Any = object()
-_NOTHING: contextlib.nullcontext[Sequence[int]] = contextlib.nullcontext(())
 
 
 class CacheDict(MutableMapping[str, X]):
@@ -166,17 +165,17 @@ class CacheDict(MutableMapping[str, X]):
         spans = take("#data", ())
         owner = take("#writer", None) or file.writer  # of packed data files, unless they were left in place
         context = DumpContext.for_loading(self._path, key, spans, owner, self._pickles, self.check)
-        handler = registry.HANDLERS.get(name) or registry.loading_handler(name)
+        load, checks_itself = registry.LOADERS.get(name) or registry.loader_of(name)
         if take("#v", FORMAT) != FORMAT:
             msg = f"the entry {key!r} of {file.path} has a newer format than this version of exca_like reads: update it"
             raise ResultLoadError(msg)
         take("#sum", None)
         take("#meta", None)
         take("#replaces", None)
-        if spans and not hasattr(handler, "checks_itself"):
+        if spans and not checks_itself:
             context.check_spans()
         try:
-            return handler.__load_from_info__(context, **info)
+            return load(context, **info)
         except (ExcaLikeError, FileNotFoundError):
             raise
         except Exception as error:
@@ -364,26 +363,32 @@ class CacheDict(MutableMapping[str, X]):
             )
             raise KeyExistsError(msg)
         if self._path:
-            writer = self._writer()
-            with self._held(key) if replace else _NOTHING as older:
-                journal = writer.ready(INFO)
-                replaced = [self._index.describe(place) for place in older]
-                line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
-                self._append(writer, journal, key, line, older)
+            if replace:
+                with self._held(key) as older:
+                    self._write(key, value, meta, older)
+            else:
+                self._write(key, value, meta, ())
         if self.keep_in_ram:
             self._ram[key] = (self._index.entries.get(key), value)
 
     __setitem__ = put
 
+    def _write(self, key: str, value: X, meta: Any, older: Sequence[int]) -> None:
+        writer = self._writers.get(get_ident())  # while there are blocks
+        if writer is None or writer.pid != getpid():
+            writer = self._writer()
+        journal = writer.ready(INFO)
+        replaced = [self._index.describe(place) for place in older] if older else None
+        line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
+        self._append(writer, journal, key, line, older)
+
     def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: Sequence[int]) -> None:
         """Write an entry's line, which makes it one, and takes those that it replaces away."""
-        context = writer.context
         try:
             offset = writer.append_line(journal, line)
         except BaseException:
-            context.discard()
+            writer.context.discard()
             raise
-        context.settle()
         self._index.add(key, journal.name, offset, len(line))
         if not offset:
             self._index.file(journal.name).inode = journal.inode()

@@ -6,7 +6,6 @@ bits of those characters (4 of each, such that their effects are independent and
 of any line in the same way, so the bits that undo a given CRC are looked up.
 """
 
-import functools
 from typing import Any
 from zlib import crc32
 
@@ -23,9 +22,9 @@ _FREE_BITS = (1, 2, 8, 32)  # of each character
 def seal(record: dict[str, Any]) -> bytes:
     """The line of a record, whose first member is ``#key``, or ``#replaces`` before it."""
     body = orjson.dumps(record)[:-1]
-    low, middle, high = _tables()
     crc = crc32(body)
-    letters = low[crc & 2047] ^ middle[crc >> 11 & 2047] ^ high[crc >> 22]
+    first, second, third, fourth = _TABLES
+    letters = first[crc & 255] ^ second[crc >> 8 & 255] ^ third[crc >> 16 & 255] ^ fourth[crc >> 24]
     return b"".join((body, b',"#sum":"', letters.to_bytes(8, "big"), b'"}\n'))
 
 
@@ -39,9 +38,8 @@ def deletion(key: str, name: str, offset: int) -> bytes:
     return seal({"#key": key, "#file": name, "#at": offset}) * 2
 
 
-@functools.cache
 def _tables() -> list[list[int]]:
-    """For each third of a body's CRC, the bits of the eight characters; their XOR, taken together, is the characters."""
+    """For each byte of a body's CRC, the bits of the eight characters; their XOR, taken together, is the characters."""
     rows: list[tuple[int, int]] = []  # a change of the CRC, and the bits that make it; each change has another leading bit
     plain = crc32(_FREE)
     for place in range(8):
@@ -52,7 +50,7 @@ def _tables() -> list[list[int]]:
             rows.sort(reverse=True)
     nothing = crc32(_FREE, 0)
     tables = []
-    for start, end in ((0, 11), (11, 22), (22, 32)):
+    for start, end in ((0, 8), (8, 16), (16, 24), (24, 32)):
         table = [0]
         for bit in range(start, end):  # each bit doubles the table
             bits = _reduced(rows, crc32(_FREE, 1 << bit) ^ nothing, 0)[1]
@@ -68,3 +66,6 @@ def _reduced(rows: list[tuple[int, int]], crc: int, bits: int) -> tuple[int, int
         if crc ^ change < crc:
             crc, bits = crc ^ change, bits ^ its_bits
     return crc, bits
+
+
+_TABLES = _tables()

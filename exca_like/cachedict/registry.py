@@ -51,6 +51,7 @@ TYPE_DEFAULTS: dict[type, Any] = {}
 _names: dict[Any, str] = {}  # of handlers that are known under another name than their class's
 BY_VALUE: set[Any] = set()  # handlers whose instances are the values, which store themselves
 _resolved: dict[type, Any] = {}
+LOADERS: dict[str, tuple[Callable[..., Any], bool]] = {}
 DUMPERS: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {}
 _loaded: set[str] = set()
 
@@ -88,6 +89,7 @@ def _add(name: str, handler: Any) -> None:
         TYPE_DEFAULTS[handler] = handler
     _resolved.clear()
     DUMPERS.clear()
+    LOADERS.clear()
 
 
 def handler_named(name: str) -> Any:
@@ -157,6 +159,7 @@ def _load_module(name: str) -> None:
     _loaded.add(name)
     _resolved.clear()
     DUMPERS.clear()
+    LOADERS.clear()
 
 
 def _load_plugins(name: str) -> None:
@@ -164,25 +167,24 @@ def _load_plugins(name: str) -> None:
         _add(name, found.load())
 
 
-def loading_handler(name: str) -> Any:
-    """The handler of an entry.
+def loader_of(name: str) -> tuple[Callable[..., Any], bool]:
+    """The function that loads an entry of a handler, and whether it checks the data itself; in ``LOADERS`` from then on.
 
     Raises
     ------
     ResultLoadError
-        There is none here, or its library is not installed.
+        There is no such handler here, or its library is not installed.
     """
-    handler = HANDLERS.get(name)
-    if handler is not None:
-        return handler
     try:
-        return handler_named(name)
+        handler = handler_named(name)
     except ImportError as error:
         msg = f"an entry of type {name} needs {error.name}, which is not installed here: install it and read again"
         raise ResultLoadError(msg) from error
     except ConfigValueError as error:
         msg = f"an entry can't be loaded: {error}"
         raise ResultLoadError(msg) from error
+    loader = LOADERS[name] = (handler.__load_from_info__, hasattr(handler, "checks_itself"))
+    return loader
 
 
 def describe_type(value: Any) -> str:

@@ -4,9 +4,9 @@ An array is stored as the bytes of its elements, in C order (or Fortran order, i
 beside them. Python objects in an array are stored one by one, never pickled with it.
 """
 
-import binascii
 import contextlib
 import math
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -86,8 +86,9 @@ def _bytes_of(array: np.ndarray[Any, Any], order: str) -> memoryview:
 
 def from_bytes(data: Any, shape: Any, dtype: Any, order: Any = "C") -> np.ndarray[Any, Any]:
     """An array over bytes, without a copy."""
-    known = _dtypes.get(dtype) if type(dtype) is str else None
-    if known is None:
+    try:
+        known = _dtypes[dtype]
+    except (KeyError, TypeError):
         known = dtype_of(dtype)
     if len(shape) == 1 and len(data):
         return np.frombuffer(data, known)
@@ -96,10 +97,9 @@ def from_bytes(data: Any, shape: Any, dtype: Any, order: Any = "C") -> np.ndarra
 
 def store(ctx: Any, value: Any, dtype: Any) -> dict[str, Any]:
     """Store an array in the writer's packed file, a small one in the journal itself."""
-    info: dict[str, Any] = {"shape": value.shape, "dtype": dtype}
     if value.nbytes <= _INLINE:
-        info["inline"] = binascii.b2a_base64(value.tobytes(), newline=False).decode()
-        return info
+        return {"inline": [dtype, value.shape, b2a_base64(value.tobytes(), newline=False).decode()]}
+    info: dict[str, Any] = {"shape": value.shape, "dtype": dtype}
     order = "F" if value.flags.fnc else "C"
     if order == "F":
         info["order"] = order
@@ -116,6 +116,8 @@ class MemmapArray:
         if kind is np.ndarray or kind is np.memmap:
             text = _texts.get(value.dtype)
             if text is not None:  # then there are no objects in it
+                if value.nbytes <= _INLINE:
+                    return {"inline": [text, value.shape, b2a_base64(value.tobytes(), newline=False).decode()]}
                 return store(ctx, value, text)
             with contextlib.suppress(ConfigTypeError):
                 return store(ctx, value, dtype_text(plain(value).dtype))
@@ -128,16 +130,17 @@ class MemmapArray:
     def __load_from_info__(
         cls,
         ctx: Any,
-        shape: Any,
-        dtype: Any,
+        inline: Any = None,
+        shape: Any = (),
+        dtype: Any = None,
         filename: str = "",
         offset: int = 0,
         length: int | None = None,
-        inline: str | None = None,
         order: str = "C",
     ) -> Any:
         if inline is not None:
-            return from_bytes(binascii.a2b_base64(inline), shape, dtype)
+            dtype, shape, text = inline
+            return from_bytes(a2b_base64(text), shape, dtype)
         if length is None:  # exca does not say it
             length = math.prod(shape) * dtype_of(dtype).itemsize
         return from_bytes(ctx.view(filename, offset, length), shape, dtype, order)

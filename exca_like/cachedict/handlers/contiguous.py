@@ -220,9 +220,9 @@ class ContiguousMemmapArray:
         return store(ctx, array, dtype_text(array.dtype))
 
     @classmethod
-    def __load_from_info__(cls, ctx: Any, shape: Any, dtype: Any, **info: Any) -> Any:
-        if "filename" not in info:
-            return _InMemory.proxy(MemmapArray.__load_from_info__(ctx, shape, dtype, **info))
+    def __load_from_info__(cls, ctx: Any, inline: Any = None, shape: Any = (), dtype: Any = None, **info: Any) -> Any:
+        if inline is not None:
+            return _InMemory.proxy(MemmapArray.__load_from_info__(ctx, inline))
         kind = dtype_of(dtype)
         shape = tuple(shape)
         strides = _strides_of(shape, kind.itemsize, info.get("order", "C"))
