@@ -82,7 +82,7 @@ class FolderStore:
     ) -> None:
         self.folder = folder
         self._describe = describe
-        self._has_looked = False
+        self.has_just_looked = False  # then the next question need not look at the folder again
         self._cache: CacheDict[Any] = CacheDict(folder.path, permissions=permissions, allow_pickle=allow_pickle)
 
     def peek(self, key: str) -> Kind | None:
@@ -126,12 +126,11 @@ class FolderStore:
     def meta(self, key: str) -> dict[str, Any] | None:
         """What was stored beside the outcome of a key."""
         meta: dict[str, Any] | None = self._cache.meta(key)
-        self._has_looked = True  # the question for the outcome that follows need not look at the folder again
         return meta
 
     def _look(self) -> None:
-        if self._has_looked:
-            self._has_looked = False
+        if self.has_just_looked:
+            self.has_just_looked = False
         else:
             self._cache.refresh()
 

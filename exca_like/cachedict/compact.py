@@ -9,8 +9,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,14 @@ import orjson
 
 from exca_like import files
 from exca_like.cachedict import blocks
-from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, Index
+from exca_like.cachedict.context import DumpContext
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, Index, spans_in
 from exca_like.cachedict.lines import REPLACING_HEAD, deletion, is_sound, seal
 from exca_like.cachedict.writer import DATA, Writer, host_name
 from exca_like.errors import CacheFolderError, CorruptEntryError
 
+WRITER_TOKEN = re.compile(r"-([0-9a-f]{16})")  # in names of data files
+_AT_ONCE = 100  # writers, of up to three journals each
 _QUIET_S = 86400.0  # seconds without a change after which a writer of another host is taken for gone
 _COPIED = 64 << 20  # bytes; larger data files are copied only to get rid of a lot of garbage
 _GARBAGE = 0.3
@@ -44,16 +48,31 @@ def compact_folder(folder: str, permissions: int | None = None) -> Compaction:
     if not os.access(folder, os.W_OK | os.X_OK):
         msg = f"can't write to {folder}: check its permissions"
         raise CacheFolderError(errno.EACCES, msg)
-    with _claimed(folder) as idle:
-        if idle and _is_worthwhile(folder, idle):
-            _Move(folder, idle, permissions).run()
+    left = sorted(writers_of(folder))
+    while left:  # not all at once: each journal that is held takes a descriptor
+        some, left = left[:_AT_ONCE], left[_AT_ONCE:]
+        with _claimed(folder, some) as idle:
+            if not idle or not _is_worthwhile(folder, idle):
+                continue
+            move = _Move(folder, idle, permissions)
+            move.run()
+        if left:  # what was merged is merged with the next ones
+            left.append(move.writer.name)
     return Compaction(before[0], _size(folder)[0], before[1], _size(folder)[1])
+
+
+def writers_of(folder: str) -> set[str]:
+    """Names of the writers that have journals in a folder."""
+    return {match[1] for match in map(OWN_JOURNAL.fullmatch, _names(folder)) if match}
 
 
 def held_writers(folder: str) -> set[str]:
     """Names of the writers that are at work in a folder."""
-    with _claimed(folder) as idle:
-        return {match[1] for match in map(OWN_JOURNAL.fullmatch, _names(folder)) if match} - idle
+    held = set()
+    for writer in writers_of(folder):
+        with _claimed(folder, [writer]) as idle:
+            held |= {writer} - idle
+    return held
 
 
 def _names(folder: str) -> list[str]:
@@ -76,30 +95,37 @@ def _size(folder: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _claimed(folder: str) -> Iterator[set[str]]:
-    """Names of the writers that are gone; while the block lasts, they can't come back."""
+def _claimed(folder: str, writers: Iterable[str]) -> Iterator[set[str]]:
+    """Those of some writers that are gone, as far as one can tell; while the block lasts, they can't come back."""
     descriptors: list[int] = []
-    idle: set[str] = set()
-    busy: set[str] = set()
+    idle = set()
     try:
-        for name in _names(folder):
-            match = OWN_JOURNAL.fullmatch(name)
-            if match is None:
-                continue
-            try:
-                descriptors.append(os.open(f"{folder}/{name}", os.O_RDWR | os.O_CLOEXEC))
-                fcntl.flock(descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-                status = os.fstat(descriptors[-1])
-                away = match[1].rsplit("-", 2)[0] != host_name()
-                if not status.st_nlink or (away and time.time() - status.st_mtime < _QUIET_S):
-                    busy.add(match[1])
-            except OSError:  # in use, gone, not ours, or on a file system without locks
-                busy.add(match[1])
-            idle.add(match[1])
-        yield idle - busy
+        for writer in writers:
+            if all(_claim(f"{folder}/{writer}{kind}", writer, descriptors) for kind in (INFO, FAILED, DELETED)):
+                idle.add(writer)
+        yield idle
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _claim(path: str, writer: str, descriptors: list[int]) -> bool:
+    """Lock a journal, if there is one and nobody else uses it."""
+    try:
+        try:
+            descriptors.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))  # network file systems ask for the right to write
+        except PermissionError:
+            descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fcntl.flock(descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(descriptors[-1])
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise CacheFolderError(error.errno, f"can't open {path}: {error.strerror}") from error
+        return False  # it is in use, or on a file system without locks
+    is_away = writer.rsplit("-", 2)[0] != host_name()
+    return status.st_nlink > 0 and not (is_away and time.time() - status.st_mtime < _QUIET_S)
 
 
 def _is_worthwhile(folder: str, idle: set[str]) -> bool:
@@ -131,7 +157,7 @@ class _Entry:
 
     def packed(self) -> Iterator[list[Any]]:
         """Its spans in packed files."""
-        return (span for span in self.info.get("#data", ()) if span[0].startswith("."))
+        return (span for span in spans_in(self.info) if span[0].startswith("."))
 
 
 class _Move:
@@ -142,6 +168,7 @@ class _Move:
         self.idle = idle
         self.index = Index(folder)
         self.writer = Writer(folder, permissions)
+        self.chosen: set[int] = set()
 
     def run(self) -> None:
         self.index.refresh()
@@ -164,13 +191,33 @@ class _Move:
 
     def _entries(self) -> Iterator[_Entry]:
         for kind, entries in ((INFO, self.index.entries), (FAILED, self.index.failures)):
-            for key, place in list(entries.items()):
+            for key, first in list(entries.items()):
+                place = self._best(key, first, is_failure=kind == FAILED)
+                self.chosen.add(place)
                 match = OWN_JOURNAL.fullmatch(self.index.describe(place)[0])
                 if match is not None and match[1] in self.idle:
                     found = self.index.read(place)
                     if found is not None:
                         info = found[1]
                         yield _Entry(kind, key, place, info.pop("#writer", match[1]), info)
+
+    def _best(self, key: str, first: int, *, is_failure: bool) -> int:
+        """Of several entries for a key, the first one that is sound."""
+        places = [first] if is_failure else [first, *self.index.others(key)]
+        return next((place for place in places if self._is_sound(key, place)), first) if len(places) > 1 else first
+
+    def _is_sound(self, key: str, place: int) -> bool:
+        found = self.index.read(place)
+        if found is None:
+            return False
+        file, info = found
+        owner = info.get("#writer", file.writer)
+        context = DumpContext.for_loading(self.folder, key, info.get("#data", ()), owner, "never", "full")
+        try:
+            context.check_all()
+        except (FileNotFoundError, CorruptEntryError):
+            return False
+        return True
 
     def _owners_to_keep(self, entries: list[_Entry]) -> set[str]:
         """Writers whose data files stay where they are: large ones without much garbage, or not known well enough."""
@@ -213,7 +260,7 @@ class _Move:
                 path = f"{self.folder}/{DATA}/{entry.owner}{suffix}"
                 try:
                     view = blocks.view_of(path, offset, length) if length else b""
-                except (OSError, CorruptEntryError):  # it can't be read any more, so it goes
+                except (FileNotFoundError, CorruptEntryError):  # there is nothing left of it
                     return
                 span[1] = renamed[suffix, offset] = self.writer.append(suffix, view)
             _rename(info, renamed)
@@ -227,7 +274,7 @@ class _Move:
             for key, name, offset in _deletions_by(self.folder, writer):
                 self._delete_in_others(key, name, offset)
         for key, place in self.index.duplicates():  # which must not win over the moved entry because of its new place
-            if key in moved:
+            if key in moved and place not in self.chosen:
                 self._delete_in_others(key, *self.index.describe(place))
 
     def _delete_in_others(self, key: str, name: str, offset: int) -> None:
@@ -244,50 +291,56 @@ class _Move:
 
 def drop_empty(folder: str) -> None:
     """Remove the files of writers that are gone and of which nothing is left."""
+    writers = writers_of(folder)
+    if len(writers) > _AT_ONCE:
+        return  # `compact_folder` does it
     index = Index(folder)
-    with _claimed(folder) as idle:
+    with _claimed(folder, writers) as idle:
         index.refresh()
         places = [*index.entries.values(), *index.failures.values(), *(place for _, place in index.duplicates())]
         used = {index.describe(place)[0].rpartition("-")[0] for place in places}
         used |= {info["#writer"] for place in places if (found := index.read(place)) and "#writer" in (info := found[1])}
         empty = idle - used
         targets = {writer: {name.rpartition("-")[0] for _, name, _ in _deletions_by(folder, writer)} for writer in empty}
-        present = {name.rpartition("-")[0] for name in _names(folder) if name.endswith((INFO, DELETED, FAILED))}
+        present = {name.rpartition("-")[0] for name in _names(folder) if name.endswith((INFO, FAILED))}  # those of exca, too
         while needed := {writer for writer in empty if targets[writer] & present - empty}:
             empty -= needed
-        for kinds in ((INFO, FAILED), (DELETED,)):  # what is deleted must not come back for a moment
-            for name in [writer + kind for writer in empty for kind in kinds]:
-                files.remove(f"{folder}/{name}")
-        for name in _names(f"{folder}/{DATA}"):
-            if name.startswith(tuple(f"{writer}." for writer in empty)):
-                files.remove(f"{folder}/{DATA}/{name}")
+        _remove_writers(folder, empty)
     blocks.forget(folder)
+
+
+def _remove_writers(folder: str, writers: set[str]) -> None:
+    """Remove the journals and the packed data of writers."""
+    for kinds in ((INFO, FAILED), (DELETED,)):  # what is deleted must not come back for a moment
+        for name in [writer + kind for writer in writers for kind in kinds]:
+            files.remove(f"{folder}/{name}")
+    for name in _names(f"{folder}/{DATA}"):
+        if name.startswith(tuple(f"{writer}." for writer in writers)):
+            files.remove(f"{folder}/{DATA}/{name}")
 
 
 def clear_folder(folder: str) -> bool:
     """Remove the files of all writers that are gone, and of exca; returns whether there are others."""
     index = Index(folder)
     index.refresh()
-    foreign = index.foreign_files()
-    with _claimed(folder) as idle:
-        writers = {match[1] for match in map(OWN_JOURNAL.fullmatch, _names(folder)) if match}
-        tokens = [writer.rpartition("-")[2] for writer in writers - idle]
-        for kinds in ((INFO, FAILED), (DELETED,)):  # what is deleted must not come back for a moment
-            for name in _names(folder):
-                match = OWN_JOURNAL.fullmatch(name)
-                if name.endswith(kinds) and (match is None or match[1] in idle):
-                    files.remove(f"{folder}/{name}")
-        for name in foreign:
-            files.remove(f"{folder}/{name}")
-        for parent, folders, names in os.walk(f"{folder}/{DATA}", topdown=False):
-            for name in names:
-                if not any(token in name for token in tokens):
-                    files.remove(f"{parent}/{name}")
-            for name in [*folders, ""]:
-                with contextlib.suppress(OSError):  # it is not empty
-                    os.rmdir(f"{parent}/{name}")
+    for name in index.foreign_files():
+        files.remove(f"{folder}/{name}")
+    busy = set()
+    for writer in sorted(writers_of(folder)):
+        with _claimed(folder, [writer]) as idle:
+            _remove_writers(folder, idle)
+            busy |= {writer} - idle
+    tokens = {writer.rpartition("-")[2] for writer in busy}
+    for parent, folders, names in os.walk(f"{folder}/{DATA}", topdown=False):
+        for name in names:
+            found = set(WRITER_TOKEN.findall(name))
+            if found and not found & tokens:
+                files.remove(f"{parent}/{name}")
+        for name in [*folders, ""]:
+            with contextlib.suppress(OSError):  # it is not empty
+                os.rmdir(f"{parent}/{name}")
     blocks.forget(folder)
-    return bool(tokens)
+    return bool(busy)
 
 
 def _deletions_by(folder: str, writer: str) -> Iterator[tuple[str, str, int]]:

@@ -26,6 +26,7 @@ from exca_like.errors import (
 
 AllowPickle = Literal["own", "always", "never"]
 FORMAT = 1
+_MALFORMED = "its line does not say where its data are"
 _READABLE = re.compile(r"[^A-Za-z0-9_.+=,-]+")
 _MARKS = ("#key", "#type", "#data", "#meta", "#sum", "#v", "#writer", "#replaces")
 
@@ -41,7 +42,18 @@ class DumpContext:
         Key of the entry.
     """
 
-    __slots__ = ("_allow_pickle", "_check", "_names", "_streams", "_writer", "folder_path", "key", "spans", "writer_name")
+    __slots__ = (
+        "_allow_pickle",
+        "_check",
+        "_journal",
+        "_names",
+        "_streams",
+        "_writer",
+        "folder_path",
+        "key",
+        "spans",
+        "writer_name",
+    )
 
     HANDLERS: ClassVar[dict[str, Any]] = registry.HANDLERS
     TYPE_DEFAULTS: ClassVar[dict[type, Any]] = registry.TYPE_DEFAULTS
@@ -53,15 +65,23 @@ class DumpContext:
         self.writer_name = ""
         self._allow_pickle: AllowPickle = "own"
         self._check: Check = "full"
+        self._journal = ""
         self._writer = writer
         self._names: list[str] = []
         self._streams: dict[str, Any] = {}
 
     @classmethod
     def for_loading(
-        cls, folder: str, key: str, spans: Sequence[list[Any]], writer_name: str, allow_pickle: AllowPickle, check: Check
+        cls,
+        folder: str,
+        key: str,
+        spans: Sequence[list[Any]],
+        writer_name: str,
+        allow_pickle: AllowPickle,
+        check: Check,
+        journal: str = "",
     ) -> "DumpContext":
-        """The context of a stored entry."""
+        """The context of an entry that is stored in a journal."""
         self = object.__new__(cls)  # once for each entry that is read
         self.folder_path = folder
         self.key = key
@@ -69,6 +89,7 @@ class DumpContext:
         self.writer_name = writer_name
         self._allow_pickle = allow_pickle
         self._check = check
+        self._journal = journal
         return self
 
     @classmethod
@@ -148,6 +169,9 @@ class DumpContext:
             if meta is not None:
                 info["#meta"] = meta
             record = {"#replaces": replaced, "#key": key, **info} if replaced else {"#key": key, **info}
+            if record["#key"] is not key:
+                msg = f"the handler of the entry {key!r} returned a '#key': names that begin with # are not for handlers"
+                raise ConfigTypeError(msg)
             try:
                 return seal(record)
             except orjson.JSONEncodeError as error:
@@ -248,7 +272,7 @@ class DumpContext:
             The name leads out of the folder.
         """
         if name[:1] == ".":
-            if "/" not in name:
+            if "/" not in name and "/" not in self.writer_name:
                 return f"{self.folder_path}/{DATA}/{self.writer_name}{name}"
         elif name[:1] != "/" and ".." not in name.split("/"):
             return f"{self.folder_path}/{name}"
@@ -272,9 +296,12 @@ class DumpContext:
         CorruptEntryError
             It is not what was stored.
         """
-        for name, offset, length, sums in self.spans:
-            if length:
-                blocks.check(self.path(name), offset, length, sums, self._check, fresh=name[:1] != ".")
+        try:
+            for name, offset, length, sums in self.spans:
+                if length:
+                    blocks.check(self.path(name), offset, length, sums, self._check, fresh=name[:1] != ".")
+        except (TypeError, ValueError) as error:
+            raise CorruptEntryError(_MALFORMED) from error
 
     def check_all(self) -> None:
         """Check every byte of the entry's data, as it is now.
@@ -284,8 +311,11 @@ class DumpContext:
         CorruptEntryError
             It is not what was stored.
         """
-        for name, offset, length, sums in self.spans:
-            blocks.check_all(self.path(name), offset, length, sums)
+        try:
+            for name, offset, length, sums in self.spans:
+                blocks.check_all(self.path(name), offset, length, sums)
+        except (TypeError, ValueError) as error:
+            raise CorruptEntryError(_MALFORMED) from error
 
     def unpickle(self, data: Any, path: str, loads: Callable[[Any], Any]) -> Any:
         """Load a pickle, if its file may hold one.
@@ -295,11 +325,14 @@ class DumpContext:
         PickleRefusedError
             Pickles of this file are not loaded: they can run any code.
         """
-        refusal = why_refused(blocks.owner_of(path), self._allow_pickle)
-        if refusal is None:
+        # whoever owns the journal says which bytes are a pickle
+        owners = [(path, blocks.owner_of(path)), *([(self._journal, os.stat(self._journal).st_uid)] if self._journal else ())]
+        refusals = [(name, why) for name, owner in owners if (why := why_refused(owner, self._allow_pickle)) is not None]
+        if not refusals:
             return loads(data)
+        where, refusal = refusals[0]
         msg = (
-            f"{path} holds a pickle, which can run any code when it is loaded, and {refusal}. If you trust it, "
+            f"{where} holds a pickle, which can run any code when it is loaded, and {refusal}. If you trust it, "
             "use allow_pickle='always' (or EXCA_LIKE_ALLOW_PICKLE=always in the environment)."
         )
         raise PickleRefusedError(msg)

@@ -14,10 +14,11 @@ from exca_like.cachedict.blocks import Check
 from exca_like.cachedict.compact import clear_folder, drop_empty
 from exca_like.cachedict.context import FORMAT, AllowPickle, DumpContext, allowed_pickles, why_refused
 from exca_like.cachedict.failures import Failure, without_pickle
-from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, Index, JournalFile, report
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, Index, JournalFile, report, spans_in
 from exca_like.cachedict.lines import deletion, seal
 from exca_like.cachedict.writer import DATA, AppendFile, Writer, in_use
 from exca_like.errors import (
+    CacheFolderError,
     CacheUsageError,
     ConfigTypeError,
     ConfigValueError,
@@ -28,8 +29,6 @@ from exca_like.errors import (
 )
 
 X = TypeVar("X")
-
-_MISSING: Any = object()
 
 
 class CacheDict(MutableMapping[str, X]):
@@ -93,6 +92,9 @@ class CacheDict(MutableMapping[str, X]):
         if check not in ("full", "edges"):
             msg = f"check={check!r} must be 'full' or 'edges'"
             raise ConfigValueError(msg)
+        if permissions is not None and not (type(permissions) is int and 0 <= permissions <= 0o777):
+            msg = f"permissions={permissions!r} must be the mode of files, in octal, like 0o660"
+            raise ConfigValueError(msg)
         if cache_type is not None:
             registry.handler_named(cache_type)
         self.keep_in_ram = keep_in_ram
@@ -105,7 +107,7 @@ class CacheDict(MutableMapping[str, X]):
         self._pickles: AllowPickle = allowed_pickles(allow_pickle)
         self._ram: dict[str, tuple[int | None, X]] = {}  # with the places of the entries, which change when they are replaced
         self._index = Index(self._path)
-        self._frozen = folder is None
+        self._frozen = int(folder is None)  # how many blocks, or reasons, there are not to look at the folder
         self._blocks = 0
         self._writers: dict[int, Writer] = {}  # by thread, while there are blocks
         self._idle: list[Writer] = []
@@ -126,16 +128,20 @@ class CacheDict(MutableMapping[str, X]):
             if kept is not None and kept[0] == place:
                 return kept[1]
         try:
-            value = self._load(key) if place is None else self._load_place(place, key)
+            if place is None:
+                place, value = self._load(key)
+            else:
+                value = self._load_place(place, key)
         except (CorruptEntryError, FileNotFoundError):
-            value = self._load(key)
-        if value is _MISSING:
+            place, value = self._load(key)
+        if place is None:
             raise KeyError(key)
         if self.keep_in_ram:
-            self._ram[key] = (self._index.entries.get(key), value)
+            self._ram[key] = (place, value)
         return value  # type: ignore[no-any-return]
 
-    def _load(self, key: str) -> Any:
+    def _load(self, key: str) -> tuple[int | None, Any]:
+        """The place and the value of an entry, after another look at the folder; no place if there is none."""
         index = self._index
         place = index.entries.get(key)
         if place is None and not self._frozen:
@@ -143,13 +149,13 @@ class CacheDict(MutableMapping[str, X]):
             place = index.entries.get(key)
         while place is not None:
             try:
-                return self._load_place(place, key)
+                return place, self._load_place(place, key)
             except (CorruptEntryError, FileNotFoundError) as error:
                 index.refresh()  # it may have been deleted, or moved
                 if index.entries.get(key) == place:
                     self._give_up(key, place, error)
             place = index.entries.get(key)
-        return _MISSING
+        return None, None
 
     def _load_place(self, place: int, key: str) -> Any:
         found = self._index.read(place)
@@ -164,7 +170,7 @@ class CacheDict(MutableMapping[str, X]):
             raise CorruptEntryError(msg)
         spans = take("#data", ())
         owner = take("#writer", None) or file.writer  # of packed data files, unless they were left in place
-        context = DumpContext.for_loading(self._path, key, spans, owner, self._pickles, self.check)
+        context = DumpContext.for_loading(self._path, key, spans, owner, self._pickles, self.check, file.path)
         load, checks_itself = registry.LOADERS.get(name) or registry.loader_of(name)
         if take("#v", FORMAT) != FORMAT:
             msg = f"the entry {key!r} of {file.path} has a newer format than this version of exca_like reads: update it"
@@ -192,6 +198,7 @@ class CacheDict(MutableMapping[str, X]):
         why = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
         report(f"the entry {key!r} at byte {offset} of {self._path}/{name} counts as missing: {why}")
         self._index.drop(key, place)
+        self._index.bad.setdefault(key, []).append(place)
 
     def __contains__(self, key: object) -> bool:
         if key in self._known():
@@ -251,11 +258,13 @@ class CacheDict(MutableMapping[str, X]):
     def frozen_cache_folder(self) -> Iterator[None]:
         """A block in which the folder is not looked at again: what others write meanwhile is not seen."""
         self.refresh()
-        before, self._frozen = self._frozen, True
+        with self._lock:
+            self._frozen += 1
         try:
             yield
         finally:
-            self._frozen = before
+            with self._lock:
+                self._frozen -= 1
 
     def describe(self, key: str) -> dict[str, Any]:
         """What is stored about an entry beside its value: ``#type``, ``#data``, ``#meta``...
@@ -267,7 +276,7 @@ class CacheDict(MutableMapping[str, X]):
         """
         if key in self:
             place = self._index.entries.get(key)
-            found = None if place is None else self._index.read(place)
+            found = (None, {"#key": key}) if place is None else self._index.read(place)
             if found is not None:
                 return found[1]
         raise KeyError(key)
@@ -365,35 +374,40 @@ class CacheDict(MutableMapping[str, X]):
         if self._path:
             if replace:
                 with self._held(key) as older:
-                    self._write(key, value, meta, older)
+                    place = self._write(key, value, meta, older)
             else:
-                self._write(key, value, meta, ())
+                place = self._write(key, value, meta, ())
+            if self._index.bad:
+                self._delete(key, self._index.bad.pop(key, ()))  # or it might be taken for the better one of two
+        else:
+            place = None
         if self.keep_in_ram:
-            self._ram[key] = (self._index.entries.get(key), value)
+            self._ram[key] = (place, value)
 
     __setitem__ = put
 
-    def _write(self, key: str, value: X, meta: Any, older: Sequence[int]) -> None:
+    def _write(self, key: str, value: X, meta: Any, older: Sequence[int]) -> int:
         writer = self._writers.get(get_ident())  # while there are blocks
         if writer is None or writer.pid != getpid():
             writer = self._writer()
         journal = writer.ready(INFO)
         replaced = [self._index.describe(place) for place in older] if older else None
         line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
-        self._append(writer, journal, key, line, older)
+        return self._append(writer, journal, key, line, older)
 
-    def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: Sequence[int]) -> None:
+    def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: Sequence[int]) -> int:
         """Write an entry's line, which makes it one, and takes those that it replaces away."""
         try:
             offset = writer.append_line(journal, line)
-        except BaseException:
+        except CacheFolderError:  # at an interruption, the line may be there
             writer.context.discard()
             raise
-        self._index.add(key, journal.name, offset, len(line))
+        place = self._index.add(key, journal.name, offset, len(line))
         if not offset:
             self._index.file(journal.name).inode = journal.inode()
         if older:  # again, in records of their own: damage to the line must not bring them back
             self._delete(key, older)
+        return place
 
     @contextlib.contextmanager
     def _held(self, key: str) -> Iterator[list[int]]:
@@ -448,7 +462,7 @@ class CacheDict(MutableMapping[str, X]):
 
     def _delete_files(self, key: str, file: JournalFile, info: dict[str, Any]) -> None:
         name: str = info.get("#type") or file.cache_type or "Json"
-        for filename, *_ in info.get("#data", ()):
+        for filename, *_ in spans_in(info):
             if filename[:1] != "." and filename.startswith(f"{DATA}/") and filename.count("/") > 1 and ".." not in filename:
                 files.remove(f"{self._path}/{filename}")  # the entry's own; packed files stay until they are compacted
         handler: Any = registry.HANDLERS.get(name)

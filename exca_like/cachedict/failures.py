@@ -34,7 +34,11 @@ class Failure:
 
         kind = type(error)
         text = "".join(traceback.format_exception(kind, error, _user_frames(error.__traceback__)))
-        return cls(f"{kind.__module__}.{kind.__qualname__}", str(error), text, reason, _pickled_exception(error))
+        try:
+            message = str(error)
+        except Exception:  # it is the user's
+            message = "<an error that can't be shown>"
+        return cls(f"{kind.__module__}.{kind.__qualname__}", message, text, reason, _pickled_exception(error))
 
     def to_info(self) -> dict[str, Any]:
         """The failure as JSON data."""

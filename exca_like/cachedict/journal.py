@@ -19,7 +19,7 @@ from zlib import crc32
 import orjson
 
 from exca_like import files
-from exca_like.cachedict.lines import KEY_HEAD, REPLACING_HEAD, is_sound
+from exca_like.cachedict.lines import KEY_HEAD, is_sound
 from exca_like.errors import CacheFolderError, CorruptEntryWarning
 
 INFO, DELETED, FAILED = _JOURNALS = ("-info.jsonl", "-deleted.jsonl", "-failed.jsonl")
@@ -62,7 +62,9 @@ class JournalFile:
         "cache_type",
         "descriptor",
         "has_failures",
+        "hole_since",
         "inode",
+        "is_journal",
         "is_own",
         "name",
         "near",
@@ -81,6 +83,8 @@ class JournalFile:
         self.has_failures = name.endswith(FAILED)
         self.is_own = OWN_JOURNAL.fullmatch(name) is not None
         self.position = 0
+        self.hole_since: float | None = None  # when zeros were first seen in place of a line
+        self.is_journal = self.is_own  # of others, once it has an entry
         self.inode: int | None = None  # None until it is first seen
         self.seen: tuple[int, int] | None = None  # size and time of change when it was read last
         self.near: tuple[int, bytes] = (0, b"")
@@ -135,6 +139,7 @@ class Index:
         self._by_name: dict[str, JournalFile] = {}
         self._gone: set[int] = set()  # deleted, or found to be bad
         self._others: dict[tuple[bool, str], list[int]] = {}  # more entries (True: failures) of keys that have several
+        self.bad: dict[str, list[int]] = {}  # entries that failed their checks here
         self._lock = files.ForkSafeLock()
         self._names: list[str] | None = None  # of the journals, when the folder was listed
         self._listed: tuple[int, int] | None = None  # the folder's inode and time of change, if that need not be repeated
@@ -160,7 +165,7 @@ class Index:
 
     def _start_anew(self) -> None:
         """Read everything into new dictionaries, so that other threads never see half of it."""
-        numbered = self._numbered
+        numbered, fresh = self._numbered, self
         for attempt in range(_PATIENCE + 1):
             fresh = Index(self.folder)
             fresh._numbered = [JournalFile(self.folder, file.name, file.number) for file in numbered]
@@ -172,7 +177,7 @@ class Index:
             time.sleep(0.001 * attempt)
         self._numbered, self._by_name = fresh._numbered, fresh._by_name
         self._gone, self._others = fresh._gone, fresh._others
-        self.entries, self.failures = fresh.entries, fresh.failures
+        self.entries, self.failures, self.bad = fresh.entries, fresh.failures, {}
         self._names, self._listed, self._state = fresh._names, None, None
 
     def _look(self) -> dict[str, os.stat_result] | None:
@@ -226,12 +231,14 @@ class Index:
     def _catch_up(self, file: JournalFile, status: os.stat_result) -> bool:
         """Index the whole lines behind the position up to which a journal was read; the rest is not there yet.
 
-        False if the journal was removed meanwhile.
+        False if the journal was removed meanwhile, or changed in another way.
         """
         file.inode = status.st_ino
         hole = None
         if status.st_size > file.position:
             try:
+                if file.position and file.read(file.position - 1, 1) != b"\n":  # a line that was read was taken back since
+                    return False
                 hole = self._read(file, status)
             except FileNotFoundError:
                 return False
@@ -256,7 +263,7 @@ class Index:
             lines = data.split(b"\n")
             rest = lines.pop()
             for offset, line in note(file, lines, file.position):
-                if _HOLE in line and time.time() - status.st_mtime < _DELIVERY_S:
+                if _HOLE in line and self._may_still_come(file, status):
                     hole = offset if hole is None else hole
                     continue
                 report(f"the line at byte {offset} of {file.path} is damaged; the entry that it was is ignored")
@@ -271,6 +278,13 @@ class Index:
             file.descriptor = None
         return hole
 
+    @staticmethod
+    def _may_still_come(file: JournalFile, status: os.stat_result) -> bool:
+        if file.hole_since is None:
+            file.hole_since = time.monotonic()
+        waited = time.monotonic() - file.hole_since
+        return waited < _DELIVERY_S and abs(time.time() - status.st_mtime) < _DELIVERY_S
+
     # each of these returns damaged lines, with their offsets
 
     def _note_own(self, file: JournalFile, lines: list[bytes], position: int) -> list[tuple[int, bytes]]:
@@ -284,19 +298,23 @@ class Index:
                 key = orjson.loads(line)["#key"] if b"\\" in raw else raw.decode()
                 if not (gone and place in gone) and add(key, place) != place:
                     self._add_other(entries, key, place)
-            elif line.startswith(REPLACING_HEAD) and is_sound(line):
-                self._note_replacement(entries, place, orjson.loads(line))
-            elif line:
+            elif line and not (is_sound(line) and self._note_replacement(entries, place, line)):
                 damaged.append((place & _OFFSET, line))
             place += len(line) + 1
         return damaged
 
-    def _note_replacement(self, entries: dict[str, int], place: int, record: dict[str, Any]) -> None:
-        key = record["#key"]
-        for name, offset in record["#replaces"]:
-            self.drop(key, self.place(name, offset))
+    def _note_replacement(self, entries: dict[str, int], place: int, line: bytes) -> bool:
+        """Take in an entry that takes the place of others; False if it is no such thing."""
+        try:
+            record = orjson.loads(line)
+            key = str.__str__(record["#key"])
+            for name, offset in record["#replaces"]:
+                self.drop(key, self.place(name, offset))
+        except (ValueError, KeyError, TypeError):
+            return False
         if place not in self._gone and entries.setdefault(key, place) != place:
             self._add_other(entries, key, place)
+        return True
 
     def _note_foreign(self, file: JournalFile, lines: list[bytes], position: int) -> list[tuple[int, bytes]]:
         entries = self.failures if file.has_failures else self.entries
@@ -311,6 +329,7 @@ class Index:
                         file.cache_type = orjson.loads(text.removeprefix(b"metadata=")).get("cache_type")
                     else:
                         key = str.__str__(orjson.loads(text)["#key"])  # or TypeError
+                        file.is_journal = True
                         if entries.setdefault(key, place) != place:
                             self._add_other(entries, key, place)
                 except (ValueError, KeyError, TypeError, AttributeError):
@@ -322,16 +341,23 @@ class Index:
         offset = position
         damaged = []
         for line in lines:
-            if is_sound(line):
-                record = orjson.loads(line)
-                self.drop(record["#key"], self.place(record["#file"], record["#at"]))
-            elif line:
+            if line and not (is_sound(line) and self._note_deletion(line)):
                 damaged.append((offset, line))
             offset += len(line) + 1
         return damaged
 
+    def _note_deletion(self, line: bytes) -> bool:
+        try:
+            record = orjson.loads(line)
+            self.drop(str.__str__(record["#key"]), self.place(record["#file"], record["#at"]))
+        except (ValueError, KeyError, TypeError):
+            return False
+        return True
+
     def place(self, name: str, offset: int) -> int:
-        """The place of what is at an offset of a journal."""
+        """The place of what is at an offset of a journal; a TypeError for what can be none."""
+        if type(name) is not str or type(offset) is not int:
+            raise TypeError
         return (self.file(name).number << _SHIFT) + offset
 
     def _add_other(self, entries: dict[str, int], key: str, place: int) -> None:
@@ -412,16 +438,16 @@ class Index:
         return orjson.loads(line).get("#meta") if line[:9] == KEY_HEAD and not crc32(line) and not end else None
 
     def foreign_files(self) -> set[str]:
-        """Names of the data files of journals that exca wrote, as far as they lie in the folder itself."""
-        names = set()
+        """Names of the journals of exca, and of the data files that their entries name."""
+        names = {file.name for file in self._numbered if file.is_journal and not file.is_own}
         for place in list(self.entries.values()):
             if not self._numbered[place >> _SHIFT].is_own and (found := self.read(place)) is not None:
-                names.add(found[1].get("filename"))
-        return {name for name in names if isinstance(name, str) and "/" not in name}
+                names.update(files_in(found[1]))
+        return {name for name in names if not name.startswith("/") and ".." not in name.split("/")}
 
-    def is_gone(self, place: int) -> bool:
-        """Whether an entry was deleted, or replaced."""
-        return place in self._gone
+    def others(self, key: str) -> list[int]:
+        """Entries that another one wins over."""
+        return list(self._others.get((False, key), ()))
 
     def duplicates(self) -> Iterator[tuple[str, int]]:
         """Keys and places of the entries that other entries for their keys win over."""
@@ -435,6 +461,21 @@ class Index:
         """Forget everything."""
         with self._lock:
             self.__init__(self.folder)  # type: ignore[misc]
+
+
+def files_in(info: Any) -> Iterator[str]:
+    """Names of the files of an entry of exca."""
+    if isinstance(info, dict):
+        if isinstance(info.get("filename"), str):
+            yield info["filename"]
+        for part in info.values():
+            yield from files_in(part)
+
+
+def spans_in(info: dict[str, Any]) -> list[list[Any]]:
+    """The spans of an entry: name, offset, length and checksums each."""
+    spans = info.get("#data")
+    return [span for span in spans if isinstance(span, list) and len(span) == 4] if isinstance(spans, list) else []
 
 
 def _last_sound(line: bytes) -> int | None:

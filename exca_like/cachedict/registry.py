@@ -73,6 +73,9 @@ def register(handler: Any, default_for: type | None) -> None:
         if not callable(getattr(handler, method, None)):
             msg = f"{handler.__qualname__} is no handler: it has no method {method}"
             raise ConfigValueError(msg)
+    if not isinstance(inspect.getattr_static(handler, "__load_from_info__"), classmethod | staticmethod):
+        msg = f"{handler.__qualname__}.__load_from_info__ must be a classmethod: there is no instance before it is loaded"
+        raise ConfigValueError(msg)
     if not (default_for is None or isinstance(default_for, type)):
         msg = f"default_for={default_for!r} must be a type, whose values {name} is to store"
         raise ConfigTypeError(msg)
@@ -130,7 +133,7 @@ def handler_of_type(value_type: type) -> Any:
 
 def dumper_of(handler: Any) -> tuple[str, Callable[[Any, Any], Any]]:
     """The name of a handler, and the function that stores a value: of a context and the value."""
-    name = _names.get(handler, handler.__name__)
+    name: str = _names.get(handler) or handler.__name__
     if handler not in BY_VALUE:
         return name, handler.__dump_info__
 

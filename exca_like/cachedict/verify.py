@@ -1,23 +1,21 @@
 """Check of a folder of entries, byte by byte, and its repair."""
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from exca_like import files
 from exca_like.cachedict import blocks
-from exca_like.cachedict.compact import compact_folder, delete_at, held_writers
+from exca_like.cachedict.compact import WRITER_TOKEN, compact_folder, delete_at, held_writers
 from exca_like.cachedict.context import DumpContext
-from exca_like.cachedict.journal import OWN_JOURNAL, Index
+from exca_like.cachedict.journal import OWN_JOURNAL, Index, files_in, spans_in
 from exca_like.cachedict.lines import is_sound
 from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import CorruptEntryError
 
-_TOKEN = re.compile(r"-([0-9a-f]{16})")  # of the writer, in names of data files
 _ABANDONED_S = 86400.0  # seconds after which a temporary file is nobody's
 _ROUNDS = 4
 
@@ -53,7 +51,7 @@ def examine(folder: str) -> tuple[int, list[Problem]]:
         suspects = [p for p in suspects if index.place(p.path.name, p.offset or 0) in index.places(p.key or "")]
     torn = [p for p in damaged if p.kind != "torn" or p.path.name.rpartition("-")[0] not in busy]
     number = len(index.entries) + len(index.failures)
-    return number, [*torn, *suspects, *_duplicates(index), *_orphans(index, data, busy)]
+    return number, [*torn, *suspects, *_duplicates(index, suspects), *_orphans(index, data, busy)]
 
 
 def repair(folder: str, problems: list[Problem], permissions: int | None = None) -> list[Problem]:
@@ -108,10 +106,10 @@ def _check_entries(index: Index) -> Iterator[Problem]:
             context = DumpContext.for_loading(index.folder, key, (), info.get("#writer", file.writer), "never", "full")
             kind: Literal["missing", "torn", "corrupt"]
             try:
-                for name, start, length, sums in info.get("#data", ()):
-                    blocks.check_all(context.path(name), start, length, sums)
+                context.spans = info.get("#data", ())
+                context.check_all()
                 if not file.is_own:  # exca stores no checksums
-                    for name in _files_of_exca(info):
+                    for name in files_in(info):
                         os.stat(context.path(name))
                 continue
             except FileNotFoundError as error:
@@ -123,20 +121,17 @@ def _check_entries(index: Index) -> Iterator[Problem]:
             yield Problem(kind, Path(index.folder, journal), f"the entry at byte {offset}: {detail}", key, offset)
 
 
-def _files_of_exca(info: Any) -> Iterator[str]:
-    """Names of the files of an entry of exca."""
-    if isinstance(info, dict):
-        if isinstance(info.get("filename"), str):
-            yield info["filename"]
-        for part in info.values():
-            yield from _files_of_exca(part)
+def _duplicates(index: Index, damaged: list[Problem]) -> Iterator[Problem]:
+    """Second entries for keys that have a sound one."""
+    bad = {(problem.path.name, problem.offset) for problem in damaged}
+    for key in {key for key, _ in index.duplicates()}:
+        for name, offset in [place for place in map(index.describe, index.places(key)) if place not in bad][1:]:
+            yield _duplicate(index, key, name, offset)
 
 
-def _duplicates(index: Index) -> Iterator[Problem]:
-    for key, place in index.duplicates():
-        name, offset = index.describe(place)
-        detail = f"the entry at byte {offset} is not the only one for its key"
-        yield Problem("duplicate", Path(index.folder, name), detail, key, offset)
+def _duplicate(index: Index, key: str, name: str, offset: int) -> Problem:
+    detail = f"the entry at byte {offset} is not the only one for its key"
+    return Problem("duplicate", Path(index.folder, name), detail, key, offset)
 
 
 def _own_data_files(folder: str) -> list[tuple[Path, set[str]]]:
@@ -144,7 +139,7 @@ def _own_data_files(folder: str) -> list[tuple[Path, set[str]]]:
     found = []
     for parent, _, names in os.walk(f"{folder}/{DATA}"):
         for name in names:
-            tokens = set(_TOKEN.findall(name))
+            tokens = set(WRITER_TOKEN.findall(name))
             if tokens:
                 found.append((Path(parent, name), tokens))
     return found
@@ -157,7 +152,7 @@ def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) ->
             if (found := index.read(place)) is not None:
                 file, info = found
                 owner = info.get("#writer", file.writer)
-                needed |= {f"{DATA}/{owner}{name}" if name[0] == "." else name for name, *_ in info.get("#data", ())}
+                needed |= {f"{DATA}/{owner}{name}" if name[0] == "." else name for name, *_ in spans_in(info)}
     working = {writer.rpartition("-")[2] for writer in busy}
     for path, tokens in data:
         if str(path.relative_to(index.folder)) not in needed and not tokens & working and path.exists():

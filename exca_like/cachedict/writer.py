@@ -5,6 +5,7 @@ journals, which tells `exca_like.maintenance` to leave them alone; whatever kill
 """
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -19,6 +20,7 @@ from exca_like.errors import CacheFolderError
 DATA = "data"
 _ALIGNMENT = 64  # bytes; what vector instructions like, and a multiple of every item size
 
+_PATIENCE_S = 600.0  # seconds that a compaction is waited for
 _SMALL = 1 << 16  # bytes that are cheaper to copy than to write separately
 
 Buffer = bytes | bytearray | memoryview
@@ -38,8 +40,14 @@ def in_use(path: str) -> Iterator[bool]:
         yield False
         return
     try:
-        delay = 0.001
+        delay, patience = 0.001, time.monotonic() + _PATIENCE_S
         while not _locked(descriptor):
+            if time.monotonic() > patience:
+                msg = (
+                    f"{path} has been locked for {_PATIENCE_S:.0f} s by another process that compacts the folder: "
+                    "find out whether that is stuck, and end it (it can be done again)"
+                )
+                raise CacheFolderError(errno.EAGAIN, msg)
             time.sleep(delay)
             delay = min(2 * delay, 0.1)
         yield os.fstat(descriptor).st_nlink > 0
@@ -94,6 +102,11 @@ class AppendFile:
             raise
         self.size = offset + length
         return offset
+
+    def take_back(self, offset: int) -> None:
+        """Undo what was written from an offset on."""
+        os.ftruncate(self.descriptor, offset)
+        self.size = offset
 
     def sync(self) -> None:
         """Wait for the disk to have what was written."""
@@ -180,7 +193,11 @@ class Writer:
                 return journal.write(line)
             self.sync()  # the data first
             offset = journal.write(line)
-            journal.sync()
+            try:
+                journal.sync()
+            except OSError:
+                journal.take_back(offset)
+                raise
         except OSError as error:
             raise self._error(journal.name, error) from error
         return offset

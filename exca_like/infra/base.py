@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar, overload
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
 import pydantic
 
@@ -61,7 +61,7 @@ class BaseInfra(pydantic.BaseModel):
     if there is one and else like local, ``"debug"`` in this process, at the time the result is asked for."""
     logs: str | Path = "{folder}/logs/{user}/%j"
     """Folder of a job's logs; ``%j`` is the job's id."""
-    permissions: int | None = None
+    permissions: Annotated[int, pydantic.Field(ge=0, le=0o777, strict=True)] | None = None
     """Mode of new files and folders of the cache, like ``0o660``; None: as the umask says."""
     allow_pickle: Literal["own", "always", "never"] = "own"
     """Which pickled results are loaded: those in files of yours or of root, ``"always"``, or ``"never"``."""

@@ -250,7 +250,10 @@ class TaskInfra(BaseInfra):
         state = self._linked_state
         mode = self._mode()
         batch = self._batch(mode)
+        is_new = not state.folder_is_checked
         if self._check_folder() or mode == "read-only":
+            if is_new and state.folder_is_checked and mode != "force":
+                state.store.has_just_looked = True
             found = engine.look_up(batch)
             if found:
                 if not state.folder_is_checked and mode != "read-only":

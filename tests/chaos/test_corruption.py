@@ -305,7 +305,7 @@ def flip_bits(folders: list[Folder], tmp_path: Path, number: int, seed: int) -> 
         reports = check(folder, path, damage, outcome)
         check_reports(folder, name, damage, reports)
         if name.endswith(".jsonl") and offset < len(content) - 1:
-            assert sum("the line at" in report for report in reports) == 1, reports
+            assert sum("the line at" in report for report in reports) in (1, 2), reports  # a flip may make two lines of one
         if case % 10 < 2 and (name.endswith(".jsonl") or reports):
             assert not verify(path).is_clean, "verify does not see the damage"
             verify(path, repair=True)

@@ -137,7 +137,7 @@ def test_reading_that_writes(tmp_path):
             Path(ctx.folder, "data", "reads").write_text("1")
             return Sound.__load_from_info__(ctx, filename)
 
-    with pytest.raises(AssertionError, match="reading changed files"):
+    with pytest.raises(AssertionError, match=r"reading changed files|clear\(\) leaves files behind"):
         check(Counting, tmp_path)
 
 

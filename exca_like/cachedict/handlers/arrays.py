@@ -264,7 +264,7 @@ class NumpyScalar:
 class _Sink(NamedTuple):
     """What numpy writes to; into a real file, it would write in a way that loses the reason when that fails."""
 
-    write: Callable[[bytes], int]
+    write: Callable[[Any], int]
 
 
 class NumpyArray:
@@ -276,7 +276,8 @@ class NumpyArray:
         array = plain(np.asarray(value) if isinstance(value, np.generic) else value)
         try:
             with open(ctx.folder / name, "wb") as stream:
-                np.lib.format.write_array(_Sink(stream.write), array, allow_pickle=False)
+                sink: Any = _Sink(stream.write)
+                np.lib.format.write_array(sink, array, allow_pickle=False)
         except ValueError as error:
             msg = f"a .npy file can't hold an array of dtype {array.dtype}: use cache_type='MemmapArray', or none"
             raise ConfigTypeError(msg) from error

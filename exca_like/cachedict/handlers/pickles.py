@@ -1,5 +1,6 @@
 """Pickles: for what nothing else can store. Loading one can run any code, so it asks whose file it is."""
 
+import io
 import pickle
 import warnings
 from typing import Any
@@ -15,6 +16,9 @@ class Pickle:
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
         try:
+            if isinstance(value, memoryview | io.IOBase):  # a pickle would hold something else
+                msg = f"{describe_type(value)} is no data"
+                raise TypeError(msg)
             data = pickling.dumps(value)
         except Exception as error:
             msg = (
