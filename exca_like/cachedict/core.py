@@ -336,7 +336,8 @@ class CacheDict(MutableMapping[str, X]):
             self._idle += done.values()
             if done and self._deleted > len(self._index.entries) // 4:  # not for each of many deletions
                 self._deleted = 0
-                drop_empty(self._path)
+                with contextlib.suppress(OSError):  # it is only tidying up
+                    drop_empty(self._path)
 
     writer = write
 

@@ -1,0 +1,218 @@
+"""What may be found in a folder, and what upkeep makes of it."""
+
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exca_like.cachedict import CacheDict, DumpContext
+from exca_like.cachedict import compact as compacting
+from exca_like.cachedict.lines import seal
+from exca_like.errors import CacheFolderError, CorruptEntryWarning
+from exca_like.maintenance import compact, verify
+
+
+def fill(folder, **values):
+    cache = CacheDict(folder)
+    with cache.write():
+        for key, value in values.items():
+            cache[key] = value
+    return cache
+
+
+def journal(folder, writer, *records):
+    Path(folder, f"{writer}-info.jsonl").write_bytes(b"".join(map(seal, records)))
+
+
+def damage(folder):
+    for path in Path(folder, "data").glob("*.data"):
+        path.write_bytes(path.read_bytes()[:-5] + b"wrong")
+
+
+@pytest.mark.parametrize("upkeep", [compact, lambda folder: verify(folder, repair=True)])
+@pytest.mark.parametrize("seen", [True, False])
+def test_what_was_computed_again_outlives_what_is_damaged(tmp_path, upkeep, seen):
+    for number in range(6):  # names of writers sort by chance
+        folder = tmp_path / str(number)
+        fill(folder, a=np.zeros(1000))
+        damage(folder)
+        if seen:
+            cache = CacheDict(folder)
+            with pytest.warns(CorruptEntryWarning):
+                assert cache.get("a") is None
+        else:
+            cache = CacheDict(folder)
+        with cache.write():
+            cache.put("a", np.ones(1000), replace=not seen)
+        upkeep(folder)
+        assert verify(folder).is_clean
+        assert CacheDict(folder)["a"][0] == 1
+
+
+def test_second_entries_that_are_sound_stay_when_the_first_ones_are_not(tmp_path):
+    for number in range(6):
+        folder = tmp_path / str(number)
+        first, second = CacheDict(folder), CacheDict(folder)
+        with first.write(), second.write():
+            first["a"] = np.zeros(1000)
+            second["a"] = np.ones(1000)  # it has not seen the other one
+        kinds = {problem.kind for problem in verify(folder).problems}
+        assert kinds == {"duplicate"}
+        winner = CacheDict(folder)["a"][0]
+        for path in Path(folder, "data").glob("*.data"):
+            if np.frombuffer(path.read_bytes())[0] == winner:
+                path.write_bytes(path.read_bytes()[:-5] + b"wrong")
+        assert {problem.kind for problem in verify(folder).problems} == {"corrupt"}
+        compact(folder)
+        assert CacheDict(folder)["a"][0] == 1 - winner
+        assert verify(folder).is_clean
+
+
+def test_compaction_gives_up_at_errors_and_loses_nothing(tmp_path, monkeypatch):
+    for number in range(3):
+        fill(tmp_path, **{str(number): np.full(1000, number)})
+    opened = os.open
+
+    def fail(path, *arguments, **options):
+        if str(path).endswith(".data") and not arguments[0] & os.O_CREAT:
+            raise OSError(5, "Input/output error")
+        return opened(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(OSError, match="can't read"):
+            compact(tmp_path)
+    assert {key: value[0] for key, value in CacheDict(tmp_path).items()} == {"0": 0, "1": 1, "2": 2}
+    compact(tmp_path)
+    assert verify(tmp_path).is_clean
+    assert len(CacheDict(tmp_path)) == 3
+
+
+def test_many_writers_are_compacted_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(compacting, "_AT_ONCE", 4)
+    for number in range(30):
+        fill(tmp_path, **{str(number): np.full(100, number)})
+    (result,) = compact(tmp_path)
+    assert (result.files_before, result.files_after) == (60, 2)
+    assert {key: value[0] for key, value in CacheDict(tmp_path).items()} == {str(n): n for n in range(30)}
+
+
+def test_folders_that_can_not_be_written_to_say_so(tmp_path, monkeypatch):
+    fill(tmp_path, a=1)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(CacheFolderError, match="check its permissions"):
+        compact(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"#replaces": 5, "#key": "a"},
+        {"#replaces": [["x"]], "#key": "a", "#type": "Json", "content": 1},
+        {"#replaces": [[1, 2]], "#key": "a", "#type": "Json", "content": 1},
+        {"#key": "a"},
+        {"#key": "a", "#type": "Json", "content": 1, "#data": 5},
+        {"#key": "a", "#type": "Json", "content": 1, "#data": [5]},
+        {"#key": "a", "#type": "MemmapArray", "filename": ".data", "offset": 0, "#data": [[".data", "x", 5, "00000000"]]},
+        {"#key": "a", "#type": "Json", "#writer": "../../outside", "filename": ".json", "offset": 0, "length": 5},
+        {"#key": "a", "#type": "Json", "filename": "../outside.json", "offset": 0, "length": 5},
+        {"#key": "a", "#type": "Json", "filename": "/etc/passwd", "offset": 0, "length": 5},
+    ],
+)
+def test_lines_that_make_no_sense_cost_themselves_alone(tmp_path, record):
+    (tmp_path / "outside.json").write_bytes(b"12345")
+    folder = tmp_path / "folder"
+    fill(folder, sound=1)
+    journal(folder, "host-1-0123456789abcdef", record)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptEntryWarning)
+        cache = CacheDict(folder)
+        assert cache["sound"] == 1
+        if record.get("#data") != [5] or record["#type"] != "Json":
+            assert cache.get("a") is None
+        verify(folder)
+        compact(folder)
+        assert CacheDict(folder)["sound"] == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_whose_journal_says_what_a_pickle_is(tmp_path):
+    array = np.frombuffer(pickle.dumps(set) + bytes(1000), np.uint8)
+    cache = fill(tmp_path, array=array)
+    place = cache.describe("array")
+    writer = next(tmp_path.glob("*-info.jsonl")).name.removesuffix("-info.jsonl")
+    info = {"filename": f"data/{writer}.data", "offset": place["offset"], "length": place["length"]}
+    journal(tmp_path, "host-1-0123456789abcdef", {"#key": "pickle", "#type": "Pickle", **info})
+    assert CacheDict(tmp_path)["pickle"] is set
+    os.chown(tmp_path / "host-1-0123456789abcdef-info.jsonl", 1234, 1234)
+    with pytest.raises(RuntimeError, match="belongs to user 1234"):
+        CacheDict(tmp_path)["pickle"]
+
+
+def test_clear_leaves_the_files_of_others(tmp_path):
+    cache = fill(tmp_path, a=np.zeros(1000), b=1)
+    others = [tmp_path / "data" / "raw" / "subject.csv", tmp_path / "my-info.jsonl", tmp_path / "data" / "notes.txt"]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptEntryWarning)
+        cache.clear()
+        assert len(cache) == 0
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)
+
+
+def test_frozen_blocks_may_overlap(tmp_path):
+    cache = CacheDict(tmp_path)
+    first, second = cache.frozen_cache_folder(), cache.frozen_cache_folder()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    fill(tmp_path, a=1)
+    assert "a" not in cache
+    second.__exit__(None, None, None)
+    assert "a" in cache
+
+
+@pytest.mark.parametrize("permissions", [770, -1, "770", True, 0o1777])
+def test_permissions_are_modes_of_files(tmp_path, permissions):
+    with pytest.raises(ValueError, match="like 0o660"):
+        CacheDict(tmp_path / "cache", permissions=permissions)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_failed_flush_takes_the_line_back(tmp_path, monkeypatch):
+    cache = CacheDict(tmp_path, fsync=True)
+    flush = os.fsync
+    with cache.write():
+        cache["first"] = 1
+
+        def fail(descriptor):
+            if os.readlink(f"/proc/self/fd/{descriptor}").endswith("-info.jsonl") and len(calls) == 1:
+                raise OSError(5, "Input/output error")
+            calls.append(1)
+            flush(descriptor)
+
+        calls = []
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            cache["a"] = "lost"
+        monkeypatch.undo()
+        cache["a"] = "kept"
+    assert CacheDict(tmp_path)["a"] == "kept"
+    assert verify(tmp_path).is_clean
+
+
+def test_handlers_are_told_about_wrong_methods(tmp_path):
+    class NoClassmethod:
+        def __dump_info__(self, ctx):
+            return {}
+
+        def __load_from_info__(self, ctx):
+            return None
+
+    with pytest.raises(ValueError, match="must be a classmethod"):
+        DumpContext.register(NoClassmethod)
