@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exca_like import layout
 from exca_like.cachedict.compact import Compaction, compact_folder
-from exca_like.cachedict.journal import DELETED, FAILED, INFO
+from exca_like.cachedict.journal import JOURNALS
 from exca_like.cachedict.verify import Problem, examine
 from exca_like.cachedict.verify import repair as repair_folder
 from exca_like.cachedict.writer import DATA
@@ -232,6 +232,6 @@ def _entry_folders(folder: str | Path) -> Iterator[str]:
         raise CacheFolderError(errno.ENOENT, msg)
     for parent, folders, names in os.walk(root):
         folders.sort()
-        if any(name.endswith((INFO, DELETED, FAILED)) for name in names):
+        if any(name.endswith(JOURNALS) for name in names):
             yield parent
             folders[:] = [name for name in folders if name != DATA]

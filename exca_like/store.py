@@ -13,7 +13,7 @@ from exca_like.cachedict.context import AllowPickle
 from exca_like.cachedict.core import CacheDict
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.handlers.containers import from_tree
-from exca_like.cachedict.journal import Index
+from exca_like.cachedict.index import Index
 from exca_like.layout import EntryFolder
 
 Kind = Literal["value", "failure"]

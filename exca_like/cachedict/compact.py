@@ -20,7 +20,8 @@ import orjson
 from exca_like import files
 from exca_like.cachedict import blocks
 from exca_like.cachedict.context import DumpContext
-from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, Index, spans_in
+from exca_like.cachedict.index import Index
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, spans_in
 from exca_like.cachedict.lines import REPLACING_HEAD, deletion, is_sound, seal
 from exca_like.cachedict.writer import DATA, Writer, host_name
 from exca_like.errors import CacheFolderError, CorruptEntryError

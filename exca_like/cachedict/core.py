@@ -14,7 +14,8 @@ from exca_like.cachedict.blocks import Check
 from exca_like.cachedict.compact import clear_folder, drop_empty
 from exca_like.cachedict.context import FORMAT, AllowPickle, DumpContext, allowed_pickles, why_refused
 from exca_like.cachedict.failures import Failure, without_pickle
-from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, Index, JournalFile, report, spans_in
+from exca_like.cachedict.index import Index
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, JournalFile, report, spans_in
 from exca_like.cachedict.lines import deletion, seal
 from exca_like.cachedict.writer import DATA, AppendFile, Writer, in_use
 from exca_like.errors import (
@@ -373,11 +374,18 @@ class CacheDict(MutableMapping[str, X]):
             )
             raise KeyExistsError(msg)
         if self._path:
+            writer = self._writers.get(get_ident())  # there are some while there are blocks
+            if writer is None or writer.pid != getpid():
+                writer = self._writer()
+            journal = writer.files.get(INFO) or writer.ready(INFO)
             if replace:
                 with self._held(key) as older:
-                    place = self._write(key, value, meta, older)
+                    replaced = [self._index.describe(place) for place in older]
+                    line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
+                    place = self._append(writer, journal, key, line, older)
             else:
-                place = self._write(key, value, meta, ())
+                line = writer.context.dump_entry(key, value, self.cache_type, meta)
+                place = self._append(writer, journal, key, line)
             if self._index.bad:
                 self._delete(key, self._index.bad.pop(key, ()))  # or it might be taken for the better one of two
         else:
@@ -387,16 +395,7 @@ class CacheDict(MutableMapping[str, X]):
 
     __setitem__ = put
 
-    def _write(self, key: str, value: X, meta: Any, older: Sequence[int]) -> int:
-        writer = self._writers.get(get_ident())  # while there are blocks
-        if writer is None or writer.pid != getpid():
-            writer = self._writer()
-        journal = writer.ready(INFO)
-        replaced = [self._index.describe(place) for place in older] if older else None
-        line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
-        return self._append(writer, journal, key, line, older)
-
-    def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: Sequence[int]) -> int:
+    def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: Sequence[int] = ()) -> int:
         """Write an entry's line, which makes it one, and takes those that it replaces away."""
         try:
             offset = writer.append_line(journal, line)

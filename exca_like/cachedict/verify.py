@@ -11,7 +11,8 @@ from exca_like import files
 from exca_like.cachedict import blocks
 from exca_like.cachedict.compact import WRITER_TOKEN, compact_folder, delete_at, held_writers
 from exca_like.cachedict.context import DumpContext
-from exca_like.cachedict.journal import OWN_JOURNAL, Index, files_in, spans_in
+from exca_like.cachedict.index import Index
+from exca_like.cachedict.journal import OWN_JOURNAL, files_in, spans_in
 from exca_like.cachedict.lines import is_sound
 from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import CorruptEntryError

@@ -152,7 +152,7 @@ class Writer:
 
     def _rename(self) -> None:
         self.name = f"{host_name()}-{self.pid}-{files.token()}"
-        self._open: dict[str, AppendFile] = {}  # by kind of journal, or suffix of data file
+        self.files: dict[str, AppendFile] = {}  # those that are open, by kind of journal or suffix of data file
         self._sizes: dict[str, int] = {}  # of files that were closed
 
     def ready(self, kind: str) -> AppendFile:
@@ -163,7 +163,7 @@ class Writer:
         CacheFolderError
             The folder can't be written to.
         """
-        journal = self._open.get(kind)
+        journal = self.files.get(kind)
         if journal is None:
             try:
                 while (journal := self._take_up(kind)) is None:
@@ -175,10 +175,10 @@ class Writer:
 
     def end(self) -> None:
         """Close the files; `ready` takes them up again."""
-        for kind, file in self._open.items():
+        for kind, file in self.files.items():
             self._sizes[kind] = file.size
             file.close()
-        self._open.clear()
+        self.files.clear()
 
     def append_line(self, journal: AppendFile, line: bytes) -> int:
         """Append a line to a journal that is `ready`; returns its offset.
@@ -210,7 +210,7 @@ class Writer:
         CacheFolderError
             The bytes can't be written; the file is as it was.
         """
-        file = self._open.get(suffix) or self._open_data(suffix)
+        file = self.files.get(suffix) or self._open_data(suffix)
         try:
             padding = -file.size % _ALIGNMENT
             if not padding:
@@ -224,14 +224,14 @@ class Writer:
 
     def stream(self, suffix: str) -> tuple[io.FileIO, str]:
         """A packed data file to append to by hand, and its name; see `adopt`."""
-        file = self._open.get(suffix) or self._open_data(suffix)
+        file = self.files.get(suffix) or self._open_data(suffix)
         stream = _Stream(file.descriptor, "ab", closefd=False)
         stream.seek(0, os.SEEK_END)
         return stream, file.name
 
     def adopt(self, suffix: str) -> tuple[int, int]:
         """Take notice of what was written to a `stream`: its offset and length."""
-        file = self._open[suffix]
+        file = self.files[suffix]
         offset, file.size = file.size, os.fstat(file.descriptor).st_size
         return offset, file.size - offset
 
@@ -248,14 +248,14 @@ class Writer:
 
     def sync(self) -> None:
         """Wait for the disk to have what was written."""
-        for file in self._open.values():
+        for file in self.files.values():
             file.sync()
 
     def _take_up(self, kind: str) -> AppendFile | None:
         """Open a journal, and those that were open before: what holds one of a writer's files holds them all."""
-        earlier = [] if self._open else [name for name in self._sizes if name.endswith(".jsonl") and name != kind]
+        earlier = [] if self.files else [name for name in self._sizes if name.endswith(".jsonl") and name != kind]
         if all(map(self._open_journal, earlier)) and self._open_journal(kind):
-            return self._open[kind]
+            return self.files[kind]
         return None
 
     def _open_journal(self, kind: str) -> bool:
@@ -266,13 +266,13 @@ class Writer:
         if not journal.lock() or journal.inode() is None:
             journal.close()
             return False
-        self._open[kind] = journal
+        self.files[kind] = journal
         return True
 
     def _open_data(self, suffix: str) -> AppendFile:
         name = f"{DATA}/{self.name}{suffix}"
         try:
-            file = self._open[suffix] = self._open_file(suffix, name)
+            file = self.files[suffix] = self._open_file(suffix, name)
         except OSError as error:
             raise self._error(name, error) from error
         return file

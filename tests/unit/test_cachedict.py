@@ -20,7 +20,7 @@ import exca_like
 from exca_like import errors
 from exca_like.cachedict import CacheDict, lines
 from exca_like.cachedict.failures import Failure
-from exca_like.cachedict.journal import Index
+from exca_like.cachedict.index import Index
 from exca_like.errors import CorruptEntryWarning, PickleRefusedError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
