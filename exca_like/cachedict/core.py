@@ -413,15 +413,14 @@ class CacheDict(MutableMapping[str, X]):
     def _held(self, key: str) -> Iterator[list[int]]:
         """All that there is for a key; while the block lasts, it is not moved to other journals."""
         while True:
-            self._index.refresh()
             places = self._index.places(key)
             with contextlib.ExitStack() as locks:
                 names = {self._index.describe(place)[0] for place in places}
-                if all(locks.enter_context(in_use(f"{self._path}/{name}")) for name in names if OWN_JOURNAL.fullmatch(name)):
-                    self._index.refresh()  # while this waited, copies may have been made
-                    if self._index.places(key) == places:
-                        yield places
-                        return
+                held = all(locks.enter_context(in_use(f"{self._path}/{name}")) for name in names if OWN_JOURNAL.fullmatch(name))
+                self._index.refresh()  # there may be more, for instance copies that were made while this waited
+                if held and self._index.places(key) == places:
+                    yield places
+                    return
 
     def _forget(self, key: str, place: int) -> None:
         """Drop a deleted entry and its files."""
