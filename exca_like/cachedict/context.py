@@ -135,8 +135,8 @@ class DumpContext:
 
     def dump(self, value: Any, *, cache_type: str | None = None) -> dict[str, Any]:
         """Store a value; returns what `load` needs, as JSON data."""
+        kind = type(value)
         if cache_type is None:
-            kind = type(value)
             name, dump = registry.DUMPERS.get(kind) or registry.dumper_for(kind)
         else:
             name, dump = registry.dumper_of(registry.handler_named(cache_type))

@@ -398,7 +398,7 @@ class CacheDict(MutableMapping[str, X]):
     def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: Sequence[int] = ()) -> int:
         """Write an entry's line, which makes it one, and takes those that it replaces away."""
         try:
-            offset = writer.append_line(journal, line)
+            offset = writer.append_line(journal, line) if writer.fsync else journal.write(line)
         except CacheFolderError:  # at an interruption, the line may be there
             writer.context.discard()
             raise

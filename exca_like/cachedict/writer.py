@@ -71,6 +71,7 @@ class AppendFile:
 
     def __init__(self, folder: str, name: str, permissions: int | None, expected: int | None) -> None:
         """Open a new file, or the one of ``expected`` size that this process had opened before."""
+        self.folder = folder
         self.name = name
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
         if expected is None:
@@ -91,14 +92,22 @@ class AppendFile:
         return _locked(self.descriptor)
 
     def write(self, data: Buffer) -> int:
-        """Append bytes; returns the offset at which they start."""
+        """Append bytes; returns the offset at which they start.
+
+        Raises
+        ------
+        CacheFolderError
+            The bytes can't be written; the file is as it was.
+        """
         offset, length = self.size, len(data)
         try:
             written = os.write(self.descriptor, data)
             while written < length:  # a full disk, or more than 2 GiB
                 written += os.write(self.descriptor, memoryview(data)[written:])
-        except BaseException:
+        except BaseException as error:
             os.ftruncate(self.descriptor, offset)
+            if isinstance(error, OSError):
+                raise unwritable(self.folder, self.name, error) from error
             raise
         self.size = offset + length
         return offset
@@ -170,7 +179,7 @@ class Writer:
                     self.end()
                     self._rename()
             except OSError as error:
-                raise self._error(self.name + kind, error) from error
+                raise unwritable(self.folder, self.name + kind, error) from error
         return journal
 
     def end(self) -> None:
@@ -188,9 +197,9 @@ class Writer:
         CacheFolderError
             The line can't be written; the journal is as it was.
         """
+        if not self.fsync:
+            return journal.write(line)
         try:
-            if not self.fsync:
-                return journal.write(line)
             self.sync()  # the data first
             offset = journal.write(line)
             try:
@@ -198,8 +207,10 @@ class Writer:
             except OSError:
                 journal.take_back(offset)
                 raise
+        except CacheFolderError:
+            raise
         except OSError as error:
-            raise self._error(journal.name, error) from error
+            raise unwritable(self.folder, journal.name, error) from error
         return offset
 
     def append(self, suffix: str, data: Buffer) -> int:
@@ -211,16 +222,13 @@ class Writer:
             The bytes can't be written; the file is as it was.
         """
         file = self.files.get(suffix) or self._open_data(suffix)
-        try:
-            padding = -file.size % _ALIGNMENT
-            if not padding:
-                return file.write(data)
-            if len(data) <= _SMALL:
-                return file.write(bytes(padding) + data) + padding
-            file.write(bytes(padding))
+        padding = -file.size % _ALIGNMENT
+        if not padding:
             return file.write(data)
-        except OSError as error:
-            raise self._error(file.name, error) from error
+        if len(data) <= _SMALL:
+            return file.write(bytes(padding) + data) + padding
+        file.write(bytes(padding))
+        return file.write(data)
 
     def stream(self, suffix: str) -> tuple[io.FileIO, str]:
         """A packed data file to append to by hand, and its name; see `adopt`."""
@@ -243,7 +251,7 @@ class Writer:
         try:
             files.make_folders(f"{self.folder}/{folder}", self.permissions, above=self.folder)
         except OSError as error:
-            raise self._error(name, error) from error
+            raise unwritable(self.folder, name, error) from error
         return name
 
     def sync(self) -> None:
@@ -274,7 +282,7 @@ class Writer:
         try:
             file = self.files[suffix] = self._open_file(suffix, name)
         except OSError as error:
-            raise self._error(name, error) from error
+            raise unwritable(self.folder, name, error) from error
         return file
 
     def _open_file(self, kind: str, name: str) -> AppendFile:
@@ -290,9 +298,11 @@ class Writer:
             files.sync(os.path.dirname(f"{self.folder}/{name}"))  # which has the new file's name
         return file
 
-    def _error(self, name: str, error: OSError) -> CacheFolderError:
-        msg = (
-            f"can't write to {self.folder}/{name}: {error.strerror or error}. Check the space left and the permissions; "
-            "earlier entries are untouched, and writing goes on once it is possible."
-        )
-        return CacheFolderError(error.errno, msg)
+
+def unwritable(folder: str, name: str, error: OSError) -> CacheFolderError:
+    """The error for a file that can't be written to."""
+    msg = (
+        f"can't write to {folder}/{name}: {error.strerror or error}. Check the space left and the permissions; "
+        "earlier entries are untouched, and writing goes on once it is possible."
+    )
+    return CacheFolderError(error.errno, msg)
