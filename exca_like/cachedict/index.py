@@ -158,26 +158,27 @@ class Index:
         note = self._note_deletions
         if not file.name.endswith(DELETED):
             note = self._note_own if file.is_own else self._note_foreign
-        start, size = file.position, status.st_size
+        # `add`, in another thread, may move the position on meanwhile, past lines that it has indexed itself
+        start = position = file.position
+        size = status.st_size
         hole = None
         data = rest = b""
-        while block := file.read(file.position + len(rest), min(size - file.position, _BLOCK)):
+        while position + len(rest) < size and (block := file.read(position + len(rest), min(size - position, _BLOCK))):
             data = rest + block if rest else block
             lines = data.split(b"\n")
             rest = lines.pop()
-            for offset, line in note(file, lines, file.position):
+            for offset, line in note(file, lines, position):
                 if _HOLE in line and self._may_still_come(file, status):
                     hole = offset if hole is None else hole
                     continue
                 report(f"the line at byte {offset} of {file.path} is damaged; the entry that it was is ignored")
                 if (begin := _last_sound(line)) is not None:  # only the end of the line before it is damaged
                     note(file, [line[begin:]], offset + begin)
-            file.position += len(data) - len(rest)
-            if file.position + len(rest) >= size:
-                break
-        if not start and file.position <= NEAR:  # this one read serves the entries, too
+            position += len(data) - len(rest)
+        file.position = max(file.position, position)
+        if not start and position <= NEAR:  # this one read serves the entries, too
             if file.is_own:  # others may be edited
-                file.near = (0, data[: file.position])
+                file.near = (0, data[:position])
             file.descriptor = None
         return hole
 
