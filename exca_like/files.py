@@ -12,18 +12,32 @@ from exca_like.errors import CacheFolderError
 TEMPORARY_PREFIX = ".tmp-"
 
 
+class Process:
+    """Tells a process from the one it was forked from; cheaper than to ask the system for a pid."""
+
+    forks = 0
+    """How many forks led here since the package was imported."""
+
+
+def _note_fork() -> None:
+    Process.forks += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
 class ForkSafeLock:
     """A lock for the threads of a process, which a forked process finds free."""
 
     def __init__(self) -> None:
-        self._locks = {os.getpid(): threading.RLock()}  # one for each process that got here by forking
+        self._locks = {Process.forks: threading.RLock()}  # one for each process that got here by forking
 
     def __enter__(self) -> None:
-        pid = os.getpid()
-        (self._locks.get(pid) or self._locks.setdefault(pid, threading.RLock())).acquire()
+        forks = Process.forks
+        (self._locks.get(forks) or self._locks.setdefault(forks, threading.RLock())).acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._locks[os.getpid()].release()
+        self._locks[Process.forks].release()
 
 
 def token() -> str:
@@ -119,6 +133,13 @@ def read_bytes(path: str) -> bytes:
         os.close(descriptor)
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of some bytes to an open file."""
+    written = os.write(descriptor, data)
+    while written < len(data):  # one write takes at most 2 GiB on Linux
+        written += os.write(descriptor, memoryview(data)[written:])
+
+
 def remove(path: str) -> None:
     """Remove a file, if it is there."""
     with contextlib.suppress(FileNotFoundError):
@@ -146,9 +167,7 @@ def visible_folders(path: str | Path) -> list[str]:
 def _write_new(path: str, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        written = os.write(descriptor, data)
-        while written < len(data):  # one write takes at most 2 GiB on Linux
-            written += os.write(descriptor, memoryview(data)[written:])
+        write_all(descriptor, data)
     finally:
         os.close(descriptor)
 

@@ -26,6 +26,7 @@ from exca_like.errors import (
 
 AllowPickle = Literal["own", "always", "never"]
 FORMAT = 1
+_DUMPERS = registry.DUMPERS
 _MALFORMED = "its line does not say where its data are"
 _READABLE = re.compile(r"[^A-Za-z0-9_.+=,-]+")
 _MARKS = ("#key", "#type", "#data", "#meta", "#sum", "#v", "#writer", "#replaces")
@@ -45,6 +46,7 @@ class DumpContext:
     __slots__ = (
         "_allow_pickle",
         "_check",
+        "_has_data",
         "_journal",
         "_names",
         "_streams",
@@ -67,6 +69,7 @@ class DumpContext:
         self._check: Check = "full"
         self._journal = ""
         self._writer = writer
+        self._has_data = False  # whether any of these is not empty
         self._names: list[str] = []
         self._streams: dict[str, Any] = {}
 
@@ -131,6 +134,7 @@ class DumpContext:
             self._writer = Writer(self.folder_path)
         self._writer.ready(INFO)
         self.writer_name = self._writer.name
+        self._has_data = True
         return self._writer
 
     def dump(self, value: Any, *, cache_type: str | None = None) -> dict[str, Any]:
@@ -142,8 +146,7 @@ class DumpContext:
             name, dump = registry.dumper_of(registry.handler_named(cache_type))
         info = dump(self, value)
         if type(info) is not dict:
-            msg = f"the handler {name} must return a dictionary from __dump_info__, not {info!r:.100}"
-            raise ConfigTypeError(msg)
+            raise _no_dictionary(name, info)
         if "#type" not in info:
             info["#type"] = name
         return info
@@ -158,22 +161,29 @@ class DumpContext:
     ) -> bytes:
         """Store a value; returns the entry's line."""
         self.key = key
-        if self.spans or self._names or self._streams:  # of the entry before
-            self.spans, self._names, self._streams = [], [], {}
+        if self._has_data:  # of the entry before
+            self._has_data, self.spans, self._names, self._streams = False, [], [], {}
         try:
-            info = self.dump(value, cache_type=cache_type)
-            if self._names or self._streams:
-                self._note_files()
-            if self.spans:
-                info["#data"] = self.spans
-            if meta is not None:
-                info["#meta"] = meta
-            record = {"#replaces": replaced, "#key": key, **info} if replaced else {"#key": key, **info}
-            if record["#key"] is not key:
+            if cache_type is None:  # as in `dump`, without another call
+                kind = type(value)
+                name, dump = _DUMPERS.get(kind) or registry.dumper_for(kind)
+            else:
+                name, dump = registry.dumper_of(registry.handler_named(cache_type))
+            stored = dump(self, value)
+            if type(stored) is not dict:
+                raise _no_dictionary(name, stored)
+            info = {"#key": key, "#type": name, **stored}
+            if info["#key"] is not key:
                 msg = f"the handler of the entry {key!r} returned a '#key': names that begin with # are not for handlers"
                 raise ConfigTypeError(msg)
+            if self._has_data:
+                self._note_files()
+                if self.spans:
+                    info["#data"] = self.spans
+            if meta is not None:
+                info["#meta"] = meta
             try:
-                return seal(record)
+                return seal({"#replaces": replaced, **info} if replaced else info)
             except orjson.JSONEncodeError as error:
                 msg = f"the entry {key!r} has a key, or its handler returned information, that is no JSON data: {error}"
                 raise ConfigTypeError(msg) from error
@@ -336,6 +346,10 @@ class DumpContext:
             "use allow_pickle='always' (or EXCA_LIKE_ALLOW_PICKLE=always in the environment)."
         )
         raise PickleRefusedError(msg)
+
+
+def _no_dictionary(name: str, stored: Any) -> ConfigTypeError:
+    return ConfigTypeError(f"the handler {name} must return a dictionary from __dump_info__, not {stored!r:.100}")
 
 
 def why_refused(owner: int, allow: AllowPickle) -> str | None:

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from os import getpid
 from pathlib import Path
 from threading import get_ident
 from typing import Any, Self, TypeVar
@@ -169,16 +169,19 @@ class CacheDict(MutableMapping[str, X]):
         if name is None or take("#key") != key:
             msg = "its line is not one of an entry with this key"
             raise CorruptEntryError(msg)
-        spans = take("#data", ())
-        owner = take("#writer", None) or file.writer  # of packed data files, unless they were left in place
+        # of packed data files, unless they were left in place; asking first is cheaper, as most entries have no such marks
+        owner = take("#writer") if "#writer" in info else file.writer
+        spans = take("#data") if "#data" in info else ()
         context = DumpContext.for_loading(self._path, key, spans, owner, self._pickles, self.check, file.path)
         load, checks_itself = registry.LOADERS.get(name) or registry.loader_of(name)
-        if take("#v", FORMAT) != FORMAT:
+        if "#v" in info and take("#v") != FORMAT:
             msg = f"the entry {key!r} of {file.path} has a newer format than this version of exca_like reads: update it"
             raise ResultLoadError(msg)
+        if "#meta" in info:
+            del info["#meta"]
+        if "#replaces" in info:
+            del info["#replaces"]
         take("#sum", None)
-        take("#meta", None)
-        take("#replaces", None)
         if spans and not checks_itself:
             context.check_spans()
         try:
@@ -310,7 +313,8 @@ class CacheDict(MutableMapping[str, X]):
             record |= {"#key": key, "#type": "Failure", **failure.to_info()}
             if meta is not None:
                 record["#meta"] = meta
-            self._append(writer, journal, key, seal(record), older)
+            self._append(writer, journal, key, seal(record))
+            self._delete(key, older)
 
     def may_unpickle(self, path: str) -> bool:
         """Whether ``allow_pickle`` lets the pickles in a file be loaded."""
@@ -342,7 +346,7 @@ class CacheDict(MutableMapping[str, X]):
 
     writer = write
 
-    def put(self, key: str, value: X, *, meta: dict[str, Any] | None = None, replace: bool = False) -> None:
+    def put(self, key: str, value: X, meta: dict[str, Any] | None = None, replace: bool = False) -> None:
         """Write an entry, as ``cache[key] = value`` does.
 
         Parameters
@@ -368,26 +372,27 @@ class CacheDict(MutableMapping[str, X]):
         if type(key) is not str:
             msg = f"the keys of a CacheDict are strings, not {key!r:.100}"
             raise ConfigTypeError(msg)
-        if not replace and key in (self._index.entries if self._path else self._ram):
+        index = self._index
+        if key in (index.entries if self._path else self._ram) and not replace:
             msg = (
                 f"there is a value for {key!r} already: delete it first (`del cache[key]`), if another one is to take its place"
             )
             raise KeyExistsError(msg)
         if self._path:
-            writer = self._writers.get(get_ident())  # there are some while there are blocks
-            if writer is None or writer.pid != getpid():
-                writer = self._writer()
-            journal = writer.files.get(INFO) or writer.ready(INFO)
+            writer = self._writers.get(get_ident()) or self._writer()  # there are some while there are blocks
             if replace:
-                with self._held(key) as older:
-                    replaced = [self._index.describe(place) for place in older]
-                    line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
-                    place = self._append(writer, journal, key, line, older)
+                place = self._replace(writer, key, value, meta)
             else:
                 line = writer.context.dump_entry(key, value, self.cache_type, meta)
-                place = self._append(writer, journal, key, line)
-            if self._index.bad:
-                self._delete(key, self._index.bad.pop(key, ()))  # or it might be taken for the better one of two
+                journal = writer.journal or writer.ready(INFO)
+                try:
+                    offset = writer.append_line(journal, line) if writer.fsync else journal.write(line)
+                except CacheFolderError:
+                    writer.context.discard()
+                    raise
+                place = index.add(key, journal, offset, len(line))
+            if index.bad:
+                self._delete(key, index.bad.pop(key, ()))  # or it might be taken for the better one of two
         else:
             place = None
         if self.keep_in_ram:
@@ -395,18 +400,22 @@ class CacheDict(MutableMapping[str, X]):
 
     __setitem__ = put
 
-    def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes, older: Sequence[int] = ()) -> int:
-        """Write an entry's line, which makes it one, and takes those that it replaces away."""
+    def _append(self, writer: Writer, journal: AppendFile, key: str, line: bytes) -> int:
+        """Write an entry's line, which makes it one."""
         try:
             offset = writer.append_line(journal, line) if writer.fsync else journal.write(line)
         except CacheFolderError:  # at an interruption, the line may be there
             writer.context.discard()
             raise
-        place = self._index.add(key, journal.name, offset, len(line))
-        if not offset:
-            self._index.file(journal.name).inode = journal.inode()
-        if older:  # again, in records of their own: damage to the line must not bring them back
-            self._delete(key, older)
+        return self._index.add(key, journal, offset, len(line))
+
+    def _replace(self, writer: Writer, key: str, value: X, meta: dict[str, Any] | None) -> int:
+        """Write an entry in place of what there is for its key."""
+        with self._held(key) as older:
+            replaced = [self._index.describe(place) for place in older]
+            line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
+            place = self._append(writer, writer.ready(INFO), key, line)
+            self._delete(key, older)  # again, in records of their own: damage to the line must not bring them back
         return place
 
     @contextlib.contextmanager
@@ -494,16 +503,15 @@ class CacheDict(MutableMapping[str, X]):
         if not self._blocks:
             msg = "writing to a CacheDict needs a block: `with cache.write(): cache[key] = value`"
             raise CacheUsageError(msg)
-        if writer is None or writer.pid != getpid():  # a forked process must not write to its parent's files
+        if writer is None:
             writer = self._writers[me] = self._take_writer()
+            _with_writers[id(self)] = self
         return writer
 
     def _take_writer(self) -> Writer:
         while self._idle:
             with contextlib.suppress(IndexError):  # another thread took it
-                writer = self._idle.pop()
-                if writer.pid == getpid():
-                    return writer
+                return self._idle.pop()
         writer = Writer(self._path, self.permissions, fsync=self.fsync)
         writer.context = DumpContext(self._path, writer=writer)
         return writer
@@ -519,3 +527,15 @@ class CacheDict(MutableMapping[str, X]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path or None!r}, cache_type={self.cache_type!r})"
+
+
+_with_writers: "weakref.WeakValueDictionary[int, CacheDict[Any]]" = weakref.WeakValueDictionary()
+
+
+def _forget_writers() -> None:
+    """In a forked process: it must not write to its parent's files."""
+    for cache in list(_with_writers.values()):
+        cache._writers, cache._idle = {}, []
+
+
+os.register_at_fork(after_in_child=_forget_writers)

@@ -16,8 +16,10 @@ import orjson
 from exca_like import files
 from exca_like.cachedict.journal import DELETED, JOURNALS, NEAR, OWN_JOURNAL, JournalFile, files_in, report
 from exca_like.cachedict.lines import KEY_HEAD, is_sound
+from exca_like.cachedict.writer import AppendFile
 from exca_like.errors import CacheFolderError
 
+_loads = orjson.loads
 _BLOCK = 1 << 20  # bytes read at a time
 _SHIFT = 40  # an entry's place is one int, which is much smaller than a pair: number of its journal, offset in it
 _OFFSET = (1 << _SHIFT) - 1
@@ -71,7 +73,7 @@ class Index:
         numbered, fresh = self._numbered, self
         for attempt in range(_PATIENCE + 1):
             fresh = Index(self.folder)
-            fresh._numbered = [JournalFile(self.folder, file.name, file.number) for file in numbered]
+            fresh._numbered = [JournalFile(self.folder, file.name, file.first_place) for file in numbered]
             fresh._by_name = {file.name: file for file in fresh._numbered}
             # a journal is removed after the one that replaces it appeared: the next look shows that one
             if fresh._follow(patient=attempt < _PATIENCE):
@@ -193,7 +195,7 @@ class Index:
 
     def _note_own(self, file: JournalFile, lines: list[bytes], position: int) -> list[tuple[int, bytes]]:
         entries = self.failures if file.has_failures else self.entries
-        place = (file.number << _SHIFT) + position
+        place = file.first_place + position
         add, gone = entries.setdefault, self._gone
         damaged = []
         for line in lines:  # the hot loop of opening a large folder
@@ -226,7 +228,7 @@ class Index:
         damaged = []
         for line in lines:
             text = line.strip()
-            place = (file.number << _SHIFT) + offset
+            place = file.first_place + offset
             if text and place not in self._gone:  # blank: exca deleted what was here
                 try:
                     if not offset and text.startswith(b"metadata="):
@@ -262,7 +264,7 @@ class Index:
         """The place of what is at an offset of a journal; a TypeError for what can be none."""
         if type(name) is not str or type(offset) is not int:
             raise TypeError
-        return (self.file(name).number << _SHIFT) + offset
+        return self.file(name).first_place + offset
 
     def _add_other(self, entries: dict[str, int], key: str, place: int) -> None:
         """Take in a second entry for a key."""
@@ -280,15 +282,18 @@ class Index:
             with self._lock:  # two threads must not give the same number
                 file = self._by_name.get(name)
                 if file is None:
-                    file = JournalFile(self.folder, name, len(self._numbered))
+                    file = JournalFile(self.folder, name, len(self._numbered) << _SHIFT)
                     self._numbered.append(file)
                     self._by_name[name] = file
         return file
 
-    def add(self, key: str, name: str, offset: int, length: int) -> int:
+    def add(self, key: str, journal: AppendFile, offset: int, length: int) -> int:
         """Take in a line that this thread wrote itself; returns its place."""
-        file = self._by_name.get(name) or self.file(name)
-        place = (file.number << _SHIFT) + offset
+        try:
+            file = self._by_name[journal.name]
+        except KeyError:
+            file = self.file(journal.name)
+        place = file.first_place + offset
         # without the lock: only this thread appends to the journal, and a refresh at the same time reads the same
         if file.position == offset:  # else there are lines in between, which the next refresh reads
             file.position = offset + length
@@ -296,6 +301,8 @@ class Index:
             if entries.setdefault(key, place) != place:
                 with self._lock:
                     self._add_other(entries, key, place)
+            if not offset:
+                file.inode = journal.inode()
         return place
 
     def drop(self, key: str, place: int) -> None:
@@ -321,10 +328,14 @@ class Index:
         """The journal and the content of an entry's line; None if it is not there any more, or damaged."""
         file = self._numbered[place >> _SHIFT]
         try:
-            line = file.line(place & _OFFSET)
+            # what `JournalFile.line` does, without another call for each of many entries
+            start, near = file.near
+            begin = (place & _OFFSET) - start
+            end = near.find(b"\n", begin) if begin >= 0 else -1
+            line = near[begin:end] if end >= 0 else file.line(place & _OFFSET)
             if file.is_own and crc32(line):
                 return None
-            return file, orjson.loads(line)
+            return file, _loads(line)
         except (FileNotFoundError, orjson.JSONDecodeError):
             return None
         except OSError as error:

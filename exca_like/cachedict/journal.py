@@ -19,7 +19,7 @@ INFO, DELETED, FAILED = JOURNALS = ("-info.jsonl", "-deleted.jsonl", "-failed.js
 _WRITER = r".+-[0-9]+-[0-9a-f]{16}"
 OWN_JOURNAL = re.compile(rf"({_WRITER})(-info|-deleted|-failed)\.jsonl")
 
-NEAR = 4096  # bytes read at a time for single lines: the next ones are often asked for next
+NEAR = 8192  # bytes read at a time for single lines: the next ones are often asked for next
 
 
 class _Descriptor:
@@ -46,6 +46,7 @@ class JournalFile:
         "__weakref__",
         "cache_type",
         "descriptor",
+        "first_place",
         "has_failures",
         "hole_since",
         "inode",
@@ -53,17 +54,16 @@ class JournalFile:
         "is_own",
         "name",
         "near",
-        "number",
         "path",
         "position",
         "seen",
         "writer",
     )
 
-    def __init__(self, folder: str, name: str, number: int) -> None:
+    def __init__(self, folder: str, name: str, first_place: int) -> None:
         self.name = name
         self.path = f"{folder}/{name}"
-        self.number = number
+        self.first_place = first_place  # what an index calls its start
         self.writer = name.rpartition("-")[0]  # which the names of its data files begin with
         self.has_failures = name.endswith(FAILED)
         self.is_own = OWN_JOURNAL.fullmatch(name) is not None
@@ -89,13 +89,7 @@ class JournalFile:
         return os.pread(descriptor.number, length, offset)
 
     def line(self, offset: int) -> bytes:
-        """The line that starts at an offset, without its end; empty if there is none."""
-        start, near = self.near
-        if start <= offset:
-            begin = offset - start
-            end = near.find(b"\n", begin)
-            if end >= 0:
-                return near[begin:end]
+        """The line that starts at an offset, without its end; empty if there is none. It is read, with what is near it."""
         length = NEAR
         while True:
             data = self.read(offset, length)

@@ -12,9 +12,11 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from os import pwrite
 from typing import Any
 
 from exca_like import files
+from exca_like.cachedict.journal import INFO
 from exca_like.errors import CacheFolderError
 
 DATA = "data"
@@ -73,7 +75,7 @@ class AppendFile:
         """Open a new file, or the one of ``expected`` size that this process had opened before."""
         self.folder = folder
         self.name = name
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CLOEXEC
         if expected is None:
             flags |= os.O_CREAT | os.O_EXCL
         path = f"{folder}/{name}"
@@ -101,9 +103,9 @@ class AppendFile:
         """
         offset, length = self.size, len(data)
         try:
-            written = os.write(self.descriptor, data)
+            written = pwrite(self.descriptor, data, offset)
             while written < length:  # a full disk, or more than 2 GiB
-                written += os.write(self.descriptor, memoryview(data)[written:])
+                written += pwrite(self.descriptor, memoryview(data)[written:], offset + written)
         except BaseException as error:
             os.ftruncate(self.descriptor, offset)
             if isinstance(error, OSError):
@@ -154,14 +156,14 @@ class Writer:
         self.folder = folder
         self.permissions = permissions
         self.fsync = fsync
-        self.pid = os.getpid()
         self.context: Any = None  # what handlers store through; kept here as it is needed for each entry
         self._keys = 0
         self._rename()
 
     def _rename(self) -> None:
-        self.name = f"{host_name()}-{self.pid}-{files.token()}"
+        self.name = f"{host_name()}-{os.getpid()}-{files.token()}"
         self.files: dict[str, AppendFile] = {}  # those that are open, by kind of journal or suffix of data file
+        self.journal: AppendFile | None = None  # that of the entries, if it is open
         self._sizes: dict[str, int] = {}  # of files that were closed
 
     def ready(self, kind: str) -> AppendFile:
@@ -188,6 +190,7 @@ class Writer:
             self._sizes[kind] = file.size
             file.close()
         self.files.clear()
+        self.journal = None
 
     def append_line(self, journal: AppendFile, line: bytes) -> int:
         """Append a line to a journal that is `ready`; returns its offset.
@@ -233,7 +236,7 @@ class Writer:
     def stream(self, suffix: str) -> tuple[io.FileIO, str]:
         """A packed data file to append to by hand, and its name; see `adopt`."""
         file = self.files.get(suffix) or self._open_data(suffix)
-        stream = _Stream(file.descriptor, "ab", closefd=False)
+        stream = _Stream(file.descriptor, "wb", closefd=False)
         stream.seek(0, os.SEEK_END)
         return stream, file.name
 
@@ -275,6 +278,8 @@ class Writer:
             journal.close()
             return False
         self.files[kind] = journal
+        if kind == INFO:
+            self.journal = journal
         return True
 
     def _open_data(self, suffix: str) -> AppendFile:

@@ -6,7 +6,7 @@ beside them. Python objects in an array are stored one by one, never pickled wit
 
 import contextlib
 import math
-from binascii import a2b_base64, b2a_base64
+from binascii import unhexlify
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from exca_like.errors import ConfigTypeError
 
 _INLINE = 256  # bytes; smaller arrays travel in the journal, as another file would cost more than they are worth
 
+_ndarray, _frombuffer = np.ndarray, np.frombuffer
 _texts: dict[np.dtype[Any], str] = {}
 _dtypes: dict[str, np.dtype[Any]] = {}
 
@@ -91,14 +92,14 @@ def from_bytes(data: Any, shape: Any, dtype: Any, order: Any = "C") -> np.ndarra
     except (KeyError, TypeError):
         known = dtype_of(dtype)
     if len(shape) == 1 and len(data):
-        return np.frombuffer(data, known)
+        return _frombuffer(data, known)
     return np.ndarray(shape, known, data, 0, None, order)
 
 
 def store(ctx: Any, value: Any, dtype: Any) -> dict[str, Any]:
     """Store an array in the writer's packed file, a small one in the journal itself."""
     if value.nbytes <= _INLINE:
-        return {"inline": [dtype, value.shape, b2a_base64(value.tobytes(), newline=False).decode()]}
+        return {"inline": [dtype, value.shape, value.tobytes().hex()]}
     info: dict[str, Any] = {"shape": value.shape, "dtype": dtype}
     order = "F" if value.flags.fnc else "C"
     if order == "F":
@@ -113,11 +114,11 @@ class MemmapArray:
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
         kind = type(value)
-        if kind is np.ndarray or kind is np.memmap:
+        if kind is _ndarray or kind is np.memmap:
             text = _texts.get(value.dtype)
             if text is not None:  # then there are no objects in it
                 if value.nbytes <= _INLINE:
-                    return {"inline": [text, value.shape, b2a_base64(value.tobytes(), newline=False).decode()]}
+                    return {"inline": [text, value.shape, value.tobytes().hex()]}
                 return store(ctx, value, text)
             with contextlib.suppress(ConfigTypeError):
                 return store(ctx, value, dtype_text(plain(value).dtype))
@@ -140,7 +141,7 @@ class MemmapArray:
     ) -> Any:
         if inline is not None:
             dtype, shape, text = inline
-            return from_bytes(a2b_base64(text), shape, dtype)
+            return from_bytes(unhexlify(text), shape, dtype)
         if length is None:  # exca does not say it
             length = math.prod(shape) * dtype_of(dtype).itemsize
         return from_bytes(ctx.view(filename, offset, length), shape, dtype, order)
