@@ -1,31 +1,62 @@
-"""The one loop that everything computed goes through: look up, run, store.
+"""The one loop that everything computed goes through: look up, claim, look again, run, store, release.
 
-A front (a task, later a map or a memoised function) turns what the user wrote into a `Batch` and hands it over. The
-engine knows neither pydantic nor clusters: a job on a cluster calls the same loop on its own machine.
+A front (a task, a map) turns what the user wrote into a `Batch`, or a `Mapping` of many items, and hands it over. The
+engine knows no pydantic: a job on a cluster calls the same loop on its own machine.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
+from exca_like import progress
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import CacheFolderError, NotCachedError
 from exca_like.store import Outcome, Store, make_information
 
 Mode = Literal["cached", "retry", "force", "read-only"]
 
+_FIRST_POLL, _LAST_POLL = 0.005, 0.5  # seconds between two looks at what others do
+_PATIENCE_S = 3.0  # seconds of waiting after which the user is told what for
+
+
+class Waiting(Protocol):
+    """Keys that somebody else computes."""
+
+    keys: list[str]
+
+    def names(self) -> set[str]:
+        """Names of the claims that hold them."""
+        ...
+
+    def freed(self) -> list[str]:
+        """The keys that are free since the last question."""
+        ...
+
+
+class Claims(Protocol):
+    """Who computes what; see `exca_like.cachedict.claims`."""
+
+    def claim(
+        self, keys: Sequence[str], choose: Callable[[list[str]], Iterable[Sequence[str]]]
+    ) -> tuple[Sequence[Any], Sequence[Waiting]]:
+        """Claim those of some keys that nobody holds, and that are wanted."""
+        ...
+
 
 class Batch(NamedTuple):
-    """Keys, and how to compute their values.
+    """Keys, and how to compute their values in this process.
 
     ``compute`` takes some of the keys and yields one value for each, in order. ``label`` names the batch in messages.
+    ``is_elsewhere`` tells whether a job was submitted for it, which is to be waited for by other means.
     """
 
     label: str
     keys: Sequence[str]
     compute: Callable[[Sequence[str]], Iterator[Any]]
     store: Store
+    claims: Claims
     mode: Mode = "cached"
+    is_elsewhere: Callable[[], bool] = lambda: False
 
 
 def look_up(batch: Batch) -> dict[str, Outcome]:
@@ -49,17 +80,44 @@ def look_up(batch: Batch) -> dict[str, Outcome]:
 
 
 def run(batch: Batch) -> dict[str, Outcome]:
-    """Outcomes of all keys of a batch, those missing computed in this process.
+    """Outcomes of keys that were looked up and are missing: computed in this process, or by whoever does so already.
 
-    An exception of the user's code is stored and ends the batch. It is raised as it is, so that a debugger finds the
-    frames; interruptions are not stored.
+    A key that is computed elsewhere may have none. An exception of the user's code is stored and ends the batch. It is
+    raised as it is, so that a debugger finds the frames; interruptions are not stored.
     """
-    outcomes = look_up(batch)
-    missing = [key for key in batch.keys if key not in outcomes]
-    if not missing:
-        return outcomes
-    values = batch.compute(missing)
-    for key in missing:
+    store, mode = batch.store, batch.mode
+    seen = {key: store.mark(key) for key in batch.keys} if mode == "retry" else {}
+    outcomes: dict[str, Outcome] = {}
+
+    def is_wanted(key: str) -> bool:
+        if mode == "force":
+            return True
+        kind = store.peek(key)
+        return (kind is None or (mode == "retry" and store.mark(key) == seen[key])) and not batch.is_elsewhere()
+
+    def choose(free: list[str]) -> list[list[str]]:
+        chosen = list(filter(is_wanted, free))
+        return [chosen] if chosen else []
+
+    missing: Sequence[str] = batch.keys
+    patience = Patience(batch.label)
+    while missing:
+        claims, waiting = batch.claims.claim(missing, choose)
+        for claim in claims:
+            with claim:
+                _compute(batch, claim, outcomes)
+        missing = [key for others in waiting for key in others.keys]
+        if waiting:
+            patience.wait(waiting)
+    for key in batch.keys:
+        if key not in outcomes and (outcome := store.load(key)) is not None:
+            outcomes[key] = outcome
+    return outcomes
+
+
+def _compute(batch: Batch, claim: Any, outcomes: dict[str, Outcome]) -> None:
+    values = batch.compute(claim.keys)
+    for key in claim.keys:
         started = time.time()
         try:
             outcome = Outcome(next(values))
@@ -70,7 +128,33 @@ def run(batch: Batch) -> dict[str, Outcome]:
             batch.store.save(key, Outcome(failure=Failure.of(error)), make_information(started))
             raise
         outcomes[key] = outcome
-    return outcomes
+        claim.release(key)
+
+
+class Patience:
+    """Waits for others, more and more rarely; after some seconds the user is told, once, for whom and how to break it."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._since = time.monotonic()
+        self._delay = _FIRST_POLL
+        self._told = False
+
+    def wait(self, waiting: Sequence[Waiting]) -> None:
+        """Return when a key is free that was not before."""
+        while not any([others.freed() for others in waiting]):  # noqa: C419 - all are to be asked
+            self.pause(waiting)
+        self._delay = _FIRST_POLL
+
+    def pause(self, waiting: Sequence[Waiting]) -> None:
+        """Wait for a moment."""
+        if not self._told and time.monotonic() - self._since > _PATIENCE_S and waiting:
+            self._told = True
+            number = sum(len(others.keys) for others in waiting)
+            what = f"{number} item(s) of {self._label}" if number > 1 else f"{self._label} ({waiting[0].keys[0]!r})"
+            progress.tell(f"waiting for {what}, computed by {'; '.join(str(others) for others in waiting[:3])}")
+        time.sleep(self._delay)
+        self._delay = min(1.5 * self._delay, _LAST_POLL)
 
 
 def not_cached(label: str) -> NotCachedError:

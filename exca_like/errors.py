@@ -20,6 +20,7 @@
     ├── CacheFolderError (OSError)         the cache folder can't be written or read
     ├── SubmissionError (RuntimeError)     a job could not be sent to the cluster
     ├── RemoteError (RuntimeError)         stands for an exception that could not be pickled
+    ├── ItemsFailedError (RuntimeError)    some items of a map failed; also of their errors' type, if that is one
     └── JobError (RuntimeError)            a job ended without a result
         ├── JobTimeoutError (TimeoutError) it ran out of time
         ├── JobMemoryError (MemoryError)   it ran out of memory
@@ -29,6 +30,8 @@
 Each class is also a subclass of the builtin in brackets, so that ``except ValueError``
 keeps working for code that knows nothing of this package.
 """
+
+from typing import Any
 
 
 class ExcaLikeError(Exception):
@@ -101,6 +104,27 @@ class SubmissionError(ExcaLikeError, RuntimeError):
 
 class RemoteError(ExcaLikeError, RuntimeError):
     """Stands for an exception of a job that could not be pickled; holds its type name and text."""
+
+
+class ItemsFailedError(ExcaLikeError, RuntimeError):
+    """Some items of a map failed; all others were computed and stored.
+
+    Attributes
+    ----------
+    failures:
+        What each of them raised, by the item's key: a description with ``type``, ``message``, ``traceback``, ``reason``.
+    """
+
+    def __init__(self, message: str, failures: dict[str, Any] | None = None) -> None:
+        RuntimeError.__init__(self, message)
+        self.message = message
+        self.failures = failures or {}
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> Any:
+        return ItemsFailedError, (self.message, self.failures)
 
 
 class JobError(ExcaLikeError, RuntimeError):

@@ -39,6 +39,10 @@ class Store(Protocol):
         """What there is for a key, without loading it."""
         ...
 
+    def mark(self, key: str) -> Any:
+        """Changes when another outcome is stored for a key."""
+        ...
+
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one."""
         ...
@@ -93,6 +97,10 @@ class FolderStore:
             return "value" if key in cache else "failure"
         left = self._left_by_exca()
         return None if left is None else "value" if left.failure is None else "failure"
+
+    def mark(self, key: str) -> Any:
+        """Changes when another outcome is stored for a key, as known since the last look at the folder."""
+        return tuple(self._cache.places(key))
 
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one and it passes its checks."""
@@ -186,6 +194,10 @@ class MemoryStore:
         outcome = self.outcomes.get(key)
         return None if outcome is None else "value" if outcome.failure is None else "failure"
 
+    def mark(self, key: str) -> Any:
+        """Changes when another outcome is stored for a key."""
+        return id(self.outcomes.get(key))
+
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one."""
         return self.outcomes.get(key)
@@ -212,6 +224,51 @@ class MemoryStore:
             if outcome is not None:
                 self.outcomes.setdefault(key, outcome)
             raise
+
+
+class ItemStore:
+    """Values and failures of many keys, in a `CacheDict`; without a folder, failures are kept in memory, too."""
+
+    def __init__(self, cache: CacheDict[Any]) -> None:
+        self.cache = cache
+        self._failures: dict[str, Failure] = {}
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether there is no folder, which other processes could write to."""
+        return self.cache.folder is None
+
+    def mark(self, key: str) -> Any:
+        """Changes when another value is stored for a key, as known since the last look; None if there is none."""
+        return self.cache.mark(key)
+
+    def failure_mark(self, key: str) -> Any:
+        """Like `mark`, of failures."""
+        if not self._failures:
+            return self.cache.failure_mark(key)
+        return id(self._failures[key]) if key in self._failures else None
+
+    def failure(self, key: str) -> Failure | None:
+        """The failure of a key, if there is one."""
+        return self._failures.get(key) or self.cache.failure(key)
+
+    def save(self, key: str, outcome: Outcome, *, replace: bool = False) -> None:
+        """Store an outcome, in a ``with store.cache.write()`` block.
+
+        Parameters
+        ----------
+        key, outcome:
+            The key, and what its computation left.
+        replace:
+            Whether there may be a value already, whose place it takes.
+        """
+        if outcome.failure is None:
+            self._failures.pop(key, None)
+            self.cache.put(key, outcome.value, replace=replace or self.cache.failure_mark(key) is not None)
+        elif self.is_in_memory:
+            self._failures[key] = outcome.failure
+        else:
+            self.cache.put_failure(key, outcome.failure)
 
 
 def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:

@@ -216,10 +216,14 @@ class CacheDict(MutableMapping[str, X]):
         return self._index.entries if self._path else self._ram
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of many keys that are not there, in order; the folder is looked at once."""
-        self.refresh()
+        """Those of many keys that are not there, in order; the folder is looked at once, if they are not all known."""
         known = self._known()
-        return [key for key in keys if key not in known]
+        unknown = [key for key in keys if key not in known]
+        if unknown and self._path:
+            self.refresh()
+            known = self._known()
+            unknown = [key for key in unknown if key not in known]
+        return unknown
 
     def refresh(self) -> None:
         """Take notice of what others wrote and deleted."""
@@ -463,6 +467,20 @@ class CacheDict(MutableMapping[str, X]):
         """The JSON data beside what is at a place."""
         found = self._index.read(place)
         return None if found is None else found[1].get("#meta")
+
+    def mark(self, key: str) -> Any:
+        """Changes when another value is stored for a key, as known since the last look; None if there is none."""
+        if self._path:
+            return self._index.entries.get(key)
+        return id(self._ram[key]) if key in self._ram else None
+
+    def failure_mark(self, key: str) -> Any:
+        """Like `mark`, of errors."""
+        return self._index.failures.get(key)
+
+    def count(self) -> int:
+        """How many keys there are, as known since the last look."""
+        return len(self._known())
 
     def places(self, key: str) -> list[int]:
         """Where all that there is for a key lies, as known since the last look at the folder."""

@@ -33,3 +33,11 @@ def open_job(record: dict[str, Any]) -> JobHandle:
     from exca_like.executors.local import LocalJob
 
     return LocalJob(record["logs"], record["job_id"])
+
+
+def job_is_over(record: dict[str, Any]) -> bool:
+    """Whether the job of a `JobHandle.record` has ended, as far as its cluster knows."""
+    try:
+        return open_job(record).ended() is not None
+    except (KeyError, TypeError):
+        return True

@@ -69,6 +69,24 @@ def pickled_call(call: Any) -> bytes:
     return data
 
 
+def number_of_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def current_job(logs: str) -> dict[str, Any] | None:
+    """The `JobHandle.record` of the job that this process is; None if it is none."""
+    local = os.environ.get("SUBMITIT_LOCAL_JOB_ID")
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and local:
+        return {"cluster": "local", "job_id": local, "logs": logs}
+    job = os.environ.get("SLURM_JOB_ID")
+    if job:
+        array = os.environ.get("SLURM_ARRAY_JOB_ID")
+        job_id = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
+        return {"cluster": "slurm", "job_id": job_id, "logs": logs}
+    return None
+
+
 def _import_path() -> list[str]:
     """The import path of this process, without what every Python of this installation has anyway."""
     standard = {os.path.abspath(path) for path in sysconfig.get_paths().values()}

@@ -26,7 +26,7 @@ import orjson
 from exca_like import files
 from exca_like.errors import InfraValueError, SubmissionError
 from exca_like.executors.base import Call, Ended, JobHandle, Resources
-from exca_like.executors.environment import SLOT_VARIABLE, dump_call, job_environment
+from exca_like.executors.environment import SLOT_VARIABLE, dump_call, job_environment, number_of_cores
 
 _RECENT = 0.2  # seconds for which "the queue is alive" is believed without looking again
 _alive_until: dict[str, float] = {}
@@ -160,7 +160,7 @@ def number_of_slots() -> int:
             msg = f"EXCA_LIKE_LOCAL_JOBS={setting!r} must be a positive whole number"
             raise InfraValueError(msg)
         return int(setting)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return number_of_cores()
 
 
 def _queue_is_alive(queue: Path) -> bool:

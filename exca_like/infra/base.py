@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 import pydantic
 
 from exca_like import files, layout, yamltext
+from exca_like.cachedict.claims import FolderClaims, MemoryClaims
 from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
-from exca_like.executors import make_executor
+from exca_like.executors import job_is_over, make_executor
 from exca_like.executors.base import Executor, Resources
 from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.identity import check_same_identity, fingerprint
@@ -35,11 +36,13 @@ class State:
     entry: EntryFolder | None = None
     config: Any = None
     store: Any = None
+    claims: Any = None
     job: Any = None
     folder_is_checked = False
     recomputed = False
 
     def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:
+        self.recomputed_items: set[str] = set()
         self.owner = owner
         self.field = field
         self.applied = applied
@@ -123,13 +126,17 @@ class BaseInfra(pydantic.BaseModel):
         return None if state is None else state.applied
 
     def _apply(self, method: Callable[..., Any], exclude: Any) -> Callable[..., Any]:
+        return self._tie(AppliedMethod(method, checked_exclusion(exclude)), wrap)
+
+    def _tie(self, applied: AppliedMethod, wrap: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
+        """Take note of a method, and give the function that takes its place."""
+        method = applied.method
         if self._applied() is not None:
             msg = (
                 f"the infra of {method.__qualname__} was already applied to {self._applied().method.__qualname__}: "  # type: ignore[union-attr]
                 "declare another infra field for the second method"
             )
             raise InfraUsageError(msg)
-        applied = AppliedMethod(method, checked_exclusion(exclude))
         object.__setattr__(self, "_state", State(None, None, applied))
         return wrap(applied)
 
@@ -364,6 +371,16 @@ class BaseInfra(pydantic.BaseModel):
         return entry
 
     # execution
+
+    def _claims(self) -> Any:
+        """The claims on what is computed into the cache folder."""
+        state = self._linked_state
+        if state.claims is None:
+            if self.folder is None:
+                state.claims = MemoryClaims()
+            else:
+                state.claims = FolderClaims(self._entry().path, layout.FULL_UID, job_is_over, self.permissions)
+        return state.claims
 
     @abc.abstractmethod
     def _call(self) -> Any:

@@ -1,8 +1,8 @@
 """The job of a task, as users see it."""
 
 import time
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
 
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import (
@@ -19,16 +19,6 @@ from exca_like.store import Outcome, Store, make_information
 R = TypeVar("R")
 
 _FIRST_POLL, _LAST_POLL = 0.01, 1.0  # seconds
-_HINTS = {
-    "timeout": "raise timeout_min",
-    "out of memory": "raise mem_gb",
-    "cancelled": "call the method again to run it again",
-    "preempted": "call the method again to run it again",
-    "node failure": "call the method again to run it again",
-    "lost": "call the method again to run it again",
-    "failed": "read the log above, mend the cause, and run it again with mode='retry'",
-    "completed": "call the method again; if that does not help, check that the job's machine sees the same folder",
-}
 
 
 class TaskJob(Generic[R]):
@@ -47,6 +37,17 @@ class TaskJob(Generic[R]):
     compute:
         What computes the outcome when it is asked for (``cluster="debug"``); None if something else does.
     """
+
+    _hints: ClassVar[Mapping[str, str]] = {
+        "timeout": "raise timeout_min",
+        "out of memory": "raise mem_gb",
+        "cancelled": "call the method again to run it again",
+        "preempted": "call the method again to run it again",
+        "node failure": "call the method again to run it again",
+        "lost": "call the method again to run it again",
+        "failed": "read the log above, mend the cause, and run it again with mode='retry'",
+        "completed": "call the method again; if that does not help, check that the job's machine sees the same folder",
+    }
 
     def __init__(
         self, label: str, key: str, store: Store, handle: JobHandle | None = None, compute: Callable[[], None] | None = None
@@ -170,7 +171,7 @@ class TaskJob(Generic[R]):
         detail = "\n".join(part for part in (ended.detail.strip(), log if log not in ended.detail else "") if part)
         msg = (
             f"job {self.job_id} of {self._label} ended without a result: {ended.reason}. "
-            f"To go on: {_HINTS[ended.reason]}.\n{detail}"
+            f"To go on: {self._hints[ended.reason]}.\n{detail}"
         ).strip()
         if ended.interrupted:
             raise LostOutcomeError(msg) if ended.reason == "completed" else JobInterruptedError(msg)

@@ -16,7 +16,7 @@ from exca_like import engine, files
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraUsageError, InfraValueError, LostOutcomeError
 from exca_like.executors import open_job
-from exca_like.executors.base import Call, JobHandle
+from exca_like.executors.base import Call, Executor, JobHandle
 from exca_like.infra.applied import MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import TaskJob
@@ -244,7 +244,7 @@ class TaskInfra(BaseInfra):
         found = engine.look_up(batch)  # what this instance's job() computed
         if found:
             return found[KEY].get()
-        return engine.run(batch)[KEY].value if self.keep_in_ram else next(self._compute(batch.keys))
+        return engine.run(batch)[KEY].get() if self.keep_in_ram else next(self._compute(batch.keys))
 
     def _run_here(self) -> Any:
         state = self._linked_state
@@ -262,16 +262,17 @@ class TaskInfra(BaseInfra):
             if mode != "force" and self._is_running():
                 return self._run_in_job()
         self._prepare_folder(keep_config=True)
-        self._forget_job()
         try:
-            value = engine.run(batch)[KEY].value
+            outcomes = engine.run(batch._replace(compute=self._compute_here, is_elsewhere=self._is_running))
         except CacheFolderError:
             raise
         except Exception:  # stored; an interruption is not, and leaves it to do
             state.recomputed = True
             raise
+        if not outcomes:  # a job was submitted meanwhile
+            return self._run_in_job()
         state.recomputed = True
-        return value
+        return outcomes[KEY].get()
 
     def _run_in_job(self) -> Any:
         try:
@@ -285,10 +286,16 @@ class TaskInfra(BaseInfra):
     def _run_as_job(self, mode: engine.Mode) -> None:
         """Compute and store in this process, which is a job."""
         self._prepare_folder()
-        engine.run(self._batch(mode))
+        batch = self._batch(mode)
+        if not engine.look_up(batch):
+            engine.run(batch)
 
     def _batch(self, mode: engine.Mode) -> engine.Batch:
-        return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), mode)
+        return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), self._claims(), mode)
+
+    def _compute_here(self, keys: Sequence[str]) -> Iterator[Any]:
+        self._forget_job()  # it ended without a result
+        return self._compute(keys)
 
     def _compute(self, keys: Sequence[str]) -> Iterator[Any]:
         state = self._linked_state
@@ -368,7 +375,8 @@ class TaskInfra(BaseInfra):
         return handle is not None and handle.ended() is None
 
     def _forget_job(self) -> None:
-        files.remove(self._entry().job)
+        if self.folder is not None:
+            files.remove(self._entry().job)
 
     def _forget(self) -> None:
         self._forget_job()
@@ -395,10 +403,36 @@ def _submit(infras: Sequence[TaskInfra], max_workers: int) -> list[TaskJob[Any]]
     if first.cluster is None or first.cluster == "debug":
         return [_start_here(infra) for infra in infras]
     executor = first._executor(len(infras))
+    jobs: dict[int, TaskJob[Any]] = {}
+    left = list(range(len(infras)))
+    patience = engine.Patience(first.uid())
+    while left:
+        with contextlib.ExitStack() as claimed:
+            mine, waiting = [], []
+            for number in left:
+                infras[number]._prepare_folder()
+                claims, others = infras[number]._claims().claim((KEY,), lambda free: [free] if free else [])
+                waiting += others
+                for claim in claims:
+                    claimed.enter_context(claim)
+                    job = infras[number]._present_job(infras[number]._mode())  # somebody may have been first
+                    if job is None:
+                        mine.append(number)
+                    else:
+                        jobs[number] = job
+            if mine:
+                jobs.update(zip(mine, _submit_claimed([infras[number] for number in mine], executor, max_workers), strict=True))
+        # never while something is claimed, or two callers could wait for each other
+        left = [number for number in left if number not in jobs]
+        if left:
+            patience.wait(waiting)
+    return [jobs[number] for number in range(len(infras))]
+
+
+def _submit_claimed(infras: Sequence[TaskInfra], executor: Executor, max_workers: int) -> list[TaskJob[Any]]:
     calls: list[Call] = []
     with contextlib.ExitStack() as replacing:  # old outcomes come back if the submission fails
         for infra in infras:
-            infra._prepare_folder()
             handle = infra._handle()
             if handle is not None and handle.ended() is None:  # forced: its result must not be taken for the new one
                 handle.cancel()
@@ -421,11 +455,10 @@ def _start_here(infra: TaskInfra) -> TaskJob[Any]:
     infra._check_built()
     if infra.folder is not None:
         infra._prepare_folder()
-        infra._forget_job()
 
     def compute() -> None:
         try:
-            engine.run(infra._batch(infra._recomputing_mode()))
+            engine.run(infra._batch(infra._recomputing_mode())._replace(compute=infra._compute_here))
         except CacheFolderError:
             raise
         except (Exception, SystemExit):  # noqa: S110 - the outcome holds it

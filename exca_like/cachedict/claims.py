@@ -1,0 +1,395 @@
+"""Claims: who computes which keys of a folder, so that each is computed once.
+
+A *claim* is a file in the folder, ``<host>-<pid>-<token>.claim``: the owner as JSON in its first 1,024 bytes, then the
+64-bit digests of the keys, sorted, then a byte for each: 0 while it is held, 1 once it is released. Whoever wants keys
+locks a file of the folder (by ``flock``, which the system frees however its holder ends), reads the
+claims of others, and writes a claim for what nobody holds. So a key has one holder, callers with overlapping keys wait
+for each other's results and never for a claim that waits itself, and 100,000 keys take a few file operations. A claim
+whose owner is dead counts for nothing (see `owners`). Two keys with one digest only make somebody wait.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import blake2b
+from typing import Any, Self
+
+import numpy as np
+import orjson
+
+from exca_like import files
+from exca_like.cachedict.owners import LOST_S, Owner, describe, heartbeat, lives_here, this_process
+from exca_like.cachedict.writer import host_name, unwritable
+
+SUFFIX = ".claim"
+_HEAD = 1024  # bytes
+_HELD, _RELEASED = 0, 1
+_FLUSH_S = 0.05  # seconds between two writes of what was released
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+Digests = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+def digests_of(keys: Sequence[str]) -> Digests:
+    """64 bits for each key."""
+    encoded = [blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest() for key in keys]
+    return np.frombuffer(b"".join(encoded), np.uint64)
+
+
+class Claim:
+    """Keys that one owner computes; releases what is not released yet when its ``with`` block ends."""
+
+    def __init__(self, path: str, keys: Sequence[str], digests: Digests, order: np.ndarray[Any, Any]) -> None:
+        self.path = path
+        self.name = os.path.basename(path)
+        self.keys = keys
+        self._digests = digests[order]
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
+        self._places = dict(zip(keys, places.tolist(), strict=True))
+        self._status = bytearray(len(keys))
+        self._descriptor = -1
+        self._flushed = 0.0
+
+    @classmethod
+    def new(cls, folder: str, keys: Sequence[str], digests: Digests, permissions: int | None) -> Self:
+        """Write a claim; the folder is locked."""
+        path = f"{folder}/{host_name()}-{os.getpid()}-{files.token()}{SUFFIX}"
+        claim = cls(path, keys, digests, np.argsort(digests))
+        content = b"".join((_head(this_process()), claim._digests.tobytes(), claim._status))
+        try:
+            claim._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            files.write_all(claim._descriptor, content)
+            files.permit(path, permissions)
+        except OSError as error:
+            claim.close()
+            raise unwritable(folder, os.path.basename(path), error) from error
+        heartbeat.add(path)
+        return claim
+
+    @classmethod
+    def adopt(cls, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Self | None:
+        """Go on with a claim that was made for this process, a job or a worker; None if it is not there any more."""
+        digests = digests_of(keys)
+        claim = cls(path, keys, digests, np.argsort(digests))
+        try:
+            claim._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            os.pwrite(claim._descriptor, _head(this_process(job)), 0)
+        except FileNotFoundError:
+            return None
+        heartbeat.add(path)
+        return claim
+
+    def hand_over(self, job: dict[str, Any]) -> None:
+        """Leave the claim to a job that was submitted for it."""
+        with contextlib.suppress(FileNotFoundError):  # the job has ended already
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                head = orjson.loads(os.pread(descriptor, _HEAD, 0))
+                if "job" not in head:  # it has not begun
+                    os.pwrite(descriptor, _head(this_process(job)), 0)
+            finally:
+                os.close(descriptor)
+        self._forget()
+
+    def release(self, key: str) -> None:
+        """Let others have a key; what is stored for it is found by them anyway."""
+        self._status[self._places[key]] = _RELEASED
+        now = time.monotonic()
+        if now - self._flushed > _FLUSH_S and self._descriptor >= 0:
+            self._flushed = now
+            os.pwrite(self._descriptor, self._status, _HEAD + self._digests.nbytes)
+
+    def close(self) -> None:
+        """Release everything."""
+        if self._descriptor >= 0:
+            files.remove(self.path)
+        self._forget()
+
+    def _forget(self) -> None:
+        heartbeat.drop(self.path)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _head(owner: Owner) -> bytes:
+    data = orjson.dumps(owner)
+    if len(data) >= _HEAD:  # absurdly long names
+        data = orjson.dumps({name: part for name, part in owner.items() if name != "job"} | {"user": "", "host": ""})
+    return data.ljust(_HEAD - 1) + b"\n"
+
+
+class _Others:
+    """The claim of somebody else, as it was read."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.name = name
+        self.path = f"{folder}/{name}"
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            data = os.pread(descriptor, status.st_size, 0)
+        finally:
+            os.close(descriptor)
+        self.beat = status.st_mtime_ns
+        self.owner: Owner | None = None  # not known: its head is being written
+        with contextlib.suppress(orjson.JSONDecodeError):
+            self.owner = orjson.loads(data[:_HEAD])
+        number = max(0, len(data) - _HEAD) // 9
+        digests = np.frombuffer(data, np.uint64, number, _HEAD) if number else np.empty(0, np.uint64)
+        held = np.frombuffer(data, np.uint8, number, _HEAD + 8 * number) == _HELD if number else np.empty(0, bool)
+        self.held: Digests = digests if held.all() else digests[held]
+
+    def has(self, digests: Digests) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of some (sorted) digests are held."""
+        if not len(self.held):
+            return np.zeros(len(digests), bool)
+        places = np.searchsorted(self.held, digests)
+        places[places == len(self.held)] = 0
+        hits: np.ndarray[Any, np.dtype[np.bool_]] = self.held[places] == digests
+        return hits
+
+
+class Waiting:
+    """Keys that somebody else holds."""
+
+    def __init__(self, claims: "FolderClaims", others: _Others, keys: list[str], digests: Digests) -> None:
+        self.keys = keys
+        self._claims = claims
+        self._name = others.name
+        self._owner = others.owner
+        self._digests = digests
+
+    def names(self) -> set[str]:
+        """Names of the claims that hold them."""
+        return {self._name}
+
+    def freed(self) -> list[str]:
+        """The keys that are free since the last question: they were released, or their owner is dead."""
+        held = self._claims.held(self._name, self._digests)
+        free = [key for key, is_held in zip(self.keys, held.tolist(), strict=True) if not is_held]
+        if free:
+            self.keys = [key for key, is_held in zip(self.keys, held.tolist(), strict=True) if is_held]
+            self._digests = self._digests[held]
+        return free
+
+    def __str__(self) -> str:
+        holder = "another process" if self._owner is None else describe(self._owner)
+        way = "scancel it" if (self._owner or {}).get("job", {}).get("cluster") == "slurm" else "end it"
+        return f"{holder} (to break this, {way}, or if that is gone remove {self._claims.folder}/{self._name})"
+
+
+class FolderClaims:
+    """The claims on the keys of a folder.
+
+    Parameters
+    ----------
+    folder:
+        The folder; it exists when something is claimed.
+    lock:
+        Name of a file in it that is locked while claims are made; of one that is there anyway, to have no more of them.
+    is_over:
+        Tells of a job, by its record, whether it has ended.
+    permissions:
+        Mode of new files.
+    """
+
+    def __init__(
+        self, folder: str, lock: str, is_over: Callable[[dict[str, Any]], bool], permissions: int | None = None
+    ) -> None:
+        self.folder = folder
+        self._lock = lock
+        self.permissions = permissions
+        self._is_over = is_over
+        self._beats: dict[str, tuple[int, float]] = {}  # of claims on other hosts, and since when they have not moved
+
+    def claim(
+        self, keys: Sequence[str], choose: Callable[[list[str]], Iterable[Sequence[str]]]
+    ) -> tuple[list[Claim], list[Waiting]]:
+        """Claim those of some keys that nobody holds, and that are wanted.
+
+        Parameters
+        ----------
+        keys:
+            The keys; none of them twice.
+        choose:
+            Given the keys that nobody holds, returns those to claim, in groups that make a claim each. Nobody else claims
+            any while it decides.
+        """
+        digests = digests_of(keys)
+        with self._locked():
+            free, waiting = self._split(keys, digests)
+            groups = choose([keys[place] for place in free.tolist()] if len(free) < len(keys) else list(keys))
+            known = dict(zip(keys, digests.tolist(), strict=True))
+            claims: list[Claim] = []
+            try:
+                for group in groups:
+                    wanted = np.fromiter((known[key] for key in group), np.uint64, len(group))
+                    claims.append(Claim.new(self.folder, group, wanted, self.permissions))
+            except BaseException:
+                for claim in claims:
+                    claim.close()
+                raise
+        return claims, waiting
+
+    def _split(self, keys: Sequence[str], digests: Digests) -> tuple[np.ndarray[Any, Any], list[Waiting]]:
+        """Places of the keys that nobody holds, and the other keys."""
+        order = np.argsort(digests)
+        ordered = digests[order]
+        is_free = np.ones(len(keys), bool)
+        waiting = []
+        for name in self._names():
+            try:
+                others = _Others(self.folder, name)
+            except FileNotFoundError:
+                continue
+            hits = order[others.has(ordered)]
+            if len(others.held) and not len(hits):
+                continue
+            if not self._is_alive(others):
+                files.remove(others.path)  # nobody else does now
+            elif len(hits := hits[is_free[hits]]):
+                is_free[hits] = False
+                waiting.append(Waiting(self, others, [keys[place] for place in hits.tolist()], digests[hits]))
+        return np.flatnonzero(is_free), waiting
+
+    def held(self, name: str, digests: Digests) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of some (sorted) digests are still held by a claim."""
+        try:
+            others = _Others(self.folder, name)
+        except FileNotFoundError:
+            return np.zeros(len(digests), bool)
+        held = others.has(digests)
+        return held if held.any() and self._is_alive(others) else np.zeros(len(digests), bool)
+
+    def holder(self, key: str) -> str | None:
+        """Who holds a key, for messages; None if nobody does."""
+        _, waiting = self._split([key], digests_of([key]))
+        return str(waiting[0]) if waiting else None
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = f"{self.folder}/{self._lock}"
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                raise unwritable(self.folder, self._lock, error) from error
+            try:
+                self._lock_file(descriptor)
+                if not os.fstat(descriptor).st_nlink:  # it was replaced meanwhile
+                    continue
+                yield
+                return
+            finally:
+                os.close(descriptor)
+
+    def _lock_file(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise unwritable(self.folder, self._lock, error) from error
+            msg = f"the file system of {self.folder} has no locks: callers that start at the same moment may both compute"
+            warnings.warn(msg, stacklevel=2)
+
+    def _names(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.folder) if name.endswith(SUFFIX)]
+        except FileNotFoundError:
+            return []
+
+    def _is_alive(self, others: _Others) -> bool:
+        """Whether an owner still works on what it claimed."""
+        owner = others.owner
+        if owner is None:
+            return self._beats_on(others)
+        if owner.get("job"):
+            return not self._is_over(owner["job"])
+        alive = lives_here(owner)
+        return self._beats_on(others) if alive is None else alive
+
+    def _beats_on(self, others: _Others) -> bool:
+        now = time.monotonic()
+        beat, since = self._beats.get(others.name, (None, now))
+        if beat != others.beat:
+            self._beats[others.name] = (others.beat, now)
+            return True
+        return now - since < LOST_S
+
+
+class MemoryClaims:
+    """Claims on keys that are kept in memory only: among the threads of this process."""
+
+    def __init__(self) -> None:
+        self._lock = files.ForkSafeLock()
+        self._held: dict[str, MemoryClaim] = {}
+
+    def claim(
+        self, keys: Sequence[str], choose: Callable[[list[str]], Iterable[Sequence[str]]]
+    ) -> tuple[list["MemoryClaim"], list["MemoryWaiting"]]:
+        """Claim those of some keys that nobody holds, and that are wanted; see `FolderClaims.claim`."""
+        with self._lock:
+            taken = [key for key in keys if key in self._held]
+            claims = [MemoryClaim(group, self._held) for group in choose([key for key in keys if key not in self._held])]
+            for claim in claims:
+                self._held.update(dict.fromkeys(claim.keys, claim))
+        return claims, [MemoryWaiting(taken, self._held)] if taken else []
+
+
+class MemoryClaim:
+    """Keys that one thread computes."""
+
+    def __init__(self, keys: Sequence[str], held: "dict[str, MemoryClaim]") -> None:
+        self.keys = keys
+        self.name = f"memory-{id(self)}"
+        self._held = held
+
+    def release(self, key: str) -> None:
+        """Let others have a key."""
+        if self._held.get(key) is self:
+            del self._held[key]
+
+    def close(self) -> None:
+        """Release everything."""
+        for key in self.keys:
+            self.release(key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class MemoryWaiting:
+    """Keys that other threads hold."""
+
+    def __init__(self, keys: list[str], held: dict[str, MemoryClaim]) -> None:
+        self.keys = keys
+        self._held = held
+
+    def names(self) -> set[str]:
+        """Names of the claims that hold them."""
+        return {claim.name for key in self.keys if (claim := self._held.get(key)) is not None}
+
+    def freed(self) -> list[str]:
+        """The keys that are free since the last question."""
+        free = [key for key in self.keys if key not in self._held]
+        if free:
+            self.keys = [key for key in self.keys if key in self._held]
+        return free
+
+    def __str__(self) -> str:
+        return "another thread of this process"

@@ -1,0 +1,124 @@
+"""Who holds a claim, and whether it still lives.
+
+A process is known by its pid and its start (pids are used again), on one running system (containers have pids of their
+own). What can't be seen from here, on another host, shows that it lives by its heartbeat: the time stamp of its claim moves.
+"""
+
+import contextlib
+import functools
+import os
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from exca_like.layout import user_name
+
+BEAT_S = 15.0
+LOST_S = 75.0  # seconds without a heartbeat after which an owner counts as dead
+
+Owner = dict[str, Any]
+"""JSON data: ``host``, ``system``, ``pid``, ``start``, ``user``, ``since``; and ``job`` if a job of a cluster does the work."""
+
+
+def this_process(job: dict[str, Any] | None = None) -> Owner:
+    """What this process is as an owner; ``job`` is the `JobHandle.record` of the job that it is, if it is one."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**_process(os.getpid()), "since": since, **({"job": job} if job else {})}
+
+
+@functools.lru_cache(maxsize=1)  # a forked process has another pid
+def _process(pid: int) -> Owner:
+    return {"host": os.uname().nodename, "system": _system(), "pid": pid, "start": _start_of(pid), "user": user_name()}
+
+
+def describe(owner: Owner) -> str:
+    """An owner, for messages."""
+    job = owner.get("job")
+    if job:
+        return f"job {job.get('job_id')} ({job.get('cluster')}), submitted or run by {owner.get('user')}"
+    return f"process {owner.get('pid')} of {owner.get('user')} on {owner.get('host')}, since {owner.get('since')}"
+
+
+def lives_here(owner: Owner) -> bool | None:
+    """Whether an owner's process lives; None if it can't be seen from here."""
+    if owner.get("system") != _system():
+        return None
+    return bool(owner.get("start")) and _start_of(int(owner["pid"])) == owner["start"]
+
+
+def _start_of(pid: int) -> str:
+    """When a process started, in the system's own terms; empty if there is none, or only its remains."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            fields = stream.read().rpartition(")")[2].split()  # the program's name may hold spaces
+    except ProcessLookupError:
+        return ""
+    except FileNotFoundError:
+        return _without_proc(pid)
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _without_proc(pid: int) -> str:
+    """For systems without ``/proc``, which don't tell when a process started."""
+    if os.path.exists("/proc/self/stat"):
+        return ""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        return "unknown"
+    return "unknown"
+
+
+@functools.cache
+def _system() -> str:
+    """Name of the system whose pids this process sees, since it was started."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as stream:
+            return f"{stream.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return os.uname().nodename
+
+
+class Heartbeat:
+    """Moves the time stamps of this process's claims, from a thread that starts with the first one."""
+
+    def __init__(self) -> None:
+        self._paths: set[str] = set()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def add(self, path: str) -> None:
+        """Keep a claim alive."""
+        with self._lock:
+            self._paths.add(path)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="exca_like-heartbeat", daemon=True)
+                self._thread.start()
+
+    def drop(self, path: str) -> None:
+        """Leave a claim alone."""
+        with self._lock:
+            self._paths.discard(path)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(BEAT_S)
+            with self._lock:
+                paths = list(self._paths)
+            for path in paths:
+                with contextlib.suppress(OSError):  # it is gone, or the file system is not there for a moment
+                    os.utime(path)
+
+
+heartbeat = Heartbeat()
+
+
+def _start_anew() -> None:
+    """In a forked process: it has no threads, and its parent's claims are not its own."""
+    heartbeat.__init__()  # type: ignore[misc]
+
+
+os.register_at_fork(after_in_child=_start_anew)

@@ -1,0 +1,465 @@
+"""MapInfra: one config, many items."""
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
+
+import pydantic
+
+from exca_like import engine, mapping, parts
+from exca_like.cachedict import CacheDict
+from exca_like.cachedict.claims import Claim
+from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
+from exca_like.executors.environment import current_job
+from exca_like.infra.applied import AppliedMethod, checked_exclusion
+from exca_like.infra.base import BaseInfra
+from exca_like.layout import EntryFolder
+from exca_like.store import ItemStore, Outcome
+
+C = TypeVar("C", bound=Callable[..., Any])
+M = TypeVar("M")
+
+_POOLS = ("threadpool", "processpool")
+_DIGEST_SIZE = 8  # bytes
+_MANY = (
+    "list",
+    "tuple",
+    "set",
+    "frozenset",
+    "Sequence",
+    "Iterable",
+    "Iterator",
+    "Collection",
+    "List",
+    "Tuple",
+    "Set",
+    "Generator",
+)
+
+
+class ItemParameterError(InfraValueError, NameError):
+    """The items were given under another name than the method's parameter has."""
+
+
+@dataclass(eq=False)
+class AppliedMap(AppliedMethod):
+    """A method of many items that an infra was applied to."""
+
+    item_uid: Callable[[Any], str] = str
+    max_length: int | None = 256
+    cache_type: str | None = None
+
+    def __post_init__(self) -> None:
+        self.parameter, self.container = _items_parameter(self.method)
+
+    def items_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The items of a call.
+
+        Raises
+        ------
+        ValueError
+            There are none, or more than one argument.
+        NameError
+            The argument has another name.
+        """
+        if len(args) + len(kwargs) != 1:
+            msg = f"{self.method.__qualname__} takes its items as its only argument, not {len(args) + len(kwargs)} arguments"
+            raise InfraValueError(msg)
+        if args:
+            return args[0]
+        ((name, items),) = kwargs.items()
+        if name != self.parameter:
+            msg = f"{self.method.__qualname__} takes its items as {self.parameter!r}, not as {name!r}"
+            raise ItemParameterError(msg)
+        return items
+
+    def key(self, item: Any) -> str:
+        """The key of an item.
+
+        Raises
+        ------
+        TypeError
+            It is no string.
+        RuntimeError
+            Asking for it raised an exception.
+        """
+        try:
+            uid = self.item_uid(item)
+        except Exception as error:
+            msg = f"item_uid of {self.method.__qualname__} failed for the item {item!r:.200}: {type(error).__name__}: {error}"
+            raise InfraUsageError(msg) from error
+        if type(uid) is not str:
+            if not isinstance(uid, str):
+                msg = (
+                    f"item_uid of {self.method.__qualname__} must return a string, not {uid!r:.100} for the item "
+                    f"{item!r:.200}: use for instance item_uid=str"
+                )
+                raise InfraTypeError(msg)
+            uid = str.__str__(uid)
+        return shortened(uid, self.max_length)
+
+
+def shortened(uid: str, max_length: int | None) -> str:
+    """A uid of at most some characters: a longer one keeps its start, and ends with a digest (64 bits) of the whole."""
+    if max_length is None or len(uid) <= max_length:
+        return uid
+    digest = blake2b(uid.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_SIZE).hexdigest()
+    return f"{uid[: max_length - len(digest) - 3]}...{digest}"
+
+
+@dataclass
+class MapCall:
+    """What a job or a process of a pool runs: a part of a map."""
+
+    owner: Any
+    infra_name: str
+    entry: EntryFolder
+    keys: Sequence[str]
+    items: Sequence[Any]
+    claim: str
+    mode: engine.Mode
+
+    def __call__(self) -> list[tuple[str, Outcome]] | None:
+        infra: MapInfra = getattr(self.owner, self.infra_name)
+        # a class that was pickled by value has lost its full name, which the uid begins with
+        infra._linked_state.entry = self.entry
+        return infra._run_part(self)
+
+
+class MapInfra(BaseInfra):
+    """Caching and remote execution of a method of many items, which yields a result for each.
+
+    Declare it as a field of a pydantic model, and apply it to the method::
+
+        class Features(pydantic.BaseModel):
+            size: int = 16
+            infra: exca_like.MapInfra = exca_like.MapInfra(version="1")
+
+            @infra.apply(item_uid=str)
+            def compute(self, paths: list[str]) -> Iterator[numpy.ndarray]:
+                model = load_model(self.size)  # once for each job
+                for path in paths:
+                    yield model(path)
+
+        for result in Features(infra={"folder": "cache", "cluster": "slurm"}).compute(paths): ...
+
+    Only what is missing is computed, and each item once, however many callers want it at a time. Results come in the order
+    of the items, each as soon as it is there.
+    """
+
+    cluster: Literal["local", "slurm", "auto", "debug", "threadpool", "processpool"] | None = None  # type: ignore[assignment]
+    """Where to compute: None in this process, as results are asked for; ``"threadpool"``, ``"processpool"`` in threads or
+    processes of this machine, while this process lives; ``"local"``, ``"slurm"``, ``"auto"`` in jobs, which outlive it."""
+    mode: Literal["cached", "retry", "force", "read-only"] = "cached"
+    """``"cached"``: only missing items are computed, and those that failed (``"retry"`` is the same); ``"force"``: each
+    item is computed again once by each instance; ``"read-only"``: nothing is computed."""
+    keep_in_ram: bool = True
+    """Keep the results in memory, for this instance."""
+    max_jobs: pydantic.PositiveInt | None = 128
+    """Into how many jobs items are packed at most; None: as many as there are items."""
+    min_samples_per_job: pydantic.PositiveInt = 1
+    """How many items a job has at least, if there are so many."""
+    forbid_single_item_computation: bool = False
+    """Raise if one item alone were computed: often a sign that items are asked for one by one, which makes a job for each."""
+
+    if TYPE_CHECKING:  # an infra reached through a config knows the config's type
+
+        @overload
+        def __get__(self, obj: None, owner: Any) -> Self: ...
+        @overload
+        def __get__(self, obj: M, owner: Any) -> "LinkedMapInfra[M]": ...
+        def __get__(self, obj: Any, owner: Any) -> Any: ...
+        def __set__(self, obj: Any, value: Any) -> None: ...
+
+    def apply(  # type: ignore[override]
+        self,
+        *methods: Any,
+        item_uid: Callable[[Any], str] | None = None,
+        item_uid_max_length: int | None = 256,
+        exclude_from_cache_uid: Any = (),
+        cache_type: str | None = None,
+    ) -> Callable[[C], C]:
+        """Tie the infra to a method, as a decorator.
+
+        Parameters
+        ----------
+        item_uid:
+            Gives the text that an item is recognized by: a function of the item.
+        item_uid_max_length:
+            Longer texts are shortened, with a digest in place of what is left out; None: never.
+        exclude_from_cache_uid:
+            Fields that don't change what the method returns, in addition to ``_exclude_from_cls_uid``: a list of
+            (dotted) names, a function of the class that returns one, or ``"method:<name>"`` for a method that does and
+            that subclasses may override.
+        cache_type:
+            Name of the handler that stores the results; None: chosen by each result's type.
+
+        Raises
+        ------
+        TypeError
+            There is no ``item_uid``, or the method does not take one list of items.
+        """
+        if methods or not callable(item_uid):
+            msg = (
+                "a MapInfra needs to know what an item is recognized by: `@infra.apply(item_uid=str)`, or another function "
+                "of an item that returns a text"
+            )
+            raise InfraTypeError(msg)
+        if item_uid_max_length is not None and item_uid_max_length < _SHORTEST:
+            msg = f"item_uid_max_length={item_uid_max_length} leaves no room for a digest: at least {_SHORTEST}"
+            raise InfraValueError(msg)
+        if cache_type is not None:
+            CacheDict(None, keep_in_ram=True, cache_type=cache_type)  # an unknown one raises
+        exclude = checked_exclusion(exclude_from_cache_uid)
+
+        def tie(method: C) -> C:
+            applied = AppliedMap(method, exclude, item_uid=item_uid, max_length=item_uid_max_length, cache_type=cache_type)
+            return self._tie(applied, _wrap)  # type: ignore[return-value]
+
+        return tie
+
+    def item_uid(self, item: Any) -> str:
+        """The key of an item."""
+        return self._applied_map.key(item)
+
+    @property
+    def cache_dict(self) -> CacheDict[Any]:
+        """The store of the results, by `item_uid`."""
+        if self.folder is not None:
+            self._check_folder()
+        return self._item_store().cache
+
+    def _item_store(self) -> ItemStore:
+        state = self._linked_state
+        if state.store is None:
+            state.store = ItemStore(self._make_cache(keep_in_ram=self.keep_in_ram or self.folder is None))
+        store: ItemStore = state.store
+        return store
+
+    @property
+    def _applied_map(self) -> AppliedMap:
+        applied = self._linked_state.applied
+        assert isinstance(applied, AppliedMap)
+        return applied
+
+    def _make_cache(self, *, keep_in_ram: bool) -> CacheDict[Any]:
+        folder = None if self.folder is None else self._entry().path
+        return CacheDict(folder, keep_in_ram, self._applied_map.cache_type, self.permissions, self.allow_pickle)
+
+    def _check_built(self) -> None:
+        if self.cluster not in _POOLS:
+            super()._check_built()
+
+    def executor(self) -> Any:
+        """A submitit executor with this infra's settings; None for ``cluster=None`` and for pools."""
+        return None if self.cluster in _POOLS else super().executor()
+
+    # how it is done
+
+    def _call(self, items: Any = ()) -> Iterator[Any]:
+        """What a call of the method does."""
+        if self.folder is None and not self.keep_in_ram:
+            store = ItemStore(self._make_cache(keep_in_ram=True))  # for this call only
+        else:
+            if not self._linked_state.folder_is_checked and self.folder is not None:
+                self._check_folder()
+            store = self._item_store()
+        keys, missing = self._plan(items, store)
+        if not missing:
+            return self._stored(items, keys, store)
+        planned = self._mapping(items, keys, missing, store)
+        self._check_plan(planned)
+        return mapping.results(planned)
+
+    def _stored(self, items: Any, keys: list[str], store: ItemStore) -> Iterator[Any]:
+        cache = store.cache
+        for place, key in enumerate(keys):
+            try:
+                value = cache[key]
+            except KeyError:  # it was deleted, or turned out to be damaged
+                again = self._mapping(items, keys, {key: None}, store)
+                self._check_plan(again)
+                value = mapping.compute_again(again, place)
+            yield value
+
+    def _plan(self, items: Any, store: ItemStore) -> tuple[list[str], dict[str, Any]]:
+        """The keys of the items, and those that are missing."""
+        try:
+            given = iter(items)
+        except TypeError:
+            msg = f"{self._applied_map.method.__qualname__} takes a list of items, or another iterable, not {items!r:.100}"
+            raise InfraTypeError(msg) from None
+        applied, cache = self._applied_map, store.cache
+        forces, done = self.mode == "force", self._linked_state.recomputed_items
+        is_kept = isinstance(items, Sequence)
+        kept: dict[str, Any] = {}
+        key_of = applied.key
+        if is_kept:
+            keys = [key_of(item) for item in given]
+        else:  # each item is seen once: those that may be needed are kept
+            keys = []
+            cache.refresh()
+            for item in given:
+                keys.append(key := key_of(item))
+                if forces or cache.mark(key) is None:
+                    _keep(kept, key, item, applied)
+        wanted = [key for key in keys if key not in done] if forces else cache.missing(keys)
+        if wanted and is_kept:
+            lacking = set(wanted)
+            for key, item in zip(keys, items, strict=True):
+                if key in lacking:
+                    _keep(kept, key, item, applied)
+        return keys, {key: kept[key] for key in wanted}
+
+    def _mapping(self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore) -> mapping.Mapping:
+        state = self._linked_state
+        return mapping.Mapping(
+            label=self.uid(),
+            keys=keys,
+            missing=missing,
+            item_at=items.__getitem__ if isinstance(items, Sequence) else _no_item,
+            method=functools.partial(_call_method, self._applied_map, state.owner),
+            store=store,
+            claims=self._claims(),
+            mode=self.mode,
+            recomputed=state.recomputed_items,
+            cluster=self.cluster,
+            call=self._part_call,
+            executor=self._executor,
+            max_jobs=self.max_jobs,
+            min_items=self.min_samples_per_job,
+        )
+
+    def _check_plan(self, planned: mapping.Mapping) -> None:
+        number = len(planned.missing)
+        if self.mode == "read-only":
+            shown = ", ".join(map(repr, list(planned.missing)[:5])) + (", ..." if number > 5 else "")
+            msg = (
+                f"{number} of {len(planned.keys)} items of {planned.label} are not in the cache, and mode='read-only' computes "
+                f"nothing: {shown}. Check the config and the folder, or use mode='cached' to compute them."
+            )
+            raise NotCachedError(msg)
+        if self.forbid_single_item_computation and number == 1:
+            msg = (
+                f"{planned.label} would compute one item alone, {next(iter(planned.missing))!r}, which "
+                "forbid_single_item_computation does not allow: compute all items in one call first"
+            )
+            raise InfraUsageError(msg)
+        self._check_built()
+        if self.folder is not None:
+            self._prepare_folder()
+
+    def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str) -> MapCall:
+        field = self._linked_state.field
+        assert field is not None
+        return MapCall(self._linked_state.owner, field.name, self._entry(), keys, items, claim, self.mode)
+
+    def _run_part(self, call: MapCall) -> list[tuple[str, Outcome]] | None:
+        """Compute and store in this process, which is a job or belongs to a pool."""
+        method = functools.partial(_call_method, self._applied_map, self._linked_state.owner)
+        if self.folder is None:
+            return list(parts.outcomes(parts.Part(call.entry.uid, call.keys, call.items, method)))
+        self._prepare_folder()
+        store = ItemStore(self._make_cache(keep_in_ram=False))
+        items = dict(zip(call.keys, call.items, strict=True))
+        claim = Claim.adopt(call.claim, call.keys, current_job(self._log_folder()))
+        claims: Sequence[Any] = [claim]
+        if claim is None:  # it was taken for dead: what others do meanwhile is theirs
+            claims, _ = self._claims().claim(call.keys, lambda free: [free] if free else [])
+        for claim in claims:
+            with claim:
+                missing = claim.keys if call.mode == "force" else store.cache.missing(claim.keys)
+                part = parts.Part(call.entry.uid, missing, [items[key] for key in missing], method)
+                for _ in mapping.compute(part, store, claim, replaces=call.mode == "force"):
+                    pass
+        return None
+
+
+_SHORTEST = 2 * _DIGEST_SIZE + 4
+
+if TYPE_CHECKING:
+
+    class LinkedMapInfra(MapInfra, Generic[M]):
+        """What type checkers see as the infra of a config of type ``M``."""
+
+        def clone_obj(self, *args: Mapping[str, Any], **kwargs: Any) -> M: ...
+
+
+def _wrap(applied: AppliedMap) -> Callable[..., Any]:
+    """The function that takes the method's place."""
+
+    @functools.wraps(applied.method)
+    def cached_method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        infra: Any = applied.infra_of(self)
+        items = applied.items_of(args, kwargs)
+        return applied.method(self, items) if infra is None else infra._call(items)
+
+    applied.wrapper = cached_method
+    return cached_method
+
+
+def _call_method(applied: AppliedMap, owner: Any, items: Sequence[Any]) -> Iterable[Any]:
+    found: Iterable[Any] = applied.method(owner, applied.container(items))
+    return found
+
+
+def _no_item(_: int) -> Any:
+    raise KeyError
+
+
+def _keep(kept: dict[str, Any], key: str, item: Any, applied: AppliedMap) -> None:
+    first = kept.setdefault(key, item)
+    if first is not item and _differ(first, item):
+        msg = (
+            f"item_uid of {applied.method.__qualname__} gives {key!r} for two different items, {first!r:.200} and "
+            f"{item!r:.200}: make it tell all items apart, as results are stored by it"
+        )
+        raise InfraValueError(msg)
+
+
+def _differ(first: Any, second: Any) -> bool:
+    """Whether two items are different, as far as they can say so."""
+    if type(first).__eq__ is object.__eq__:  # type: ignore[comparison-overlap]
+        return False
+    try:
+        same = first == second
+        return not (same if isinstance(same, bool) else bool(same.all()))
+    except Exception:  # it is the user's
+        return False
+
+
+def _items_parameter(method: Any) -> tuple[str, Callable[[Any], Any]]:
+    """The name of the parameter that takes the items, and what makes them the kind it is annotated with."""
+    if not callable(method) or isinstance(method, staticmethod | classmethod | type) or inspect.iscoroutinefunction(method):
+        msg = (
+            f"MapInfra is for plain methods of a config, not for {method!r}: put it above a `def name(self, items: list[...])`"
+        )
+        raise InfraTypeError(msg)
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    name = method.__qualname__
+    if len(parameters) != 1 or parameters[0].kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        msg = (
+            f"MapInfra is for methods that take one list of items beside self, but {name} takes "
+            f"({', '.join(map(str, parameters))}): make the other parameters fields of the config"
+        )
+        raise InfraTypeError(msg)
+    annotation = parameters[0].annotation
+    kind = typing.get_origin(annotation) or annotation
+    text = annotation if isinstance(annotation, str) else getattr(kind, "__name__", str(kind))
+    found = re.search(r"(\w+)\s*(\[|$)", text.replace(" ", ""))
+    if annotation is inspect.Parameter.empty or found is None or found[1] not in _MANY:
+        shown = "is not annotated" if annotation is inspect.Parameter.empty else f"is annotated as {text}"
+        msg = (
+            f"the items of {name} come as a list, but its parameter {parameters[0].name!r} {shown}: annotate it, "
+            f"for instance as `{parameters[0].name}: list[str]` (or Sequence, Iterable, tuple)"
+        )
+        raise InfraTypeError(msg)
+    return parameters[0].name, tuple if found[1].lower() == "tuple" else list
+
+
+__all__ = ["MapInfra"]

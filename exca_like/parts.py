@@ -1,0 +1,134 @@
+"""What one job of a map does: compute its items, whatever happens to some of them.
+
+The method is called with as many items as possible, as it may have to load a model first. When it raises, the items whose
+results it gave are done. Which item is to blame? From a generator that has given results, the next one; else, and when
+what comes after the blamed item fails at once as well (the method may work on groups of items, or fail for all), the
+items are tried in small groups until the bad ones are alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import Any, NamedTuple
+
+from exca_like.cachedict.failures import Failure
+from exca_like.errors import InfraUsageError
+from exca_like.store import Outcome
+
+MAX_IN_A_ROW = 10
+"""Items that may fail one after the other before the rest of a job is not tried."""
+
+
+class Part(NamedTuple):
+    """Some items of a map, and the method that takes a list of them."""
+
+    label: str
+    keys: Sequence[str]
+    items: Sequence[Any]
+    method: Callable[[Sequence[Any]], Iterable[Any]]
+
+
+def outcomes(part: Part) -> Iterator[tuple[str, Outcome]]:
+    """Keys and what their items gave, each as soon as it is known.
+
+    Raises
+    ------
+    InfraUsageError
+        The method returned too few or too many results, or nothing that holds some; what was given before is right as far
+        as anybody can tell.
+    """
+    start, group, suspect = 0, len(part.keys), None
+    in_a_row, is_in_groups = 0, False
+    while start < len(part.keys) and in_a_row < MAX_IN_A_ROW:
+        attempt = _Attempt(part, start, start + group)
+        yield from attempt.results()
+        done, error = attempt.done, attempt.error
+        if done:
+            in_a_row = 0
+        if suspect is not None and (error is None or done):  # what came after it went well: it was to blame
+            yield suspect
+            in_a_row, suspect = int(not done), None
+        start += done
+        if error is None:
+            group = min(2 * group, len(part.keys)) if is_in_groups else group
+        elif attempt.size == 1:
+            yield part.keys[start], _failed(error)
+            in_a_row += 1
+            start += 1
+            group = min(2 * group, len(part.keys))
+        elif attempt.is_lazy and suspect is None and not is_in_groups:
+            suspect = part.keys[start], _failed(error)
+            start += 1
+        else:
+            start -= suspect is not None
+            suspect, is_in_groups = None, True
+            group = max(1, (attempt.size - done) // 8) if attempt.size > 8 and not attempt.is_lazy else 1
+    if suspect is not None:
+        yield suspect
+    for key in part.keys[start:]:
+        yield key, Outcome(failure=_not_tried(part.label))
+
+
+def _failed(error: BaseException) -> Outcome:
+    return Outcome(failure=Failure.of(error))
+
+
+def _not_tried(label: str) -> Failure:
+    message = f"not tried, as {MAX_IN_A_ROW} items of {label} before it failed one after the other"
+    return Failure("exca_like.errors.InfraUsageError", message, "", "not tried")
+
+
+class _Attempt:
+    """One call of the method."""
+
+    def __init__(self, part: Part, start: int, stop: int) -> None:
+        self.keys = part.keys[start:stop]
+        self.items = part.items[start:stop]
+        self.part = part
+        self.size = len(self.keys)
+        self.done = 0
+        self.error: BaseException | None = None
+        self.is_lazy = False  # whether results come one by one
+
+    def results(self) -> Iterator[tuple[str, Outcome]]:
+        try:
+            found = self.part.method(self.items)
+            try:
+                values = iter(found)
+            except TypeError:
+                msg = (
+                    f"{self.part.label} returned {found!r:.100}, but must yield one result for each of its items, "
+                    f"for instance {self.keys[0]!r}: use `yield` in a loop over them, or return a list"
+                )
+                raise _CountError(msg) from None
+            self.is_lazy = values is found
+            if isinstance(found, Sized) and len(found) != self.size:  # nobody knows which result belongs to which item
+                msg = (
+                    f"{self.part.label} returned {len(found)} result(s) for {self.size} item(s), from {self.keys[0]!r} to "
+                    f"{self.keys[-1]!r}: it must return exactly one for each, in order. None of them was stored."
+                )
+                raise _CountError(msg)
+            for value in values:
+                if self.done == self.size:
+                    msg = (
+                        f"{self.part.label} gave more than {self.size} result(s) for {self.size} item(s), the last of "
+                        f"which is {self.keys[-1]!r}: it must yield exactly one for each, in order. {_DOUBT}"
+                    )
+                    raise _CountError(msg)
+                yield self.keys[self.done], Outcome(value)
+                self.done += 1
+            if self.done < self.size:
+                msg = (
+                    f"{self.part.label} gave {self.done} result(s) for {self.size} item(s), none for "
+                    f"{self.keys[self.done]!r}: it must yield exactly one for each, in order. {_DOUBT}"
+                )
+                raise _CountError(msg)
+        except _CountError as error:
+            raise InfraUsageError(str(error)) from None
+        except (Exception, SystemExit) as error:  # an exit of the user's code must not end this process
+            self.error = error
+
+
+class _CountError(Exception):
+    """The method does not keep to its contract."""
+
+
+_DOUBT = "If an item was left out or doubled, the results after it went to the wrong items: clear them."

@@ -1,0 +1,62 @@
+"""How far a map is, shown on the terminal."""
+
+import os
+import sys
+from typing import Any
+
+_VARIABLE = "EXCA_LIKE_PROGRESS"
+
+
+def is_shown() -> bool:
+    """Whether progress is shown: on a terminal, unless ``EXCA_LIKE_PROGRESS=0``; everywhere with ``EXCA_LIKE_PROGRESS=1``."""
+    setting = os.environ.get(_VARIABLE, "")
+    return setting != "0" and (setting == "1" or (sys.stderr is not None and sys.stderr.isatty()))
+
+
+def tell(text: str) -> None:
+    """Say something that a waiting user needs to know, on standard error, unless ``EXCA_LIKE_PROGRESS=0``."""
+    if os.environ.get(_VARIABLE, "") != "0" and sys.stderr is not None:
+        sys.stderr.write(f"exca_like: {text}\n")
+        sys.stderr.flush()
+
+
+class Progress:
+    """A bar over the items of one call; with tqdm, if that is installed, else nothing.
+
+    Parameters
+    ----------
+    label:
+        Name of the call.
+    total:
+        Number of items.
+    cached:
+        Those that need not be computed.
+    """
+
+    def __init__(self, label: str, total: int, cached: int) -> None:
+        self._bar: Any = None
+        self._cached = cached
+        self._failed = 0
+        if is_shown():
+            try:
+                from tqdm.auto import tqdm
+            except ImportError:
+                return
+            self._bar = tqdm(total=total, initial=cached, desc=label, unit="item", file=sys.stderr, dynamic_ncols=True)
+            self._describe()
+
+    def show(self, done: int, failed: int) -> None:
+        """Show how many items were computed so far, and how many failed."""
+        if self._bar is not None:
+            if failed != self._failed:
+                self._failed = failed
+                self._describe()
+            self._bar.update(self._cached + done + failed - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _describe(self) -> None:
+        self._bar.set_postfix(cached=self._cached, failed=self._failed, refresh=False)
