@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from exca_like import helpers as helpers
     from exca_like.cachedict import CacheDict as CacheDict
     from exca_like.confdict import ConfDict as ConfDict
+    from exca_like.infra.submit import SubmitInfra as SubmitInfra
     from exca_like.infra.task import TaskInfra as TaskInfra
 
 __version__ = "0.1.0"
@@ -21,6 +22,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "CacheDict": "exca_like.cachedict",
     "ConfDict": "exca_like.confdict",
+    "MapInfra": "exca_like.infra.map",
+    "SubmitInfra": "exca_like.infra.submit",
     "TaskInfra": "exca_like.infra.task",
     "cachedict": "",
     "confdict": "",
@@ -28,7 +31,18 @@ _PUBLIC = {
     "helpers": "",
 }
 
-__all__ = ["CacheDict", "ConfDict", "TaskInfra", "__version__", "cachedict", "confdict", "errors", "helpers"]
+__all__ = [
+    "CacheDict",
+    "ConfDict",
+    "MapInfra",
+    "SubmitInfra",
+    "TaskInfra",
+    "__version__",
+    "cachedict",
+    "confdict",
+    "errors",
+    "helpers",
+]
 
 
 def __getattr__(name: str) -> Any:

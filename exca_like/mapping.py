@@ -3,6 +3,7 @@
 Results come in the order of the items, each as soon as it is there. A `Mapping` says what is wanted; `results` gives it.
 """
 
+import contextlib
 import itertools
 import threading
 import time
@@ -92,10 +93,8 @@ def results(mapping: Mapping) -> Iterator[Any]:
     cache, missing, run = mapping.store.cache, mapping.missing, _Run(mapping)
     try:
         for place, key in enumerate(mapping.keys):
-            if key in missing:
-                run.wait_for(key)
             try:
-                value = cache[key]
+                value = run.result(key) if key in missing else cache[key]
             except KeyError:  # it was deleted, or turned out to be damaged
                 value = compute_again(mapping, place)
             yield value
@@ -129,6 +128,7 @@ class _Work(Protocol):
 
     keys: Sequence[str]
     is_over: bool
+    knows_all: bool  # whether it told of all its items
 
     def advance(self) -> None:
         """Wait a moment for more to be done."""
@@ -149,6 +149,7 @@ class _Run:
     def __init__(self, mapping: Mapping) -> None:
         self.mapping = mapping
         store, keys = mapping.store, mapping.missing
+        self._cache = store.cache
         self.replaces = mapping.mode == "force"
         self._seen = {key: mark for key in keys if (mark := store.mark(key)) is not None} if self.replaces else {}
         self._seen_failures = {key: mark for key in keys if (mark := store.failure_mark(key)) is not None}
@@ -161,18 +162,22 @@ class _Run:
         self._bar = Progress(mapping.label, len(mapping.keys), len(mapping.keys) - len(keys))
         self._done = 0
         self._shown = 0.0
+        self._latest: tuple[str, Any] = ("", None)  # key and value of what this process computed last
 
     def is_there(self, key: str) -> bool:
         """Whether there is a (new) value for a key, as known since the last look at the folder."""
-        mark = self.mapping.store.mark(key)
-        return mark is not None and mark != self._seen.get(key)
+        mark = self._cache.mark(key)
+        return mark is not None and (not self._seen or mark != self._seen.get(key))
 
-    def wait_for(self, key: str) -> None:
-        """Return when the result of a key is there; if it failed, raise when all others are done."""
+    def result(self, key: str) -> Any:
+        """The result of a key, when it is there; if it failed, raises when all others are done."""
         while not self.is_there(key):
             if key in self._failed or not self._advance():
                 self.finish()
-                return
+                break
+            if self._latest[0] is key:  # computed in this process just now: it need not be loaded
+                return self._latest[1]
+        return self._cache[key]
 
     def finish(self) -> None:
         """Wait for everything; raises if anything failed."""
@@ -195,7 +200,11 @@ class _Run:
         """Take note of an item that this process computed."""
         if outcome.failure is not None:
             self._failed[key] = outcome.failure
-        self.count(self._done + 1)
+        elif self._cache.cache_type is None:  # else its type may not be that of the value
+            self._latest = (key, outcome.value)
+        self._done += 1
+        if self._bar.is_on:
+            self.count(self._done)
 
     def note_error(self, error: BaseException) -> None:
         """Take note of an error that belongs to no item; it is raised in the end."""
@@ -244,7 +253,7 @@ class _Run:
 
         def choose(free: list[str]) -> list[Sequence[str]]:
             mapping.store.cache.refresh()
-            wanted = [key for key in free if not self.is_there(key)]
+            wanted = [key for key in free if not self.is_there(key)] if self.replaces else self._cache.missing(free)
             groups.extend(_packed(wanted, self._number_of_parts(len(wanted))))
             return groups
 
@@ -297,8 +306,9 @@ class _Run:
 
     def _end(self, work: _Work) -> None:
         """Find out what became of the items of a work that is over."""
-        self.mapping.store.cache.refresh()
-        for key in work.keys:
+        if not work.knows_all:
+            self._cache.refresh()
+        for key in () if work.knows_all else work.keys:
             if not self.is_there(key) and key not in self._failed:
                 self._failed[key] = self._new_failure(key) or work.why_missing(key)
         work.close()
@@ -331,9 +341,12 @@ class _Here:
     def __init__(self, run: _Run, claims: Sequence[Any]) -> None:
         (self._claim,) = claims
         self.keys = self._claim.keys
-        self.is_over = False
+        self.is_over = self.knows_all = False
         self._run = run
-        self._outcomes = compute(run.part(self.keys), run.mapping.store, self._claim, replaces=run.replaces)
+        self._store = run.mapping.store
+        self._outcomes = outcomes(run.part(self.keys))
+        self._writing = contextlib.ExitStack()
+        self._writing.enter_context(self._store.cache.write())
         self._lock = threading.Lock()
         self._thread: int | None = None  # that computes just now
         _suspended[self._claim.name] = self
@@ -356,31 +369,33 @@ class _Here:
         return True
 
     def _step(self) -> None:
-        if self.is_over:
-            return
         self._thread = threading.get_ident()
         try:
-            found = next(self._outcomes, None)
+            for key, outcome in self._outcomes:
+                self._store.save(key, outcome, replace=self._run.replaces)
+                self._claim.release(key)
+                self._run.note(key, outcome)
+                return
+            self.knows_all = True
+            self._end()
         except BaseException:
-            self.is_over = True
-            self._claim.close()
+            self._end()
             raise
         finally:
             self._thread = None
-        if found is None:
-            self.is_over = True
-            self._claim.close()
-        else:
-            self._run.note(*found)
 
     def why_missing(self, key: str) -> Failure:  # noqa: ARG002 - see _Work
         return Failure.of(JobInterruptedError(_NO_OUTCOME), "lost")
 
     def close(self) -> None:
         with self._lock:
-            self.is_over = True
-            self._outcomes.close()  # type: ignore[attr-defined]
-            self._claim.close()
+            self._outcomes.close()
+            self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._claim.close()
+        self._writing.close()
 
 
 class _InPool:
@@ -389,7 +404,7 @@ class _InPool:
     def __init__(self, run: _Run, claims: Sequence[Any]) -> None:
         mapping = run.mapping
         self.keys = [key for claim in claims for key in claim.keys]
-        self.is_over = False
+        self.is_over = self.knows_all = False
         self._run = run
         self._claims = claims
         self._errors: dict[str, BaseException] = {}
@@ -456,7 +471,7 @@ class _InJobs:
     def __init__(self, run: _Run, claims: Sequence[Claim]) -> None:
         mapping = run.mapping
         self.keys = [key for claim in claims for key in claim.keys]
-        self.is_over = False
+        self.is_over = self.knows_all = False
         self._run = run
         self._delay = _FIRST_POLL
         self._before = self._count = mapping.store.cache.count()

@@ -6,7 +6,7 @@ what comes after the blamed item fails at once as well (the method may work on g
 items are tried in small groups until the bad ones are alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
 from exca_like.cachedict.failures import Failure
@@ -26,7 +26,7 @@ class Part(NamedTuple):
     method: Callable[[Sequence[Any]], Iterable[Any]]
 
 
-def outcomes(part: Part) -> Iterator[tuple[str, Outcome]]:
+def outcomes(part: Part) -> Generator[tuple[str, Outcome], None, None]:
     """Keys and what their items gave, each as soon as it is known.
 
     Raises

@@ -45,6 +45,11 @@ class Progress:
             self._bar = tqdm(total=total, initial=cached, desc=label, unit="item", file=sys.stderr, dynamic_ncols=True)
             self._describe()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is shown."""
+        return self._bar is not None
+
     def show(self, done: int, failed: int) -> None:
         """Show how many items were computed so far, and how many failed."""
         if self._bar is not None:

@@ -30,6 +30,7 @@ from exca_like.errors import (
 )
 
 X = TypeVar("X")
+_SMALL = registry.SMALL
 
 
 class CacheDict(MutableMapping[str, X]):
@@ -164,6 +165,12 @@ class CacheDict(MutableMapping[str, X]):
             msg = "its line is damaged"
             raise CorruptEntryError(msg)
         file, info = found
+        small = _SMALL.get(info.get("#type", ""))
+        if small is not None and "inline" in info and info["#key"] == key and "#v" not in info:
+            try:
+                return small(info["inline"])
+            except Exception:
+                small = None  # the usual way raises it, too, and says more
         take = info.pop
         name = take("#type", None) or file.cache_type
         if name is None or take("#key") != key:
@@ -217,7 +224,7 @@ class CacheDict(MutableMapping[str, X]):
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of many keys that are not there, in order; the folder is looked at once, if they are not all known."""
-        known = self._known()
+        known = self._index.entries if self._path else self._ram
         unknown = [key for key in keys if key not in known]
         if unknown and self._path:
             self.refresh()

@@ -52,6 +52,7 @@ _names: dict[Any, str] = {}  # of handlers that are known under another name tha
 BY_VALUE: set[Any] = set()  # handlers whose instances are the values, which store themselves
 _resolved: dict[type, Any] = {}
 LOADERS: dict[str, tuple[Callable[..., Any], bool]] = {}
+SMALL: dict[str, Callable[[Any], Any]] = {}  # what loads small values, of which the line has all in a member "inline"
 DUMPERS: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {}
 _loaded: set[str] = set()
 
@@ -157,6 +158,7 @@ def _load_module(name: str) -> None:
         return
     module = importlib.import_module(f"{_HERE}.{name}")
     HANDLERS.update(module.HANDLERS)
+    SMALL.update(getattr(module, "SMALL", {}))
     for value_type, handler in module.TYPE_DEFAULTS.items():
         TYPE_DEFAULTS.setdefault(value_type, handler)
     _loaded.add(name)

@@ -17,7 +17,7 @@ from exca_like.cachedict.claims import Claim
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors.environment import current_job
 from exca_like.infra.applied import AppliedMethod, checked_exclusion
-from exca_like.infra.base import BaseInfra
+from exca_like.infra.base import BaseInfra, State
 from exca_like.layout import EntryFolder
 from exca_like.store import ItemStore, Outcome
 
@@ -93,6 +93,8 @@ class AppliedMap(AppliedMethod):
         except Exception as error:
             msg = f"item_uid of {self.method.__qualname__} failed for the item {item!r:.200}: {type(error).__name__}: {error}"
             raise InfraUsageError(msg) from error
+        if type(uid) is str and (self.max_length is None or len(uid) <= self.max_length):
+            return uid
         if type(uid) is not str:
             if not isinstance(uid, str):
                 msg = (
@@ -263,18 +265,23 @@ class MapInfra(BaseInfra):
 
     def _call(self, items: Any = ()) -> Iterator[Any]:
         """What a call of the method does."""
-        if self.folder is None and not self.keep_in_ram:
-            store = ItemStore(self._make_cache(keep_in_ram=True))  # for this call only
-        else:
-            if not self._linked_state.folder_is_checked and self.folder is not None:
-                self._check_folder()
-            store = self._item_store()
-        keys, missing = self._plan(items, store)
+        state: State = self._state  # type: ignore[attr-defined]
+        store: ItemStore | None = state.store
+        if store is None or not (state.folder_is_checked or self.folder is None):
+            store = self._open_store()
+        keys, missing = self._plan(items, store, state)
         if not missing:
             return self._stored(items, keys, store)
         planned = self._mapping(items, keys, missing, store)
         self._check_plan(planned)
         return mapping.results(planned)
+
+    def _open_store(self) -> ItemStore:
+        if self.folder is not None:
+            self._check_folder()
+        elif not self.keep_in_ram:
+            return ItemStore(self._make_cache(keep_in_ram=True))  # for one call
+        return self._item_store()
 
     def _stored(self, items: Any, keys: list[str], store: ItemStore) -> Iterator[Any]:
         cache = store.cache
@@ -287,18 +294,18 @@ class MapInfra(BaseInfra):
                 value = mapping.compute_again(again, place)
             yield value
 
-    def _plan(self, items: Any, store: ItemStore) -> tuple[list[str], dict[str, Any]]:
+    def _plan(self, items: Any, store: ItemStore, state: State) -> tuple[list[str], dict[str, Any]]:
         """The keys of the items, and those that are missing."""
+        applied: Any = state.applied
         try:
             given = iter(items)
         except TypeError:
-            msg = f"{self._applied_map.method.__qualname__} takes a list of items, or another iterable, not {items!r:.100}"
+            msg = f"{applied.method.__qualname__} takes a list of items, or another iterable, not {items!r:.100}"
             raise InfraTypeError(msg) from None
-        applied, cache = self._applied_map, store.cache
-        forces, done = self.mode == "force", self._linked_state.recomputed_items
-        is_kept = isinstance(items, Sequence)
+        cache, key_of = store.cache, applied.key
+        forces, done = self.mode == "force", state.recomputed_items
+        is_kept = type(items) is list or isinstance(items, Sequence)
         kept: dict[str, Any] = {}
-        key_of = applied.key
         if is_kept:
             keys = [key_of(item) for item in given]
         else:  # each item is seen once: those that may be needed are kept
@@ -309,7 +316,9 @@ class MapInfra(BaseInfra):
                 if forces or cache.mark(key) is None:
                     _keep(kept, key, item, applied)
         wanted = [key for key in keys if key not in done] if forces else cache.missing(keys)
-        if wanted and is_kept:
+        if not wanted:
+            return keys, kept
+        if is_kept:
             lacking = set(wanted)
             for key, item in zip(keys, items, strict=True):
                 if key in lacking:
@@ -395,8 +404,11 @@ def _wrap(applied: AppliedMap) -> Callable[..., Any]:
 
     @functools.wraps(applied.method)
     def cached_method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        infra: Any = applied.infra_of(self)
-        items = applied.items_of(args, kwargs)
+        items = args[0] if len(args) == 1 and not kwargs else applied.items_of(args, kwargs)
+        infra: Any = self.__dict__.get(applied.infra_name)
+        state = getattr(infra, "_state", None)
+        if state is None or state.owner is not self or state.field.applied is not applied:
+            infra = applied.infra_of(self)
         return applied.method(self, items) if infra is None else infra._call(items)
 
     applied.wrapper = cached_method

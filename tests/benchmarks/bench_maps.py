@@ -173,7 +173,9 @@ def planning(side: Side) -> tp.Callable[[], tuple[float, float]]:
     subprocess.run([sys.executable, path, "fill"], check=True, cwd=side.folder)
 
     def run() -> tuple[float, float]:
-        shown = subprocess.run([sys.executable, path, "plan"], check=True, cwd=side.folder, capture_output=True, text=True).stdout
+        shown = subprocess.run(
+            [sys.executable, path, "plan"], check=True, cwd=side.folder, capture_output=True, text=True
+        ).stdout
         seconds, peak = map(float, shown.split())
         return seconds, peak
 

@@ -29,6 +29,34 @@ class Longer(Train):
         return super().run()
 
 
+class Evaluate(pydantic.BaseModel):
+    infra: exca_like.SubmitInfra = exca_like.SubmitInfra()
+
+    @infra.apply
+    def run(self, path: str, *, top: int = 1) -> list[float]:
+        return [0.1] * top
+
+
+class Download(pydantic.BaseModel):
+    infra: exca_like.SubmitInfra = exca_like.SubmitInfra()
+
+    @infra.apply()
+    @staticmethod
+    def run(url: str) -> bytes:
+        return url.encode()
+
+
+def check_submissions() -> None:
+    evaluate = Evaluate(infra={"folder": "jobs"})
+    reveal_type(evaluate.run("a", top=2))  # list[float]
+    evaluate.run(3)  # type: ignore[arg-type]
+    reveal_type(Download().run("a"))  # bytes
+    reveal_type(evaluate.infra.clone_obj())  # Evaluate
+    reveal_type(evaluate.infra.submit("a").result())  # Any
+    with evaluate.infra.batch() as jobs:
+        reveal_type(jobs[0].done())  # bool
+
+
 def check() -> None:
     task = Train(seed=1, infra={"folder": "cache"})
     other = Train(infra=exca_like.TaskInfra(folder="cache"))

@@ -96,6 +96,12 @@ def from_bytes(data: Any, shape: Any, dtype: Any, order: Any = "C") -> np.ndarra
     return np.ndarray(shape, known, data, 0, None, order)
 
 
+def from_inline(inline: Any) -> np.ndarray[Any, Any]:
+    """A small array: dtype, shape and bytes."""
+    dtype, shape, text = inline
+    return from_bytes(unhexlify(text), shape, dtype)
+
+
 def store(ctx: Any, value: Any, dtype: Any) -> dict[str, Any]:
     """Store an array in the writer's packed file, a small one in the journal itself."""
     if value.nbytes <= _INLINE:
@@ -140,8 +146,7 @@ class MemmapArray:
         order: str = "C",
     ) -> Any:
         if inline is not None:
-            dtype, shape, text = inline
-            return from_bytes(unhexlify(text), shape, dtype)
+            return from_inline(inline)
         if length is None:  # exca does not say it
             length = math.prod(shape) * dtype_of(dtype).itemsize
         return from_bytes(ctx.view(filename, offset, length), shape, dtype, order)
@@ -301,6 +306,7 @@ class NumpyMemmapArray(NumpyArray):
             return np.load(path, allow_pickle=False)
 
 
+SMALL = {"MemmapArray": from_inline}
 HANDLERS = {
     "MemmapArray": MemmapArray,
     "MemmapArrayFile": MemmapArray,

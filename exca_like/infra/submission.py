@@ -1,0 +1,184 @@
+"""What `SubmitInfra` sends: calls, the jobs that run them, and what is said of those that can't be sent."""
+
+import contextlib
+import copy
+import inspect
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cloudpickle
+
+from exca_like.cachedict.context import AllowPickle
+from exca_like.cachedict.failures import Failure
+from exca_like.errors import InfraUsageError
+from exca_like.executors import open_job
+from exca_like.executors.base import JobHandle
+from exca_like.infra.job import R, TaskJob
+from exca_like.layout import EntryFolder
+from exca_like.names import qualified_name
+from exca_like.store import FolderStore, MemoryStore, Outcome, Store, make_information
+
+
+class OpenBatchError(InfraUsageError, AttributeError):
+    """Something was asked for inside a ``batch`` block that is there only after it."""
+
+
+class SubmittedJob(TaskJob[R]):
+    """The job of one `SubmitInfra.submit`; what it returns lies in its log folder."""
+
+    _again = "submit it again"
+    _hints: ClassVar[Mapping[str, str]] = {
+        **TaskJob._hints,
+        **dict.fromkeys(("cancelled", "preempted", "node failure", "lost"), _again),
+        "failed": f"read the log above, mend the cause, and {_again}",
+        "completed": f"{_again}; if that does not help, check that the job's machine sees the same folder",
+    }
+
+    def __init__(self, label: str) -> None:
+        nothing: Any = _Unsent(f"the job of {label} is sent at the end of the batch() block: use it after the block")
+        super().__init__(label, _key(0), nothing, nothing)
+        self._processes = 1
+
+    def results(self) -> list[R]:
+        """The results of all processes of the job: of ``nodes`` times ``tasks_per_node`` if ``slurm_use_srun`` is set."""
+        jobs = [copy.copy(self) for _ in range(self._processes)]
+        for rank, job in enumerate(jobs):
+            job._key = _key(rank)
+        return [job.result() for job in jobs]
+
+    def _connect(self, handle: JobHandle, store: Store, processes: int) -> None:
+        self._handle, self._store, self._processes = handle, store, processes
+
+    def _drop(self) -> None:
+        if isinstance(self._store, _Unsent):
+            msg = f"the job of {self._label} was not sent, because its batch() block ended with an exception: {self._again}"
+            nothing: Any = _Unsent(msg)
+            self._handle = self._store = nothing
+
+    def _compute_here(self, call: Callable[[], Any]) -> None:
+        store = self._store = MemoryStore()
+
+        def compute() -> None:
+            with contextlib.suppress(Exception, SystemExit):  # the outcome holds it
+                _run(call, store, self._key)
+
+        self._handle, self._compute = None, compute
+
+    def __repr__(self) -> str:
+        if isinstance(self._store, _Unsent):
+            return f"{type(self).__name__}<{self._label}, not sent>"
+        return super().__repr__()
+
+
+@dataclass(frozen=True)
+class _Unsent:
+    """Stands for what a job does not have as long as it was not sent."""
+
+    message: str
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by Python itself, to copy a job for instance
+            raise AttributeError(name)
+        raise OpenBatchError(self.message)
+
+
+@dataclass(frozen=True)
+class SubmittedCall:
+    """What the job of a submission runs; the outcome goes to a folder beside the job's logs."""
+
+    logs: str
+    pickled: bytes
+    permissions: int | None
+
+    def __call__(self) -> None:
+        store, key = store_of(_this_job(self.logs), self.permissions), _key(int(os.environ.get("SLURM_PROCID", "0")))
+        if store.peek(key) is None:  # else the job was started again after it had ended
+            _run(self._call, store, key)
+
+    def _call(self) -> Any:
+        return pickle.loads(self.pickled)()
+
+
+def _run(call: Callable[[], Any], store: Store, key: str) -> None:
+    """Call something, and store what came out; an exception is stored and raised."""
+    started = time.time()
+    try:
+        store.save(key, Outcome(call()), make_information(started))
+    except (Exception, SystemExit) as error:
+        store.save(key, Outcome(failure=Failure.of(error)), make_information(started))
+        raise
+
+
+def _key(rank: int) -> str:
+    """Key of what a process of a job returned."""
+    return f"result-{rank}" if rank else "result"
+
+
+def store_of(job: JobHandle, permissions: int | None, allow_pickle: AllowPickle = "own") -> FolderStore:
+    return FolderStore(EntryFolder(str(job.paths.folder), f"{job.job_id}_result"), dict, permissions, allow_pickle)
+
+
+def _this_job(logs: str) -> JobHandle:
+    """The job that this process belongs to."""
+    variables = os.environ
+    cluster = variables["SUBMITIT_EXECUTOR"]
+    if cluster == "local":
+        job_id = variables["SUBMITIT_LOCAL_JOB_ID"]
+    elif "SLURM_ARRAY_JOB_ID" in variables:
+        job_id = f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
+    else:
+        job_id = variables["SLURM_JOB_ID"]
+    return open_job({"cluster": cluster, "job_id": job_id, "logs": logs})
+
+
+def blame(method: Callable[..., Any], arguments: Mapping[str, Any], error: BaseException | None) -> str:
+    """A message that names the smallest thing that can't be pickled."""
+    roots = {**arguments, method.__qualname__: method}
+    path, value, seen = "", roots, {id(roots)}
+    while True:
+        for name, part in _parts(value):
+            if id(part) not in seen and (reason := _why_not_pickled(part)):
+                path, value, error = f"{path}.{name}" if path else name, part, reason
+                seen.add(id(part))
+                break
+        else:
+            break
+    kind = qualified_name(type(value)).removeprefix("builtins.")
+    return (
+        f"{method.__qualname__} can't be submitted with these arguments: {path or 'something'}, of type {kind}, can't be "
+        f"pickled to be sent to a job ({error}). Pass what it is made from instead (of an open file, its path), and make it "
+        "inside the method."
+    )
+
+
+def _why_not_pickled(value: Any) -> Exception | None:
+    try:
+        cloudpickle.dumps(value)
+    except Exception as error:
+        return error
+    return None
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a value holds, by name: items, attributes, the variables that a function uses."""
+    with contextlib.suppress(Exception):  # a value that can't be looked into is to blame itself
+        if isinstance(value, dict):
+            yield from ((str(key), item) for key, item in value.items())
+        elif isinstance(value, list | tuple | set | frozenset):
+            yield from ((str(index), item) for index, item in enumerate(value))
+        elif isinstance(value, type):  # of a script, which is pickled with its methods
+            members = {name: inspect.unwrap(getattr(member, "__func__", member)) for name, member in vars(value).items()}
+            yield from ((name, member) for name, member in members.items() if inspect.isfunction(member))
+        elif inspect.isfunction(value):
+            variables = inspect.getclosurevars(inspect.unwrap(value))
+            yield from (*variables.nonlocals.items(), *variables.globals.items())
+        else:
+            yield from getattr(value, "__dict__", {}).items()
+            yield from (getattr(value, "__pydantic_private__", None) or {}).items()
+            slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
+            yield from ((name, getattr(value, name)) for name in slots if hasattr(value, name))
+            yield "__class__", type(value)
