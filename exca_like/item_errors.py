@@ -6,30 +6,33 @@ from collections.abc import Mapping
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import ExcaLikeError, ItemsFailedError
 
-_SHOWN_GROUPS, _SHOWN_ITEMS = 5, 5
+NOT_TRIED = "not tried"
+_SHOWN_GROUPS, _SHOWN_ITEMS, _SHOWN_LENGTH = 5, 5, 500
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def items_failed(label: str, failures: Mapping[str, Failure], total: int) -> ItemsFailedError:
     """The error to raise; it is one of the items' errors' type, too, if they have one in common."""
+    raised = {key: failure for key, failure in failures.items() if failure.reason != NOT_TRIED} or failures
     groups: dict[tuple[str, str], list[str]] = {}
-    for key, failure in failures.items():
+    for key, failure in raised.items():
         groups.setdefault((failure.type, _place(failure)), []).append(key)
     ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
-    lines = []
+    rest = ", the others are stored" if len(failures) < total else ""
+    lines = [f"{len(failures)} of {total} items of {label} failed{rest}:"]
     for (kind, place), keys in ordered[:_SHOWN_GROUPS]:
-        shown = ", ".join(map(repr, keys[:_SHOWN_ITEMS])) + (f" and {len(keys) - _SHOWN_ITEMS} more" if len(keys) > 5 else "")
-        message = " ".join(failures[keys[0]].message.split())[:500]
+        shown = ", ".join(map(repr, keys[:_SHOWN_ITEMS]))
+        shown += f" and {len(keys) - _SHOWN_ITEMS} more" if len(keys) > _SHOWN_ITEMS else ""
+        message = " ".join(raised[keys[0]].message.split())[:_SHOWN_LENGTH]
         lines.append(f"  {len(keys)} × {kind.rpartition('.')[2]}{place}: {message}\n      items: {shown}")
     if len(ordered) > _SHOWN_GROUPS:
         lines.append(f"  and {len(ordered) - _SHOWN_GROUPS} more kinds of errors: see `failures` of this error")
-    msg = (
-        f"{len(failures)} of {total} items of {label} failed, the others are stored:\n" + "\n".join(lines) + "\n"
-        "Mend the cause and call again: only what is missing is computed."
-    )
-    first = failures[ordered[0][1][0]].exception()
-    kinds = {failure.type for failure in failures.values()}
-    error = _error_class(type(first) if len(kinds) == 1 else Exception)(msg, dict(failures))
+    if len(raised) < len(failures):
+        lines.append(f"  {len(failures) - len(raised)} more were not tried, as so many failed one after the other")
+    lines.append("Mend the cause and call again: only what is missing is computed.")
+    first = raised[ordered[0][1][0]].exception()
+    kinds = {failure.type for failure in raised.values()}
+    error = _error_class(type(first) if len(kinds) == 1 else Exception)("\n".join(lines), dict(failures))
     error.__cause__ = first
     return error
 

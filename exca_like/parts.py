@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import InfraUsageError
+from exca_like.item_errors import NOT_TRIED
 from exca_like.store import Outcome
 
 MAX_IN_A_ROW = 10
@@ -73,7 +74,7 @@ def _failed(error: BaseException) -> Outcome:
 
 def _not_tried(label: str) -> Failure:
     message = f"not tried, as {MAX_IN_A_ROW} items of {label} before it failed one after the other"
-    return Failure("exca_like.errors.InfraUsageError", message, "", "not tried")
+    return Failure("exca_like.errors.InfraUsageError", message, "", NOT_TRIED)
 
 
 class _Attempt:

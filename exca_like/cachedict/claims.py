@@ -11,10 +11,12 @@ whose owner is dead counts for nothing (see `owners`). Two keys with one digest 
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import blake2b
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +30,7 @@ SUFFIX = ".claim"
 _HEAD = 1024  # bytes
 _HELD, _RELEASED = 0, 1
 _FLUSH_S = 0.05  # seconds between two writes of what was released
+_LONG = 512  # bytes; longer keys would take much memory in a table
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 Digests = np.ndarray[Any, np.dtype[np.uint64]]
@@ -35,11 +38,24 @@ Digests = np.ndarray[Any, np.dtype[np.uint64]]
 
 def digests_of(keys: Sequence[str]) -> Digests:
     """64 bits for each key: FNV-1a over 8 bytes at a time, ended by the mixing steps of MurmurHash3."""
-    texts = np.array([key.encode("utf-8", "surrogatepass") for key in keys], bytes)
+    if len(keys) == 1:
+        return _digest_of(keys[0])
+    return _digests([key.encode("utf-8", "surrogatepass") for key in keys])
+
+
+@functools.lru_cache(maxsize=256)
+def _digest_of(key: str) -> Digests:
+    return _digests([key.encode("utf-8", "surrogatepass")])
+
+
+def _digests(encoded: list[bytes]) -> Digests:
+    if max(map(len, encoded), default=0) > _LONG:
+        encoded = [text if len(text) <= _LONG else blake2b(text).hexdigest().encode() for text in encoded]
+    texts = np.array(encoded, bytes)
     lengths = np.char.str_len(texts)
     width = -(-texts.dtype.itemsize // 8)
-    words = texts.astype(f"S{8 * width}").view("<u8").reshape(len(keys), width)
-    digests = np.full(len(keys), 0xCBF29CE484222325, np.uint64)
+    words = texts.astype(f"S{8 * width}").view("<u8").reshape(len(encoded), width)
+    digests = np.full(len(encoded), 0xCBF29CE484222325, np.uint64)
     for place in range(width):  # the same for a key whatever the length of the others
         mixed = (digests ^ words[:, place]) * np.uint64(0x100000001B3)
         digests = np.where(lengths > 8 * place, mixed ^ (mixed >> np.uint64(32)), digests)
@@ -63,6 +79,7 @@ class Claim:
         self._status = bytearray(len(keys))
         self._descriptor = -1
         self._flushed = 0.0
+        self._forks = files.Process.forks
 
     @classmethod
     def new(cls, folder: str, keys: Sequence[str], digests: Digests, permissions: int | None) -> Self:
@@ -115,7 +132,7 @@ class Claim:
 
     def close(self) -> None:
         """Release everything."""
-        if self._descriptor >= 0:
+        if self._descriptor >= 0 and self._forks == files.Process.forks:  # else it is the parent's
             files.remove(self.path)
         self._forget()
 
@@ -154,7 +171,9 @@ class _Others:
         self.beat = status.st_mtime_ns
         self.owner: Owner | None = None  # not known: its head is being written
         with contextlib.suppress(orjson.JSONDecodeError):
-            self.owner = orjson.loads(data[:_HEAD])
+            found = orjson.loads(data[:_HEAD])
+            if isinstance(found, dict) and isinstance(found.get("job", {}), dict):
+                self.owner = found
         number = max(0, len(data) - _HEAD) // 9
         digests = np.frombuffer(data, np.uint64, number, _HEAD) if number else np.empty(0, np.uint64)
         held = np.frombuffer(data, np.uint8, number, _HEAD + 8 * number) == _HELD if number else np.empty(0, bool)
@@ -302,6 +321,8 @@ class FolderClaims:
                 yield
                 return
             finally:
+                with contextlib.suppress(OSError):  # a process that was forked meanwhile has it open, too
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
                 os.close(descriptor)
 
     def _lock_file(self, descriptor: int) -> None:
@@ -344,12 +365,15 @@ class MemoryClaims:
     def __init__(self) -> None:
         self._lock = files.ForkSafeLock()
         self._held: dict[str, MemoryClaim] = {}
+        self._forks = files.Process.forks
 
     def claim(
         self, keys: Sequence[str], choose: Callable[[list[str]], Iterable[Sequence[str]]]
     ) -> tuple[list["MemoryClaim"], list["MemoryWaiting"]]:
         """Claim those of some keys that nobody holds, and that are wanted; see `FolderClaims.claim`."""
         with self._lock:
+            if self._forks != files.Process.forks:  # the threads that hold keys are not in this process
+                self._held, self._forks = {}, files.Process.forks
             taken = [key for key in keys if key in self._held]
             claims = [MemoryClaim(group, self._held) for group in choose([key for key in keys if key not in self._held])]
             for claim in claims:

@@ -334,9 +334,16 @@ class CacheDict(MutableMapping[str, X]):
     # writing
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Self]:
-        """A block in which entries can be written and deleted, by any thread; gives the CacheDict itself."""
-        self.refresh()
+    def write(self, *, look: bool = True) -> Iterator[Self]:
+        """A block in which entries can be written and deleted, by any thread; gives the CacheDict itself.
+
+        Parameters
+        ----------
+        look:
+            Take notice of what others wrote, first.
+        """
+        if look:
+            self.refresh()
         with self._lock:
             self._blocks += 1
         try:

@@ -44,7 +44,8 @@ def lives_here(owner: Owner) -> bool | None:
     """Whether an owner's process lives; None if it can't be seen from here."""
     if owner.get("system") != _system():
         return None
-    return bool(owner.get("start")) and _start_of(int(owner["pid"])) == owner["start"]
+    pid, start = owner.get("pid"), owner.get("start")
+    return isinstance(pid, int) and bool(start) and _start_of(pid) == start
 
 
 def _start_of(pid: int) -> str:

@@ -1,8 +1,10 @@
 """Threads and processes of this machine, for as long as their submitter lives."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -32,7 +34,7 @@ class Pool:
             return [self._executor.submit(call) for call in calls]
         # forked workers know the classes of scripts and notebooks, and need no guard in the main script
         context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
-        payloads = [pickled_call(call) for call in calls]
+        payloads = [_pickled(call, context.get_start_method()) for call in calls]
         self._executor = concurrent.futures.ProcessPoolExecutor(number, context, _begin, (os.getpid(),))
         return [self._executor.submit(_run, payload) for payload in payloads]
 
@@ -59,7 +61,12 @@ def _begin(submitter: int) -> None:
     threading.Thread(target=watch, name="exca_like-watch", daemon=True).start()
 
 
-def _run(payload: bytes) -> Any:
-    import pickle
+def _pickled(call: Callable[[], Any], start_method: str) -> bytes:
+    if start_method == "fork":  # workers have all modules of this process, also those that can't be imported
+        with contextlib.suppress(Exception):  # for instance a class of a function
+            return pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
+    return pickled_call(call)
 
+
+def _run(payload: bytes) -> Any:
     return pickle.loads(payload)()

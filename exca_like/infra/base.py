@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
@@ -21,7 +22,7 @@ from exca_like.executors.base import Executor, Resources
 from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.identity import check_same_identity, fingerprint
 from exca_like.layout import EntryFolder
-from exca_like.models.clone import changed_copy
+from exca_like.models.clone import changed_copy, validated
 from exca_like.models.export import export, has_dotted_keys
 from exca_like.models.freeze import freeze
 from exca_like.uid import config_uid
@@ -288,6 +289,36 @@ class BaseInfra(pydantic.BaseModel):
         owner = self._linked_state.owner
         return {name: field.linked(owner) for name, field in getattr(type(owner), FIELDS).items()}
 
+    def iter_cached(self) -> Iterator[Any]:
+        """Configs of this class that have results (or errors) in the cache, with this infra's settings."""
+        entry = self._entry()
+        owner = self._linked_state.owner
+        name = self._field_name()
+        settings = {field: self.__dict__[field] for field in self.__pydantic_fields_set__}
+        for sibling in files.visible_folders(entry.method_path) if self.folder is not None else ():
+            folder = entry.sibling(sibling)
+            config = self._stored_config(folder)
+            if config is None:
+                continue
+            if name in type(owner).model_fields:
+                config[name] = settings
+            try:
+                task = validated(type(owner), config)
+            except pydantic.ValidationError as error:
+                msg = f"skipping {folder.path}: its config does not fit the class any more: {error}"
+                warnings.warn(msg, stacklevel=2)
+                continue
+            self._copy_private_infras(task)
+            yield task
+
+    def _stored_config(self, folder: EntryFolder) -> dict[str, Any] | None:
+        """The whole config that a folder has results of; None if there are none."""
+        try:
+            has_results = any(name.endswith(".jsonl") for name in os.listdir(folder.path))
+            return dict(ConfDict.from_yaml(Path(folder.config))) if has_results else None
+        except (OSError, ExcaLikeError):
+            return None
+
     # cache folder
 
     def _identity(self) -> dict[str, Any]:
@@ -369,6 +400,11 @@ class BaseInfra(pydantic.BaseModel):
                     files.write_atomic(f"{entry.path}/{name}", data, self.permissions)
         state.folder_is_checked = True
         return entry
+
+    def _field_name(self) -> str:
+        field = self._linked_state.field
+        assert field is not None
+        return field.name
 
     # execution
 

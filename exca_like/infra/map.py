@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import pydantic
 
-from exca_like import engine, mapping, parts
+from exca_like import engine, mapping, parts, works
 from exca_like.cachedict import CacheDict
 from exca_like.cachedict.claims import Claim
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
@@ -297,25 +297,25 @@ class MapInfra(BaseInfra):
     def _plan(self, items: Any, store: ItemStore, state: State) -> tuple[list[str], dict[str, Any]]:
         """The keys of the items, and those that are missing."""
         applied: Any = state.applied
-        try:
-            given = iter(items)
-        except TypeError:
+        if type(items) is not list and (isinstance(items, str | bytes) or not isinstance(items, Iterable)):
             msg = f"{applied.method.__qualname__} takes a list of items, or another iterable, not {items!r:.100}"
-            raise InfraTypeError(msg) from None
+            raise InfraTypeError(msg)
         cache, key_of = store.cache, applied.key
         forces, done = self.mode == "force", state.recomputed_items
         is_kept = type(items) is list or isinstance(items, Sequence)
         kept: dict[str, Any] = {}
         if is_kept:
-            keys = [key_of(item) for item in given]
+            keys = [key_of(item) for item in items]
         else:  # each item is seen once: those that may be needed are kept
             keys = []
             cache.refresh()
-            for item in given:
+            for item in items:
                 keys.append(key := key_of(item))
                 if forces or cache.mark(key) is None:
                     _keep(kept, key, item, applied)
-        wanted = [key for key in keys if key not in done] if forces else cache.missing(keys)
+        if forces:
+            cache.refresh()  # what there is now is told from what will be computed
+        wanted = [key for key in keys if key not in done or cache.mark(key) is None] if forces else cache.missing(keys)
         if not wanted:
             return keys, kept
         if is_kept:
@@ -325,9 +325,9 @@ class MapInfra(BaseInfra):
                     _keep(kept, key, item, applied)
         return keys, {key: kept[key] for key in wanted}
 
-    def _mapping(self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore) -> mapping.Mapping:
+    def _mapping(self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore) -> works.Mapping:
         state = self._linked_state
-        return mapping.Mapping(
+        return works.Mapping(
             label=self.uid(),
             keys=keys,
             missing=missing,
@@ -344,7 +344,7 @@ class MapInfra(BaseInfra):
             min_items=self.min_samples_per_job,
         )
 
-    def _check_plan(self, planned: mapping.Mapping) -> None:
+    def _check_plan(self, planned: works.Mapping) -> None:
         number = len(planned.missing)
         if self.mode == "read-only":
             shown = ", ".join(map(repr, list(planned.missing)[:5])) + (", ..." if number > 5 else "")
@@ -364,9 +364,7 @@ class MapInfra(BaseInfra):
             self._prepare_folder()
 
     def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str) -> MapCall:
-        field = self._linked_state.field
-        assert field is not None
-        return MapCall(self._linked_state.owner, field.name, self._entry(), keys, items, claim, self.mode)
+        return MapCall(self._linked_state.owner, self._field_name(), self._entry(), keys, items, claim, self.mode)
 
     def _run_part(self, call: MapCall) -> list[tuple[str, Outcome]] | None:
         """Compute and store in this process, which is a job or belongs to a pool."""
@@ -384,7 +382,7 @@ class MapInfra(BaseInfra):
             with claim:
                 missing = claim.keys if call.mode == "force" else store.cache.missing(claim.keys)
                 part = parts.Part(call.entry.uid, missing, [items[key] for key in missing], method)
-                for _ in mapping.compute(part, store, claim, replaces=call.mode == "force"):
+                for _ in works.compute(part, store, claim, replaces=call.mode == "force"):
                     pass
         return None
 
@@ -397,6 +395,8 @@ if TYPE_CHECKING:
         """What type checkers see as the infra of a config of type ``M``."""
 
         def clone_obj(self, *args: Mapping[str, Any], **kwargs: Any) -> M: ...
+
+        def iter_cached(self) -> Iterator[M]: ...
 
 
 def _wrap(applied: AppliedMap) -> Callable[..., Any]:

@@ -4,13 +4,10 @@ import contextlib
 import json
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
-
-import pydantic
 
 from exca_like import engine, files
 from exca_like.confdict import ConfDict
@@ -21,7 +18,6 @@ from exca_like.infra.applied import MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import TaskJob
 from exca_like.layout import EntryFolder
-from exca_like.models.clone import validated
 from exca_like.store import FolderStore, MemoryStore, Store, read_config
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -198,28 +194,6 @@ class TaskInfra(BaseInfra):
         for group in groups.values():
             _submit(group, max_workers)
 
-    def iter_cached(self) -> Iterator[Any]:
-        """Configs of this class whose result (or error) is in the cache, with this infra's settings."""
-        entry = self._entry()
-        owner = self._linked_state.owner
-        name = self._field_name()
-        settings = {field: self.__dict__[field] for field in self.__pydantic_fields_set__}
-        for sibling in files.visible_folders(entry.method_path) if self.folder is not None else ():
-            folder = entry.sibling(sibling)
-            config = read_config(folder, KEY) or _config_by_exca(folder)
-            if config is None:
-                continue
-            if name in type(owner).model_fields:
-                config[name] = settings
-            try:
-                task = validated(type(owner), config)
-            except pydantic.ValidationError as error:
-                msg = f"skipping {folder.path}: its config does not fit the class any more: {error}"
-                warnings.warn(msg, stacklevel=2)
-                continue
-            self._copy_private_infras(task)
-            yield task
-
     # how it is done
 
     def _call(self) -> Any:
@@ -311,6 +285,9 @@ class TaskInfra(BaseInfra):
         """The mode of a computation that was found to be needed."""
         return "force" if self._mode() == "force" else "retry"
 
+    def _stored_config(self, folder: EntryFolder) -> dict[str, Any] | None:
+        return read_config(folder, KEY) or _config_by_exca(folder)
+
     def _store(self) -> Store:
         state = self._linked_state
         if state.store is None:
@@ -324,11 +301,6 @@ class TaskInfra(BaseInfra):
     def _recorded_fingerprint(self) -> Any:
         meta = self._store().meta(KEY)
         return None if meta is None else meta.get("fingerprint")
-
-    def _field_name(self) -> str:
-        field = self._linked_state.field
-        assert field is not None
-        return field.name
 
     def _present_job(self, mode: engine.Mode) -> TaskJob[Any] | None:
         """The job of a task that needs no (new) submission."""
