@@ -20,7 +20,6 @@ from exca_like.executors.pools import PARTS_PER_WORKER
 from exca_like.item_errors import items_failed
 from exca_like.parts import Part
 from exca_like.progress import Progress
-from exca_like.store import Outcome
 from exca_like.works import Here, InJobs, InPool, Mapping, Work, help_along
 
 _SHOWN_S = 0.1  # seconds between two movements of the bar
@@ -79,6 +78,7 @@ class _Run:
         self._bar = Progress(mapping.label, len(mapping.keys), len(mapping.keys) - len(keys))
         self._done = 0
         self._shown = 0.0
+        self._hands_over = store.cache.cache_type is None  # else what is loaded may be of another type
         self._latest: tuple[str, Any] = ("", None)  # key and value of what this process computed last
 
     def is_there(self, key: str) -> bool:
@@ -113,12 +113,12 @@ class _Run:
             self._note_recomputed(work)
         self._bar.close()
 
-    def note(self, key: str, outcome: Outcome) -> None:
+    def note(self, key: str, value: Any, failure: Failure | None) -> None:
         """Take note of an item that this process computed."""
-        if outcome.failure is not None:
-            self._failed[key] = outcome.failure
-        elif self._cache.cache_type is None:  # else its type may not be that of the value
-            self._latest = (key, outcome.value)
+        if failure is not None:
+            self._failed[key] = failure
+        elif self._hands_over:
+            self._latest = (key, value)
         self._done += 1
         if self._bar.is_on:
             self.count(self._done)

@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import InfraUsageError
 from exca_like.item_errors import NOT_TRIED
-from exca_like.store import Outcome
 
 MAX_IN_A_ROW = 10
 """Items that may fail one after the other before the rest of a job is not tried."""
+
+
+Given = tuple[str, Any, Failure | None]
+"""What an item gave: its key, and its value or its failure."""
 
 
 class Part(NamedTuple):
@@ -27,7 +30,7 @@ class Part(NamedTuple):
     method: Callable[[Sequence[Any]], Iterable[Any]]
 
 
-def outcomes(part: Part) -> Generator[tuple[str, Outcome], None, None]:
+def outcomes(part: Part) -> Generator[Given, None, None]:
     """Keys and what their items gave, each as soon as it is known.
 
     Raises
@@ -51,12 +54,12 @@ def outcomes(part: Part) -> Generator[tuple[str, Outcome], None, None]:
         if error is None:
             group = min(2 * group, len(part.keys)) if is_in_groups else group
         elif attempt.size == 1:
-            yield part.keys[start], _failed(error)
+            yield part.keys[start], None, Failure.of(error)
             in_a_row += 1
             start += 1
             group = min(2 * group, len(part.keys))
         elif attempt.is_lazy and suspect is None and not is_in_groups:
-            suspect = part.keys[start], _failed(error)
+            suspect = part.keys[start], None, Failure.of(error)
             start += 1
         else:
             start -= suspect is not None
@@ -65,11 +68,7 @@ def outcomes(part: Part) -> Generator[tuple[str, Outcome], None, None]:
     if suspect is not None:
         yield suspect
     for key in part.keys[start:]:
-        yield key, Outcome(failure=_not_tried(part.label))
-
-
-def _failed(error: BaseException) -> Outcome:
-    return Outcome(failure=Failure.of(error))
+        yield key, None, _not_tried(part.label)
 
 
 def _not_tried(label: str) -> Failure:
@@ -89,7 +88,7 @@ class _Attempt:
         self.error: BaseException | None = None
         self.is_lazy = False  # whether results come one by one
 
-    def results(self) -> Iterator[tuple[str, Outcome]]:
+    def results(self) -> Iterator[Given]:
         try:
             found = self.part.method(self.items)
             try:
@@ -114,7 +113,7 @@ class _Attempt:
                         f"which is {self.keys[-1]!r}: it must yield exactly one for each, in order. {_DOUBT}"
                     )
                     raise _CountError(msg)
-                yield self.keys[self.done], Outcome(value)
+                yield self.keys[self.done], value, None
                 self.done += 1
             if self.done < self.size:
                 msg = (

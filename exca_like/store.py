@@ -252,23 +252,24 @@ class ItemStore:
         """The failure of a key, if there is one."""
         return self._failures.get(key) or self.cache.failure(key)
 
-    def save(self, key: str, outcome: Outcome, *, replace: bool = False) -> None:
-        """Store an outcome, in a ``with store.cache.write()`` block.
+    def save(self, key: str, value: Any, failure: Failure | None, *, replace: bool = False) -> None:
+        """Store a value, or a failure, in a ``with store.cache.write()`` block.
 
         Parameters
         ----------
-        key, outcome:
+        key, value, failure:
             The key, and what its computation left.
         replace:
             Whether there may be a value already, whose place it takes.
         """
-        if outcome.failure is None:
-            self._failures.pop(key, None)
-            self.cache.put(key, outcome.value, replace=replace or self.cache.failure_mark(key) is not None)
+        if failure is None:
+            if self._failures:
+                self._failures.pop(key, None)
+            self.cache.put(key, value, None, replace or self.cache.failure_mark(key) is not None)
         elif self.is_in_memory:
-            self._failures[key] = outcome.failure
+            self._failures[key] = failure
         else:
-            self.cache.put_failure(key, outcome.failure)
+            self.cache.put_failure(key, failure)
 
 
 def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:

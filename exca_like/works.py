@@ -21,8 +21,8 @@ from exca_like.errors import (
 )
 from exca_like.executors.base import Ended, Executor, JobHandle, read_log
 from exca_like.executors.pools import Pool
-from exca_like.parts import Part, outcomes
-from exca_like.store import ItemStore, Outcome
+from exca_like.parts import Given, Part, outcomes
+from exca_like.store import ItemStore
 
 _FIRST_POLL, _LAST_POLL = 0.02, 1.0  # seconds between two looks at what jobs stored
 _POOL_POLL_S = 0.2
@@ -74,13 +74,13 @@ class Mapping:
     min_items: int = 1
 
 
-def compute(part: Part, store: ItemStore, claim: Any, *, replaces: bool) -> Iterator[tuple[str, Outcome]]:
+def compute(part: Part, store: ItemStore, claim: Any, *, replaces: bool) -> Iterator[Given]:
     """Compute and store the items of a part, each released as it is stored."""
     with store.cache.write():
-        for key, outcome in outcomes(part):
-            store.save(key, outcome, replace=replaces)
+        for key, value, failure in outcomes(part):
+            store.save(key, value, failure, replace=replaces)
             claim.release(key)
-            yield key, outcome
+            yield key, value, failure
 
 
 class Run(Protocol):
@@ -101,7 +101,7 @@ class Run(Protocol):
         """Whether there is a (new) failure for a key."""
         ...
 
-    def note(self, key: str, outcome: Outcome) -> None:
+    def note(self, key: str, value: Any, failure: Failure | None) -> None:
         """Take note of an item that this process computed."""
         ...
 
@@ -153,6 +153,7 @@ class Here:
         self.is_over = self.knows_all = False
         self._run = run
         self._store = run.mapping.store
+        self._replaces = run.replaces
         self._outcomes = outcomes(run.part(self.keys))
         self._writing = contextlib.ExitStack()
         self._writing.enter_context(self._store.cache.write(look=False))  # it was looked at when the items were claimed
@@ -180,10 +181,10 @@ class Here:
     def _step(self) -> None:
         self._thread = threading.get_ident()
         try:
-            for key, outcome in self._outcomes:
-                self._store.save(key, outcome, replace=self._run.replaces)
+            for key, value, failure in self._outcomes:
+                self._store.save(key, value, failure, replace=self._replaces)
                 self._claim.release(key)
-                self._run.note(key, outcome)
+                self._run.note(key, value, failure)
                 return
             self.knows_all = True
             self._end()
@@ -252,8 +253,8 @@ class InPool:
                 self._errors.update(dict.fromkeys(claim.keys, error))
             elif store.is_in_memory:
                 with store.cache.write():
-                    for key, outcome in future.result() or ():
-                        store.save(key, outcome, replace=self._run.replaces)
+                    for key, value, failure in future.result() or ():
+                        store.save(key, value, failure, replace=self._run.replaces)
             claim.close()
         store.cache.refresh()
         self._run.count(max(0, store.cache.count() - self._before))

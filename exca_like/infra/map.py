@@ -19,7 +19,7 @@ from exca_like.executors.environment import current_job
 from exca_like.infra.applied import AppliedMethod, checked_exclusion
 from exca_like.infra.base import BaseInfra, State
 from exca_like.layout import EntryFolder
-from exca_like.store import ItemStore, Outcome
+from exca_like.store import ItemStore
 
 C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
@@ -126,7 +126,7 @@ class MapCall:
     claim: str
     mode: engine.Mode
 
-    def __call__(self) -> list[tuple[str, Outcome]] | None:
+    def __call__(self) -> list[parts.Given] | None:
         infra: MapInfra = getattr(self.owner, self.infra_name)
         # a class that was pickled by value has lost its full name, which the uid begins with
         infra._linked_state.entry = self.entry
@@ -239,7 +239,8 @@ class MapInfra(BaseInfra):
     def _item_store(self) -> ItemStore:
         state = self._linked_state
         if state.store is None:
-            state.store = ItemStore(self._make_cache(keep_in_ram=self.keep_in_ram or self.folder is None))
+            made = ItemStore(self._make_cache(keep_in_ram=self.keep_in_ram or self.folder is None))
+            state.__dict__.setdefault("store", made)  # another thread may have been first
         store: ItemStore = state.store
         return store
 
@@ -366,7 +367,7 @@ class MapInfra(BaseInfra):
     def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str) -> MapCall:
         return MapCall(self._linked_state.owner, self._field_name(), self._entry(), keys, items, claim, self.mode)
 
-    def _run_part(self, call: MapCall) -> list[tuple[str, Outcome]] | None:
+    def _run_part(self, call: MapCall) -> list[parts.Given] | None:
         """Compute and store in this process, which is a job or belongs to a pool."""
         method = functools.partial(_call_method, self._applied_map, self._linked_state.owner)
         if self.folder is None:
@@ -374,7 +375,9 @@ class MapInfra(BaseInfra):
         self._prepare_folder()
         store = ItemStore(self._make_cache(keep_in_ram=False))
         items = dict(zip(call.keys, call.items, strict=True))
-        claim = Claim.adopt(call.claim, call.keys, current_job(self._log_folder()))
+        # a worker of a pool ends with its submitter, though a job that both run in may go on
+        job = None if self.cluster in _POOLS else current_job(self._log_folder())
+        claim = Claim.adopt(call.claim, call.keys, job)
         claims: Sequence[Any] = [claim]
         if claim is None:  # it was taken for dead: what others do meanwhile is theirs
             claims, _ = self._claims().claim(call.keys, lambda free: [free] if free else [])
