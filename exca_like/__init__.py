@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from exca_like import helpers as helpers
     from exca_like.cachedict import CacheDict as CacheDict
     from exca_like.confdict import ConfDict as ConfDict
+    from exca_like.infra.map import MapInfra as MapInfra
     from exca_like.infra.submit import SubmitInfra as SubmitInfra
     from exca_like.infra.task import TaskInfra as TaskInfra
 

@@ -155,6 +155,7 @@ class _Run:
         elif self._waiting:
             if not help_along({name for others in self._waiting for name in others.names()}):
                 self._patience.pause(self._waiting)
+                self._cache.refresh()  # items are stored a little before they are released
         else:
             return False
         if self._waiting:

@@ -53,7 +53,7 @@ def outcomes(part: Part) -> Generator[Given, None, None]:
         start += done
         if error is None:
             group = min(2 * group, len(part.keys)) if is_in_groups else group
-        elif attempt.size == 1:
+        elif attempt.size == 1 and suspect is None:  # else the suspect may be innocent
             yield part.keys[start], None, Failure.of(error)
             in_a_row += 1
             start += 1

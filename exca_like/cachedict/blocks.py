@@ -24,6 +24,8 @@ BLOCK = 1 << 20
 LARGE = 1 << 30  # bytes; of larger spans, only the edges are checked before `verify`
 _DIGITS = 8
 _MAX_MAPS = 256
+_RESIDENT = 256 << 20  # bytes that are read by mapping before their pages are let go of
+_handed_out = 0
 _THREADS = min(4, os.cpu_count() or 1)
 _WORTH_THREADS = 16 << 20  # bytes
 
@@ -190,7 +192,19 @@ def view_of(path: str, offset: int, length: int) -> memoryview:
     found = _mapped(path, offset + length)
     if offset < 0 or length < 0 or found.size < offset + length:
         raise TooShortError(path, found.size, offset, length)
+    _let_go_of(length)
     return found.view[offset : offset + length]
+
+
+def _let_go_of(length: int) -> None:
+    """Keep what was read by mapping from counting as this process's memory for ever: it stays in the system's cache."""
+    global _handed_out  # noqa: PLW0603 - of the process, as its memory is
+    _handed_out += length
+    if _handed_out > _RESIDENT:
+        _handed_out = 0
+        for found in list(_maps.values()):
+            if found.size:
+                found.map.madvise(mmap.MADV_DONTNEED)
 
 
 def check(path: str, offset: int, length: int, sums: str, how: Check = "full", *, fresh: bool = False) -> None:

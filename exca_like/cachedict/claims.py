@@ -30,7 +30,7 @@ SUFFIX = ".claim"
 _HEAD = 1024  # bytes
 _HELD, _RELEASED = 0, 1
 _FLUSH_S = 0.05  # seconds between two writes of what was released
-_LONG = 512  # bytes; longer keys would take much memory in a table
+_LONG = 64  # bytes; longer keys would take much memory in a table
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 Digests = np.ndarray[Any, np.dtype[np.uint64]]
@@ -99,7 +99,7 @@ class Claim:
 
     @classmethod
     def adopt(cls, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Self | None:
-        """Go on with a claim that was made for this process, a job or a worker; None if it is not there any more."""
+        """Open a claim that was made for this process, a job or a worker; see `FolderClaims.adopt`."""
         digests = digests_of(keys)
         claim = cls(path, keys, digests, np.argsort(digests))
         try:
@@ -270,6 +270,11 @@ class FolderClaims:
                     claim.close()
                 raise
         return claims, waiting
+
+    def adopt(self, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Claim | None:
+        """Go on with a claim that was made for this process; None if others took its maker for dead, and it is gone."""
+        with self._locked():  # or it might be removed just now
+            return Claim.adopt(path, keys, job)
 
     def _split(self, keys: Sequence[str], digests: Digests) -> tuple[np.ndarray[Any, Any], list[Waiting]]:
         """Places of the keys that nobody holds, and the other keys."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import weakref
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from threading import get_ident
@@ -18,9 +17,9 @@ from exca_like.cachedict.index import Index
 from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, JournalFile, report, spans_in
 from exca_like.cachedict.lines import deletion, seal
 from exca_like.cachedict.writer import DATA, AppendFile, Writer, in_use
+from exca_like.cachedict.writers import Writers
 from exca_like.errors import (
     CacheFolderError,
-    CacheUsageError,
     ConfigTypeError,
     ConfigValueError,
     CorruptEntryError,
@@ -110,9 +109,7 @@ class CacheDict(MutableMapping[str, X]):
         self._ram: dict[str, tuple[int | None, X]] = {}  # with the places of the entries, which change when they are replaced
         self._index = Index(self._path)
         self._frozen = int(folder is None)  # how many blocks, or reasons, there are not to look at the folder
-        self._blocks = 0
-        self._writers: dict[int, Writer] = {}  # by thread, while there are blocks
-        self._idle: list[Writer] = []
+        self._writers = Writers(self._path, permissions, fsync=fsync)
         self._deleted = 0  # entries, since it was looked for files of which nothing is left
         self._lock = files.ForkSafeLock()
 
@@ -223,14 +220,14 @@ class CacheDict(MutableMapping[str, X]):
         return self._index.entries if self._path else self._ram
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of many keys that are not there, in order; the folder is looked at once, if they are not all known."""
+        """Those of many keys that are not there, in order; the folder is looked at once."""
+        self.refresh()
+        return self.unknown(keys)
+
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        """Those of many keys that were not there at the last look at the folder, in order."""
         known = self._index.entries if self._path else self._ram
-        unknown = [key for key in keys if key not in known]
-        if unknown and self._path:
-            self.refresh()
-            known = self._known()
-            unknown = [key for key in unknown if key not in known]
-        return unknown
+        return [key for key in keys if key not in known]
 
     def refresh(self) -> None:
         """Take notice of what others wrote and deleted."""
@@ -317,7 +314,7 @@ class CacheDict(MutableMapping[str, X]):
 
     def put_failure(self, key: str, failure: Failure, *, meta: dict[str, Any] | None = None) -> None:
         """Store an error for a key, in place of the value or the errors that there are."""
-        writer = self._writer()
+        writer = self._writers.mine()
         with self._held(key) as older:
             journal = writer.ready(FAILED)
             record: dict[str, Any] = {"#replaces": [self._index.describe(place) for place in older]} if older else {}
@@ -344,20 +341,11 @@ class CacheDict(MutableMapping[str, X]):
         """
         if look:
             self.refresh()
-        with self._lock:
-            self._blocks += 1
+        self._writers.begin()
         try:
             yield self
         finally:
-            with self._lock:
-                self._blocks -= 1
-                done = {} if self._blocks else self._writers
-                if done:
-                    self._writers = {}  # not emptied: a thread that begins a block now must not get one that is being closed
-            for writer in done.values():
-                writer.end()
-            self._idle += done.values()
-            if done and self._deleted > len(self._index.entries) // 4:  # not for each of many deletions
+            if self._writers.end() and self._deleted > len(self._index.entries) // 4:  # not for each of many deletions
                 self._deleted = 0
                 with contextlib.suppress(OSError):  # it is only tidying up
                     drop_empty(self._path)
@@ -397,7 +385,7 @@ class CacheDict(MutableMapping[str, X]):
             )
             raise KeyExistsError(msg)
         if self._path:
-            writer = self._writers.get(get_ident()) or self._writer()  # there are some while there are blocks
+            writer = self._writers.by_thread.get(get_ident()) or self._writers.mine()
             if replace:
                 place = self._replace(writer, key, value, meta)
             else:
@@ -461,7 +449,7 @@ class CacheDict(MutableMapping[str, X]):
         if key not in self:
             raise KeyError(key)
         if self._path:
-            self._writer()  # or an error
+            self._writers.mine()  # or an error
             with self._held(key) as places:
                 self._delete(key, places)
         self._ram.pop(key, None)
@@ -472,7 +460,7 @@ class CacheDict(MutableMapping[str, X]):
             self._delete(key, [place for place in places if condition(place)])
 
     def _delete(self, key: str, places: Sequence[int]) -> None:
-        writer = self._writer()
+        writer = self._writers.mine()
         for place in places:
             writer.append_line(writer.ready(DELETED), deletion(key, *self._index.describe(place)))
             self._forget(key, place)
@@ -515,11 +503,7 @@ class CacheDict(MutableMapping[str, X]):
         self._ram.clear()
         if not self._path:
             return
-        with self._lock:
-            mine = self._writers.pop(get_ident(), None)
-            self._idle.clear()
-        if mine is not None:
-            mine.end()
+        self._writers.leave()
         busy = clear_folder(self._path)
         self._index.refresh()
         if busy:  # others are writing: what there is goes, their files stay
@@ -527,26 +511,6 @@ class CacheDict(MutableMapping[str, X]):
                 for key in {*self._index.entries, *self._index.failures}:
                     with self._held(key) as places:
                         self._delete(key, places)
-
-    def _writer(self) -> Writer:
-        """The writer of this thread."""
-        me = get_ident()
-        writer = self._writers.get(me)
-        if not self._blocks:
-            msg = "writing to a CacheDict needs a block: `with cache.write(): cache[key] = value`"
-            raise CacheUsageError(msg)
-        if writer is None:
-            writer = self._writers[me] = self._take_writer()
-            _with_writers[id(self)] = self
-        return writer
-
-    def _take_writer(self) -> Writer:
-        while self._idle:
-            with contextlib.suppress(IndexError):  # another thread took it
-                return self._idle.pop()
-        writer = Writer(self._path, self.permissions, fsync=self.fsync)
-        writer.context = DumpContext(self._path, writer=writer)
-        return writer
 
     # copies are views of the same folder
 
@@ -559,15 +523,3 @@ class CacheDict(MutableMapping[str, X]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path or None!r}, cache_type={self.cache_type!r})"
-
-
-_with_writers: "weakref.WeakValueDictionary[int, CacheDict[Any]]" = weakref.WeakValueDictionary()
-
-
-def _forget_writers() -> None:
-    """In a forked process: it must not write to its parent's files."""
-    for cache in list(_with_writers.values()):
-        cache._writers, cache._idle = {}, []
-
-
-os.register_at_fork(after_in_child=_forget_writers)

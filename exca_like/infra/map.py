@@ -13,7 +13,6 @@ import pydantic
 
 from exca_like import engine, mapping, parts, works
 from exca_like.cachedict import CacheDict
-from exca_like.cachedict.claims import Claim
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors.environment import current_job
 from exca_like.infra.applied import AppliedMethod, checked_exclusion
@@ -316,7 +315,9 @@ class MapInfra(BaseInfra):
                     _keep(kept, key, item, applied)
         if forces:
             cache.refresh()  # what there is now is told from what will be computed
-        wanted = [key for key in keys if key not in done or cache.mark(key) is None] if forces else cache.missing(keys)
+            wanted = [key for key in keys if key not in done or cache.mark(key) is None]
+        elif wanted := cache.unknown(keys):  # what is known need not be looked at: it is loaded, or found missing then
+            wanted = cache.missing(wanted)
         if not wanted:
             return keys, kept
         if is_kept:
@@ -377,7 +378,7 @@ class MapInfra(BaseInfra):
         items = dict(zip(call.keys, call.items, strict=True))
         # a worker of a pool ends with its submitter, though a job that both run in may go on
         job = None if self.cluster in _POOLS else current_job(self._log_folder())
-        claim = Claim.adopt(call.claim, call.keys, job)
+        claim = self._claims().adopt(call.claim, call.keys, job)
         claims: Sequence[Any] = [claim]
         if claim is None:  # it was taken for dead: what others do meanwhile is theirs
             claims, _ = self._claims().claim(call.keys, lambda free: [free] if free else [])
