@@ -32,7 +32,7 @@ def items_failed(label: str, failures: Mapping[str, Failure], total: int) -> Ite
     lines.append("Mend the cause and call again: only what is missing is computed.")
     first = raised[ordered[0][1][0]].exception()
     kinds = {failure.type for failure in raised.values()}
-    error = _error_class(type(first) if len(kinds) == 1 else Exception)("\n".join(lines), dict(failures))
+    error = _error("\n".join(lines), dict(failures), type(first) if len(kinds) == 1 else Exception)
     error.__cause__ = first
     return error
 
@@ -43,10 +43,15 @@ def _place(failure: Failure) -> str:
     return f" at {found[-1][0].rpartition('/')[2]}:{found[-1][1]}" if found else ""
 
 
-def _error_class(kind: type[BaseException]) -> type[ItemsFailedError]:
-    if issubclass(ItemsFailedError, kind) or (issubclass(kind, ExcaLikeError) and kind.__name__ == "RemoteError"):
-        return ItemsFailedError
-    try:
-        return type(f"ItemsFailedError[{kind.__name__}]", (ItemsFailedError, kind), {"__module__": ItemsFailedError.__module__})
-    except TypeError:  # it can't have subclasses, or not together with others
-        return ItemsFailedError
+def _error(message: str, failures: dict[str, Failure], kind: type[BaseException]) -> ItemsFailedError:
+    plain = issubclass(ItemsFailedError, kind) or (issubclass(kind, ExcaLikeError) and kind.__name__ == "RemoteError")
+    if not plain:
+        try:
+            bases = (ItemsFailedError, kind)
+            both = type(f"ItemsFailedError[{kind.__name__}]", bases, {"__module__": ItemsFailedError.__module__})
+            error: ItemsFailedError = both(message, failures)
+            if str(error) == message:
+                return error
+        except Exception:  # noqa: S110 - some classes have no subclasses, or want other arguments
+            pass
+    return ItemsFailedError(message, failures)

@@ -67,7 +67,7 @@ class _Run:
         store, keys = mapping.store, mapping.missing
         self._cache = store.cache
         self.replaces = mapping.mode == "force"
-        self._seen = {key: mark for key in keys if (mark := store.mark(key)) is not None} if self.replaces else {}
+        self._fresh: set[str] = set()  # what was computed again, in mode force
         self._seen_failures = {key: mark for key in keys if (mark := store.failure_mark(key)) is not None}
         self._todo: list[str] = list(keys)
         self._works: list[Work] = []
@@ -79,12 +79,11 @@ class _Run:
         self._done = 0
         self._shown = 0.0
         self._hands_over = store.cache.cache_type is None  # else what is loaded may be of another type
-        self._latest: tuple[str, Any] = ("", None)  # key and value of what this process computed last
+        self._latest: tuple[str | None, Any] = (None, None)  # key and value of what this process computed last
 
     def is_there(self, key: str) -> bool:
         """Whether there is a (new) value for a key, as known since the last look at the folder."""
-        mark = self._cache.mark(key)
-        return mark is not None and (not self._seen or mark != self._seen.get(key))
+        return self._cache.mark(key) is not None and (not self.replaces or key in self._fresh)
 
     def result(self, key: str) -> Any:
         """The result of a key, when it is there; if it failed, raises when all others are done."""
@@ -110,18 +109,26 @@ class _Run:
         """Stop, and release what was claimed."""
         for work in self._works:
             work.close()
-            self._note_recomputed(work)
         self._bar.close()
 
     def note(self, key: str, value: Any, failure: Failure | None) -> None:
         """Take note of an item that this process computed."""
         if failure is not None:
             self._failed[key] = failure
-        elif self._hands_over:
-            self._latest = (key, value)
+        else:
+            self.finished((key,))
+            if self._hands_over:
+                self._latest = (key, value)
         self._done += 1
         if self._bar.is_on:
             self.count(self._done)
+
+    def finished(self, keys: Sequence[str]) -> None:
+        """Take note of items whose part has ended well."""
+        if self.replaces:
+            fresh = [key for key in keys if not self.has_failed(key)]
+            self._fresh.update(fresh)
+            self.mapping.recomputed.update(fresh)
 
     def note_error(self, error: BaseException) -> None:
         """Take note of an error that belongs to no item; it is raised in the end."""
@@ -169,7 +176,13 @@ class _Run:
 
         def choose(free: list[str]) -> list[Sequence[str]]:
             mapping.store.cache.refresh()
-            wanted = [key for key in free if not self.is_there(key)] if self.replaces else self._cache.missing(free)
+            if self.replaces:  # another thread may have computed some again
+                self._fresh.update(key for key in free if key in mapping.recomputed)
+                wanted = [key for key in free if key not in self._fresh]
+            else:
+                wanted = self._cache.unknown(free)
+            if self._seen_failures:  # what failed before comes last: it must not keep the rest from being tried
+                wanted.sort(key=self._seen_failures.__contains__)
             groups.extend(_packed(wanted, self._number_of_parts(len(wanted))))
             return groups
 
@@ -196,10 +209,13 @@ class _Run:
 
     def _look_at_others(self) -> None:
         freed = [key for others in self._waiting for key in others.freed()]
+        if freed:
+            self._cache.refresh()
+        for others in self._waiting:  # what is stored need not be waited for, though its release may be seen later
+            if not self.replaces and all(self.is_there(key) or self.has_failed(key) for key in others.keys):
+                freed += others.keys
+                others.keys = []
         self._waiting = [others for others in self._waiting if others.keys]
-        if not freed:
-            return
-        self.mapping.store.cache.refresh()
         for key in freed:
             if not self.replaces and self.is_there(key):
                 self._done += 1
@@ -207,13 +223,7 @@ class _Run:
                 self._failed[key] = failure
                 self._done += 1
             else:
-                self._seen_again(key)
                 self._todo.append(key)
-
-    def _seen_again(self, key: str) -> None:
-        """What another caller forced meanwhile is not what this one is to compute."""
-        if self.replaces and (mark := self.mapping.store.mark(key)) is not None:
-            self._seen[key] = mark
 
     def has_failed(self, key: str) -> bool:
         """Whether there is a (new) failure of a key, as known since the last look at the folder."""
@@ -231,11 +241,6 @@ class _Run:
             if not self.is_there(key) and key not in self._failed:
                 self._failed[key] = self._new_failure(key) or work.why_missing(key)
         work.close()
-        self._note_recomputed(work)
-
-    def _note_recomputed(self, work: Work) -> None:
-        if self.replaces:
-            self.mapping.recomputed.update(filter(self.is_there, work.keys))
 
 
 def _packed(keys: list[str], number: int) -> list[Sequence[str]]:

@@ -39,6 +39,30 @@ def outcomes(part: Part) -> Generator[Given, None, None]:
         The method returned too few or too many results, or nothing that holds some; what was given before is right as far
         as anybody can tell.
     """
+    while True:
+        start = yield from _until_many_fail(part)
+        left = list(range(start, len(part.keys)))
+        if not left:
+            return
+        samples = {left[len(left) // 4], left[len(left) // 2], left[-1]}  # do all items fail, or some that lie together?
+        is_hopeless = True
+        for place in samples:
+            attempt = _Attempt(part, place, place + 1)
+            yield from attempt.results()
+            if attempt.error is None:
+                is_hopeless = False
+            else:
+                yield part.keys[place], None, Failure.of(attempt.error)
+        left = [place for place in left if place not in samples]
+        part = Part(part.label, [part.keys[place] for place in left], [part.items[place] for place in left], part.method)
+        if is_hopeless:
+            for key in part.keys:
+                yield key, None, _not_tried(part.label)
+            return
+
+
+def _until_many_fail(part: Part) -> Generator[Given, None, int]:
+    """Compute items until too many fail one after the other; returns how many were tried."""
     start, group, suspect = 0, len(part.keys), None
     in_a_row, is_in_groups = 0, False
     while start < len(part.keys) and in_a_row < MAX_IN_A_ROW:
@@ -67,8 +91,7 @@ def outcomes(part: Part) -> Generator[Given, None, None]:
             group = max(1, (attempt.size - done) // 8) if attempt.size > 8 and not attempt.is_lazy else 1
     if suspect is not None:
         yield suspect
-    for key in part.keys[start:]:
-        yield key, None, _not_tried(part.label)
+    return start
 
 
 def _not_tried(label: str) -> Failure:

@@ -13,6 +13,7 @@ from exca_like.cachedict.claims import Claim
 from exca_like.cachedict.failures import Failure
 from exca_like.engine import Claims, Mode
 from exca_like.errors import (
+    CacheFolderError,
     InfraUsageError,
     JobError,
     JobInterruptedError,
@@ -21,6 +22,7 @@ from exca_like.errors import (
 )
 from exca_like.executors.base import Ended, Executor, JobHandle, read_log
 from exca_like.executors.pools import Pool
+from exca_like.item_errors import NOT_TRIED
 from exca_like.parts import Given, Part, outcomes
 from exca_like.store import ItemStore
 
@@ -76,11 +78,39 @@ class Mapping:
 
 def compute(part: Part, store: ItemStore, claim: Any, *, replaces: bool) -> Iterator[Given]:
     """Compute and store the items of a part, each released as it is stored."""
-    with store.cache.write():
-        for key, value, failure in outcomes(part):
-            store.save(key, value, failure, replace=replaces)
-            claim.release(key)
-            yield key, value, failure
+    names = _names_of_this_thread()
+    names.add(claim.name)
+    try:
+        with store.cache.write():
+            for key, value, failure in outcomes(part):
+                failed = _save(store, key, value, failure, replaces=replaces)
+                claim.release(key)
+                yield key, value, failed
+    finally:
+        names.discard(claim.name)
+
+
+def _save(store: ItemStore, key: str, value: Any, failure: Failure | None, *, replaces: bool) -> Failure | None:
+    """Store what an item gave; its failure, which may be that it can't be stored."""
+    if failure is not None and failure.reason == NOT_TRIED:  # not a failure that the next call should know of
+        return failure
+    try:
+        store.save(key, value, failure, replace=replaces)
+    except CacheFolderError:
+        raise
+    except Exception as error:
+        failure = Failure.of(error)
+        store.save(key, None, failure)
+    return failure
+
+
+_computing = threading.local()
+
+
+def _names_of_this_thread() -> set[str]:
+    """Names of the claims that this thread computes for."""
+    names: set[str] = _computing.__dict__.setdefault("names", set())
+    return names
 
 
 class Run(Protocol):
@@ -103,6 +133,10 @@ class Run(Protocol):
 
     def note(self, key: str, value: Any, failure: Failure | None) -> None:
         """Take note of an item that this process computed."""
+        ...
+
+    def finished(self, keys: Sequence[str]) -> None:
+        """Take note of items whose part has ended well."""
         ...
 
     def note_error(self, error: BaseException) -> None:
@@ -158,7 +192,7 @@ class Here:
         self._writing = contextlib.ExitStack()
         self._writing.enter_context(self._store.cache.write(look=False))  # it was looked at when the items were claimed
         self._lock = threading.Lock()
-        self._thread: int | None = None  # that computes just now
+        self._closes = False
         _suspended[self._claim.name] = self
 
     def advance(self) -> None:
@@ -167,9 +201,6 @@ class Here:
 
     def help(self) -> bool:
         """Compute the next item, for somebody else's sake; False if a thread does so already."""
-        if self._thread == threading.get_ident():
-            msg = f"an item of {self._run.mapping.label} needs the result of one that is computed together with it"
-            raise InfraUsageError(msg)
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -179,12 +210,14 @@ class Here:
         return True
 
     def _step(self) -> None:
-        self._thread = threading.get_ident()
+        if self.is_over:
+            return
+        names = _names_of_this_thread()
+        names.add(self._claim.name)
         try:
             for key, value, failure in self._outcomes:
-                self._store.save(key, value, failure, replace=self._replaces)
+                self._run.note(key, value, _save(self._store, key, value, failure, replaces=self._replaces))
                 self._claim.release(key)
-                self._run.note(key, value, failure)
                 return
             self.knows_all = True
             self._end()
@@ -192,12 +225,18 @@ class Here:
             self._end()
             raise
         finally:
-            self._thread = None
+            names.discard(self._claim.name)
+            if self._closes:
+                self._outcomes.close()
+                self._end()
 
     def why_missing(self, key: str) -> Failure:  # noqa: ARG002 - see Work
         return Failure.of(JobInterruptedError(_NO_OUTCOME), "lost")
 
     def close(self) -> None:
+        if self._claim.name in _names_of_this_thread():  # it was collected while it computes
+            self._closes = True
+            return
         with self._lock:
             self._outcomes.close()
             self._end()
@@ -249,12 +288,15 @@ class InPool:
             error = future.exception()
             if isinstance(error, InfraUsageError):
                 self._run.note_error(error)
+            if error is None and not store.is_in_memory:
+                self._run.finished(claim.keys)
             if error is not None:
                 self._errors.update(dict.fromkeys(claim.keys, error))
             elif store.is_in_memory:
                 with store.cache.write():
                     for key, value, failure in future.result() or ():
-                        store.save(key, value, failure, replace=self._run.replaces)
+                        failed = _save(store, key, value, failure, replaces=self._run.replaces)
+                        self._run.note(key, value, failed)
             claim.close()
         store.cache.refresh()
         self._run.count(max(0, store.cache.count() - self._before))
@@ -270,8 +312,10 @@ class InPool:
 
     def close(self) -> None:
         self.is_over = True
+        idle = [claim for future, claim in self._futures.items() if future.cancel()]
         self._pool.close()
-        for claim in self._claims:
+        # threads go on to the end of their item, and close their claims themselves
+        for claim in idle if self._run.mapping.cluster == "threadpool" else self._claims:
             claim.close()
 
 
@@ -320,6 +364,8 @@ class InJobs:
         )
         while True:
             store.cache.refresh()
+            if ended.reason == "completed":
+                self._run.finished(claim.keys)
             missing = [key for key in claim.keys if not (self._run.is_there(key) or self._run.has_failed(key))]
             if not missing or time.monotonic() > patience or ended.reason == "failed":
                 break
@@ -345,5 +391,11 @@ class InJobs:
 
 def help_along(names: Iterable[str]) -> bool:
     """Go on with what claims of this process are for, if nobody does so; False if there is nothing to do."""
+    names = set(names)
+    if names & _names_of_this_thread():
+        msg = (
+            "an item needs the result of one that is computed together with it, by the same job or call: compute that one first"
+        )
+        raise InfraUsageError(msg)
     helped = [work.help() for name in names if (work := _suspended.get(name)) is not None]
     return any(helped)

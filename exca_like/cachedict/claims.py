@@ -13,6 +13,7 @@ import errno
 import fcntl
 import functools
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 import orjson
 
 from exca_like import files
-from exca_like.cachedict.owners import LOST_S, Owner, describe, heartbeat, lives_here, this_process
+from exca_like.cachedict.owners import LOST_S, Owner, describe, heartbeat, is_mine, lives_here, this_process
 from exca_like.cachedict.writer import host_name, unwritable
 
 SUFFIX = ".claim"
@@ -79,6 +80,7 @@ class Claim:
         self._status = bytearray(len(keys))
         self._descriptor = -1
         self._flushed = 0.0
+        self._lock = threading.Lock()
         self._forks = files.Process.forks
 
     @classmethod
@@ -91,9 +93,11 @@ class Claim:
             claim._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             files.write_all(claim._descriptor, content)
             files.permit(path, permissions)
-        except OSError as error:
+        except BaseException as error:
             claim.close()
-            raise unwritable(folder, os.path.basename(path), error) from error
+            if isinstance(error, OSError):
+                raise unwritable(folder, os.path.basename(path), error) from error
+            raise
         heartbeat.add(path)
         return claim
 
@@ -126,21 +130,24 @@ class Claim:
         """Let others have a key; what is stored for it is found by them anyway."""
         self._status[self._places[key]] = _RELEASED
         now = time.monotonic()
-        if now - self._flushed > _FLUSH_S and self._descriptor >= 0:
+        if now - self._flushed > _FLUSH_S and self._forks == files.Process.forks:
             self._flushed = now
-            os.pwrite(self._descriptor, self._status, _HEAD + self._digests.nbytes)
+            with self._lock:  # or the number of the file might be that of another one by now
+                if self._descriptor >= 0:
+                    os.pwrite(self._descriptor, self._status, _HEAD + self._digests.nbytes)
 
     def close(self) -> None:
         """Release everything."""
-        if self._descriptor >= 0 and self._forks == files.Process.forks:  # else it is the parent's
-            files.remove(self.path)
-        self._forget()
+        with self._lock:
+            if self._descriptor >= 0 and self._forks == files.Process.forks:  # else it is the parent's
+                files.remove(self.path)
+            self._forget()
 
     def _forget(self) -> None:
         heartbeat.drop(self.path)
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -352,6 +359,8 @@ class FolderClaims:
             return self._beats_on(others)
         if owner.get("job"):
             return not self._is_over(owner["job"])
+        if is_mine(owner):  # what an interruption left behind is nobody's
+            return heartbeat.has(others.path)
         alive = lives_here(owner)
         return self._beats_on(others) if alive is None else alive
 

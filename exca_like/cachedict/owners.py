@@ -40,6 +40,12 @@ def describe(owner: Owner) -> str:
     return f"process {owner.get('pid')} of {owner.get('user')} on {owner.get('host')}, since {owner.get('since')}"
 
 
+def is_mine(owner: Owner) -> bool:
+    """Whether an owner is this process."""
+    me = _process(os.getpid())
+    return all(owner.get(name) == me[name] for name in ("system", "pid", "start"))
+
+
 def lives_here(owner: Owner) -> bool | None:
     """Whether an owner's process lives; None if it can't be seen from here."""
     if owner.get("system") != _system():
@@ -103,6 +109,11 @@ class Heartbeat:
         """Leave a claim alone."""
         with self._lock:
             self._paths.discard(path)
+
+    def has(self, path: str) -> bool:
+        """Whether a claim is kept alive."""
+        with self._lock:
+            return path in self._paths
 
     def _run(self) -> None:
         while True:

@@ -333,7 +333,7 @@ class MapInfra(BaseInfra):
             label=self.uid(),
             keys=keys,
             missing=missing,
-            item_at=items.__getitem__ if isinstance(items, Sequence) else _no_item,
+            item_at=functools.partial(_item_at, items, keys, self._applied_map.key),
             method=functools.partial(_call_method, self._applied_map, state.owner),
             store=store,
             claims=self._claims(),
@@ -424,8 +424,11 @@ def _call_method(applied: AppliedMap, owner: Any, items: Sequence[Any]) -> Itera
     return found
 
 
-def _no_item(_: int) -> Any:
-    raise KeyError
+def _item_at(items: Any, keys: Sequence[str], key_of: Callable[[Any], str], place: int) -> Any:
+    """The item at a place; a KeyError if it was not kept, or is another one by now."""
+    if not isinstance(items, Sequence) or place >= len(items) or key_of(items[place]) != keys[place]:
+        raise KeyError
+    return items[place]
 
 
 def _keep(kept: dict[str, Any], key: str, item: Any, applied: AppliedMap) -> None:
