@@ -93,7 +93,8 @@ def run(batch: Batch) -> dict[str, Outcome]:
         if mode == "force":
             return True
         kind = store.peek(key)
-        return (kind is None or (mode == "retry" and store.mark(key) == seen[key])) and not batch.is_elsewhere()
+        is_missing = kind is None or (kind == "failure" and mode == "retry" and store.mark(key) == seen[key])
+        return is_missing and not batch.is_elsewhere()
 
     def choose(free: list[str]) -> list[list[str]]:
         chosen = list(filter(is_wanted, free))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from exca_like.cachedict.failures import Failure
-from exca_like.errors import ExcaLikeError, ItemsFailedError
+from exca_like.errors import ItemsFailedError, RemoteError
 
 NOT_TRIED = "not tried"
 _SHOWN_GROUPS, _SHOWN_ITEMS, _SHOWN_LENGTH = 5, 5, 500
@@ -44,7 +44,8 @@ def _place(failure: Failure) -> str:
 
 
 def _error(message: str, failures: dict[str, Failure], kind: type[BaseException]) -> ItemsFailedError:
-    plain = issubclass(ItemsFailedError, kind) or (issubclass(kind, ExcaLikeError) and kind.__name__ == "RemoteError")
+    # one that ends an iteration would not get out of the iterator that raises it
+    plain = issubclass(ItemsFailedError, kind) or issubclass(kind, RemoteError | StopIteration | StopAsyncIteration)
     if not plain:
         try:
             bases = (ItemsFailedError, kind)

@@ -177,8 +177,8 @@ class _Run:
         def choose(free: list[str]) -> list[Sequence[str]]:
             mapping.store.cache.refresh()
             if self.replaces:  # another thread may have computed some again
-                self._fresh.update(key for key in free if key in mapping.recomputed)
-                wanted = [key for key in free if key not in self._fresh]
+                self._fresh.update(key for key in free if key in mapping.recomputed and self._cache.mark(key) is not None)
+                wanted = [key for key in free if not self.is_there(key)]
             else:
                 wanted = self._cache.unknown(free)
             if self._seen_failures:  # what failed before comes last: it must not keep the rest from being tried

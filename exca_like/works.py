@@ -288,7 +288,7 @@ class InPool:
             error = future.exception()
             if isinstance(error, InfraUsageError):
                 self._run.note_error(error)
-            if error is None and not store.is_in_memory:
+            if error is None and future.result() is None:  # all is stored
                 self._run.finished(claim.keys)
             if error is not None:
                 self._errors.update(dict.fromkeys(claim.keys, error))
