@@ -265,7 +265,7 @@ class FolderClaims:
         digests = digests_of(keys)
         with self._locked():
             free, waiting = self._split(keys, digests)
-            groups = choose([keys[place] for place in free.tolist()] if len(free) < len(keys) else list(keys))
+            groups = choose([keys[int(place)] for place in free.tolist()] if len(free) < len(keys) else list(keys))
             known = dict(zip(keys, digests.tolist(), strict=True))
             claims: list[Claim] = []
             try:
@@ -301,7 +301,7 @@ class FolderClaims:
                 files.remove(others.path)  # nobody else does now
             elif len(hits := hits[is_free[hits]]):
                 is_free[hits] = False
-                waiting.append(Waiting(self, others, [keys[place] for place in hits.tolist()], digests[hits]))
+                waiting.append(Waiting(self, others, [keys[int(place)] for place in hits.tolist()], digests[hits]))
         return np.flatnonzero(is_free), waiting
 
     def held(self, name: str, digests: Digests) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -240,7 +240,7 @@ class MapInfra(BaseInfra):
         if state.store is None:
             made = ItemStore(self._make_cache(keep_in_ram=self.keep_in_ram or self.folder is None))
             state.__dict__.setdefault("store", made)  # another thread may have been first
-        store: ItemStore = state.store
+        store: ItemStore = state.__dict__["store"]
         return store
 
     @property
