@@ -1,6 +1,7 @@
 """How the items of a map are computed: in this process, in a pool of threads or processes, or in jobs of a cluster."""
 
 import contextlib
+import os
 import threading
 import time
 import weakref
@@ -172,6 +173,7 @@ _NO_OUTCOME = "the computation ended before it came to this item"
 
 
 _suspended: "weakref.WeakValueDictionary[str, Here]" = weakref.WeakValueDictionary()
+os.register_at_fork(after_in_child=_suspended.clear)  # they are the parent's, which goes on with them
 
 
 class Here:
@@ -397,5 +399,9 @@ def help_along(names: Iterable[str]) -> bool:
             "an item needs the result of one that is computed together with it, by the same job or call: compute that one first"
         )
         raise InfraUsageError(msg)
-    helped = [work.help() for name in names if (work := _suspended.get(name)) is not None]
+    works = [work for name in names if (work := _suspended.get(name)) is not None]
+    if not works:  # what this process holds may be what those wait for that it waits for
+        mine = _names_of_this_thread()
+        works = [work for name, work in list(_suspended.items()) if not work.is_over and name not in mine]
+    helped = [work.help() for work in works]
     return any(helped)

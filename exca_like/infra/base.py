@@ -412,10 +412,10 @@ class BaseInfra(pydantic.BaseModel):
         """The claims on what is computed into the cache folder."""
         state = self._linked_state
         if state.claims is None:
-            if self.folder is None:
-                state.claims = MemoryClaims()
-            else:
-                state.claims = FolderClaims(self._entry().path, layout.FULL_UID, job_is_over, self.permissions)
+            made: Any = MemoryClaims()
+            if self.folder is not None:
+                made = FolderClaims(self._entry().path, layout.FULL_UID, job_is_over, self.permissions)
+            state.__dict__.setdefault("claims", made)  # another thread may have been first
         return state.claims
 
     @abc.abstractmethod

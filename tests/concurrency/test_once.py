@@ -1,8 +1,10 @@
 """Many callers at once: each thing is computed once, nobody waits for ever, and nobody for the dead."""
 
 import fcntl
+import functools
 import os
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -161,6 +163,31 @@ def test_callers_on_different_clusters_share_their_work(tmp_path):
     assert max(Maps(None, tmp_path).computed.values()) == 1
 
 
+def test_the_first_calls_of_threads_meet(tmp_path):
+    """Threads that use an instance for the first time at the same moment, without a folder."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(40):
+            maps = Maps(None, tmp_path / str(number))
+            maps.folder.mkdir()
+            model, barrier, found = maps.model(infra={"folder": None}), threading.Barrier(4), []
+
+            def run(model: Any = model, barrier: threading.Barrier = barrier, found: list[Any] = found) -> None:
+                barrier.wait()
+                found.append(list(model.compute([1, 2, 3])))
+
+            threads = [threading.Thread(target=run) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert found == [model.results([1, 2, 3])] * 4
+            assert maps.computed == once([1, 2, 3])
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_forced_callers_compute_one_after_the_other(tmp_path):
     """Each instance forces each item once, and none computes what another one computes at that moment."""
     maps = Maps(None, tmp_path)
@@ -264,6 +291,31 @@ def zip_two(send: Any, go: Path, number: int, maps: Maps, *, meets: bool) -> Non
     model = maps.model(pause=0.002)
     found = list(zip(model.compute(first), maps.model().compute(second), strict=True))
     assert found == list(zip(model.results(first), model.results(second), strict=True))
+
+
+@pytest.mark.parametrize("meets", [True, False])
+def test_suspended_iterators_of_two_processes_do_not_wait_for_each_other(tmp_path, meets):
+    maps = Maps(None, tmp_path)
+    run_at_once(tmp_path, 2, functools.partial(zip_two, meets=meets), maps, seconds=20)
+    assert maps.computed == once(range(20))
+
+
+def test_iterators_that_a_process_was_forked_with_are_its_parents(tmp_path):
+    """The child waits for its parent, which goes on."""
+    maps = Maps(None, tmp_path)
+    model = maps.model()
+    found = model.compute(range(10))
+    assert next(found) == model.result(0)
+
+    def call(send: Any) -> None:
+        assert list(maps.model().compute(range(10))) == model.results(range(10))
+
+    child = Child(call)
+    with killed_at_the_end([child]):
+        time.sleep(0.3)
+        assert len(list(found)) == 9
+        wait_for([child], 20)
+    assert maps.computed == once(range(10))
 
 
 @pytest.mark.parametrize("cluster", ["threadpool", "processpool"])
