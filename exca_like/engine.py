@@ -137,7 +137,7 @@ class Patience:
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._since = time.monotonic()
+        self._since: float | None = None
         self._delay = _FIRST_POLL
         self._told = False
 
@@ -145,10 +145,15 @@ class Patience:
         """Return when a key is free that was not before."""
         while not any([others.freed() for others in waiting]):  # noqa: C419 - all are to be asked
             self.pause(waiting)
+        self.renew()
+
+    def renew(self) -> None:
+        """Look often again, as something has changed."""
         self._delay = _FIRST_POLL
 
     def pause(self, waiting: Sequence[Waiting]) -> None:
         """Wait for a moment."""
+        self._since = self._since or time.monotonic()
         if not self._told and time.monotonic() - self._since > _PATIENCE_S and waiting:
             self._told = True
             number = sum(len(others.keys) for others in waiting)

@@ -9,7 +9,9 @@
     ├── FrozenModelError (RuntimeError)    a model was changed after its uid was computed
     ├── InfraTypeError (TypeError)         an infra is declared or applied with a wrong type
     ├── InfraValueError (ValueError)       an infra is declared or called with a wrong value
+    │   └── ItemParameterError (NameError) items were given under another name than the method's parameter has
     ├── InfraUsageError (RuntimeError)     an infra was not applied, or not where it should be
+    │   └── OpenBatchError (AttributeError) something is there only after a ``batch`` block
     ├── ConfigMismatchError (RuntimeError) a cache folder holds results of another config
     ├── NotCachedError (RuntimeError)      read-only mode, and the result is not there
     ├── ResultLoadError (RuntimeError)     a stored result can't be loaded in this process
@@ -62,8 +64,16 @@ class InfraValueError(ExcaLikeError, ValueError):
     """An infra is declared, applied or called with a wrong value."""
 
 
+class ItemParameterError(InfraValueError, NameError):
+    """The items of a map were given under another name than the method's parameter has."""
+
+
 class InfraUsageError(ExcaLikeError, RuntimeError):
     """An infra is used where it can't work, for instance because it was never applied."""
+
+
+class OpenBatchError(InfraUsageError, AttributeError):
+    """Something was asked for inside a ``batch`` block that is there only after it."""
 
 
 class ConfigMismatchError(ExcaLikeError, RuntimeError):

@@ -23,6 +23,7 @@ from exca_like.progress import Progress
 from exca_like.works import Here, InJobs, InPool, Mapping, Work, help_along
 
 _SHOWN_S = 0.1  # seconds between two movements of the bar
+_KINDS: dict[str | None, Any] = {None: Here, "debug": Here, "threadpool": InPool, "processpool": InPool}
 
 
 def results(mapping: Mapping) -> Iterator[Any]:
@@ -76,7 +77,7 @@ class _Run:
         self._errors: list[BaseException] = []
         self._patience = Patience(mapping.label)
         self._bar = Progress(mapping.label, len(mapping.keys), len(mapping.keys) - len(keys))
-        self._done = 0
+        self._done = 0  # items that were computed; others failed
         self._shown = 0.0
         self._hands_over = store.cache.cache_type is None  # else what is loaded may be of another type
         self._latest: tuple[str | None, Any] = (None, None)  # key and value of what this process computed last
@@ -116,10 +117,10 @@ class _Run:
         if failure is not None:
             self._failed[key] = failure
         else:
+            self._done += 1
             self.finished((key,))
             if self._hands_over:
                 self._latest = (key, value)
-        self._done += 1
         if self._bar.is_on:
             self.count(self._done)
 
@@ -147,7 +148,7 @@ class _Run:
 
     def _show(self) -> None:
         self._shown = time.monotonic()
-        self._bar.show(max(0, self._done - len(self._failed)), len(self._failed))
+        self._bar.show(self._done, len(self._failed))
 
     def _advance(self) -> bool:
         """Do, or wait for, a little of what is left; False if nothing is."""
@@ -190,9 +191,8 @@ class _Run:
         self._todo = []
         self._waiting.extend(waiting)
         if claims:
-            kinds: dict[str | None, Any] = {None: Here, "debug": Here, "threadpool": InPool, "processpool": InPool}
             try:
-                self._works.append(kinds.get(mapping.cluster, InJobs)(self, claims))
+                self._works.append(_KINDS.get(mapping.cluster, InJobs)(self, claims))
             except BaseException:
                 for claim in claims:
                     claim.close()
@@ -210,6 +210,7 @@ class _Run:
     def _look_at_others(self) -> None:
         freed = [key for others in self._waiting for key in others.freed()]
         if freed:
+            self._patience.renew()
             self._cache.refresh()
         for others in self._waiting:  # what is stored need not be waited for, though its release may be seen later
             if not self.replaces and all(self.is_there(key) or self.has_failed(key) for key in others.keys):
@@ -221,7 +222,6 @@ class _Run:
                 self._done += 1
             elif not self.replaces and (failure := self._new_failure(key)) is not None:  # shared by those who waited for it
                 self._failed[key] = failure
-                self._done += 1
             else:
                 self._todo.append(key)
 

@@ -2,9 +2,11 @@
 
 import os
 import sys
+import time
 from typing import Any
 
 _VARIABLE = "EXCA_LIKE_PROGRESS"
+DELAY_S = 0.5  # seconds after which there is a bar: a loop of quick calls is not to draw one for each
 
 
 def is_shown() -> bool:
@@ -21,7 +23,7 @@ def tell(text: str) -> None:
 
 
 class Progress:
-    """A bar over the items of one call; with tqdm, if that is installed, else nothing.
+    """A bar over the items of one call, if that takes a while; with tqdm, if that is installed, else nothing.
 
     Parameters
     ----------
@@ -34,24 +36,19 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int, cached: int) -> None:
-        self._bar: Any = None
+        self.is_on = is_shown()
+        """Whether anything is shown."""
+        self._label = label
+        self._total = total
         self._cached = cached
         self._failed = 0
-        if is_shown():
-            try:
-                from tqdm.auto import tqdm
-            except ImportError:
-                return
-            self._bar = tqdm(total=total, initial=cached, desc=label, unit="item", file=sys.stderr, dynamic_ncols=True)
-            self._describe()
-
-    @property
-    def is_on(self) -> bool:
-        """Whether anything is shown."""
-        return self._bar is not None
+        self._started = time.time()
+        self._bar: Any = None
 
     def show(self, done: int, failed: int) -> None:
         """Show how many items were computed so far, and how many failed."""
+        if self.is_on and self._bar is None and time.time() - self._started >= DELAY_S:
+            self._begin()
         if self._bar is not None:
             if failed != self._failed:
                 self._failed = failed
@@ -62,6 +59,17 @@ class Progress:
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
+
+    def _begin(self) -> None:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            self.is_on = False
+            return
+        bar = tqdm(total=self._total, initial=self._cached, desc=self._label, unit="item", file=sys.stderr, dynamic_ncols=True)
+        bar.start_t = self._started  # its rate is that of the whole call
+        self._bar = bar
+        self._describe()
 
     def _describe(self) -> None:
         self._bar.set_postfix(cached=self._cached, failed=self._failed, refresh=False)

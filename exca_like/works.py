@@ -18,8 +18,6 @@ from exca_like.errors import (
     InfraUsageError,
     JobError,
     JobInterruptedError,
-    JobMemoryError,
-    JobTimeoutError,
 )
 from exca_like.executors.base import Ended, Executor, JobHandle, read_log
 from exca_like.executors.pools import Pool
@@ -28,6 +26,7 @@ from exca_like.parts import Given, Part, outcomes
 from exca_like.store import ItemStore
 
 _FIRST_POLL, _LAST_POLL = 0.02, 1.0  # seconds between two looks at what jobs stored
+_LAST_DELAY_S = 1.0  # seconds in which the last results of a job that was stopped may appear
 _POOL_POLL_S = 0.2
 _LOG_TAIL = 4000  # characters
 
@@ -288,17 +287,16 @@ class InPool:
         for future in done:
             claim = self._futures.pop(future)
             error = future.exception()
-            if isinstance(error, InfraUsageError):
-                self._run.note_error(error)
-            if error is None and future.result() is None:  # all is stored
-                self._run.finished(claim.keys)
             if error is not None:
                 self._errors.update(dict.fromkeys(claim.keys, error))
-            elif store.is_in_memory:
+                if isinstance(error, InfraUsageError):
+                    self._run.note_error(error)
+            elif (given := future.result()) is None:  # all is stored
+                self._run.finished(claim.keys)
+            else:
                 with store.cache.write():
-                    for key, value, failure in future.result() or ():
-                        failed = _save(store, key, value, failure, replaces=self._run.replaces)
-                        self._run.note(key, value, failed)
+                    for key, value, failure in given:
+                        self._run.note(key, value, _save(store, key, value, failure, replaces=self._run.replaces))
             claim.close()
         store.cache.refresh()
         self._run.count(max(0, store.cache.count() - self._before))
@@ -337,55 +335,44 @@ class InJobs:
         for claim, handle in zip(claims, handles, strict=True):
             claim.hand_over(handle.record())
         self._open = list(zip(handles, claims, strict=True))
+        self._deadlines: dict[str, float] = {}  # until when what a job stored may still appear
         self._ends: dict[str, tuple[JobHandle, Ended]] = {}  # of the jobs that left items without an outcome
 
     def advance(self) -> None:
         time.sleep(self._delay)
         cache = self._run.mapping.store.cache
-        still = []
-        for handle, claim in self._open:
-            ended = handle.ended()
-            if ended is None:
-                still.append((handle, claim))
-            else:
-                self._note_end(handle, claim, ended)
-        changed = len(still) < len(self._open)
-        self._open = still
-        cache.refresh()
+        ends = [(handle, claim, handle.ended()) for handle, claim in self._open]
+        cache.refresh()  # after that: what a job stored before it ended is seen
+        still = [(job, claim) for job, claim, ended in ends if ended is None or not self._is_settled(job, claim, ended)]
         count = cache.count()
-        self._delay = _FIRST_POLL if changed or count != self._count else min(1.5 * self._delay, _LAST_POLL)
+        changed = len(still) < len(self._open) or count != self._count
+        self._delay = _FIRST_POLL if changed else min(1.5 * self._delay, _LAST_POLL)
+        self._open = still
         self._count = count
         self._run.count(max(0, count - self._before))
         self.is_over = not still
 
-    def _note_end(self, handle: JobHandle, claim: Claim, ended: Ended) -> None:
-        """Give the file system time to show what an ended job stored."""
-        store, patience = (
-            self._run.mapping.store,
-            time.monotonic() + (handle.file_delay if ended.reason == "completed" else 1.0),
-        )
-        while True:
-            store.cache.refresh()
-            if ended.reason == "completed":
-                self._run.finished(claim.keys)
-            missing = [key for key in claim.keys if not (self._run.is_there(key) or self._run.has_failed(key))]
-            if not missing or time.monotonic() > patience or ended.reason == "failed":
-                break
-            time.sleep(_LAST_POLL / 4)
+    def _is_settled(self, handle: JobHandle, claim: Claim, ended: Ended) -> bool:
+        """Whether all that an ended job stored is seen, which the file system may take some time for."""
+        if ended.reason == "completed":
+            self._run.finished(claim.keys)
+        missing = [key for key in claim.keys if not (self._run.is_there(key) or self._run.has_failed(key))]
+        delay = handle.file_delay if ended.reason == "completed" else _LAST_DELAY_S
+        deadline = self._deadlines.setdefault(claim.name, time.monotonic() + delay)
+        if missing and ended.reason != "failed" and time.monotonic() < deadline:
+            return False
         if missing and ended.reason == "failed":  # what it said last tells why
             log = (read_log(handle.paths.stderr) or "")[-_LOG_TAIL:].strip()
             ended = ended if log in ended.detail else ended._replace(detail=f"{ended.detail}\n{log}")
-        self._ends.update(dict.fromkeys(missing, (handle, ended)))
-        if ended.reason == "failed" and not missing:
+        elif ended.reason == "failed":
             self._run.note_error(JobError(f"job {handle.job_id} failed, though it stored all its results: {ended.detail}"))
+        self._ends.update(dict.fromkeys(missing, (handle, ended)))
+        return True
 
     def why_missing(self, key: str) -> Failure:
         handle, ended = self._ends[key]
         msg = f"job {handle.job_id} ended before it came to this item: {ended.reason}. {ended.detail.strip()}"
-        if ended.interrupted:
-            return Failure.of(JobInterruptedError(msg), ended.reason)
-        kinds: dict[str, type[JobError]] = {"timeout": JobTimeoutError, "out of memory": JobMemoryError}
-        return Failure.of(kinds.get(ended.reason, JobError)(msg), ended.reason)
+        return Failure.of(ended.error(msg), ended.reason)
 
     def close(self) -> None:
         """Leave the jobs running: whoever asks next finds their claims."""

@@ -2,10 +2,10 @@
 
 A *claim* is a file in the folder, ``<host>-<pid>-<token>.claim``: the owner as JSON in its first 1,024 bytes, then the
 64-bit digests of the keys, sorted, then a byte for each: 0 while it is held, 1 once it is released. Whoever wants keys
-locks a file of the folder (by ``flock``, which the system frees however its holder ends), reads the
-claims of others, and writes a claim for what nobody holds. So a key has one holder, callers with overlapping keys wait
-for each other's results and never for a claim that waits itself, and 100,000 keys take a few file operations. A claim
-whose owner is dead counts for nothing (see `owners`). Two keys with one digest only make somebody wait.
+locks a file of the folder (by ``flock``, which the system frees however its holder ends), reads the claims of others, and
+writes a claim for what nobody holds. So a key has one holder, callers with overlapping keys wait for each other's results,
+and 100,000 keys take a few file operations. A claim whose owner is dead counts for nothing (see `owners`). Two keys with
+one digest only make somebody wait.
 """
 
 import contextlib
@@ -312,11 +312,6 @@ class FolderClaims:
             return np.zeros(len(digests), bool)
         held = others.has(digests)
         return held if held.any() and self._is_alive(others) else np.zeros(len(digests), bool)
-
-    def holder(self, key: str) -> str | None:
-        """Who holds a key, for messages; None if nobody does."""
-        _, waiting = self._split([key], digests_of([key]))
-        return str(waiting[0]) if waiting else None
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import orjson
 from exca_like import files
 from exca_like.cachedict import blocks, registry
 from exca_like.cachedict.blocks import Buffer, Check
-from exca_like.cachedict.journal import INFO
+from exca_like.cachedict.journal import INFO, JournalFile
 from exca_like.cachedict.lines import seal
 from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import (
@@ -22,6 +22,7 @@ from exca_like.errors import (
     CorruptEntryError,
     ExcaLikeError,
     PickleRefusedError,
+    ResultLoadError,
 )
 
 AllowPickle = Literal["own", "always", "never"]
@@ -346,6 +347,48 @@ class DumpContext:
             "use allow_pickle='always' (or EXCA_LIKE_ALLOW_PICKLE=always in the environment)."
         )
         raise PickleRefusedError(msg)
+
+
+def load_entry(folder: str, key: str, file: JournalFile, info: dict[str, Any], allow_pickle: AllowPickle, check: Check) -> Any:
+    """The value of an entry, from the content of its line, which is used up; what `DumpContext.dump_entry` stored.
+
+    Raises
+    ------
+    CorruptEntryError, FileNotFoundError
+        It is not what was stored.
+    ResultLoadError
+        It is, but can't be loaded in this process.
+    """
+    take = info.pop
+    name = take("#type", None) or file.cache_type
+    if name is None or take("#key") != key:
+        msg = "its line is not one of an entry with this key"
+        raise CorruptEntryError(msg)
+    # of packed data files, unless they were left in place; asking first is cheaper, as most entries have no such marks
+    owner = take("#writer") if "#writer" in info else file.writer
+    spans = take("#data") if "#data" in info else ()
+    context = DumpContext.for_loading(folder, key, spans, owner, allow_pickle, check, file.path)
+    load, checks_itself = registry.LOADERS.get(name) or registry.loader_of(name)
+    if "#v" in info and take("#v") != FORMAT:
+        msg = f"the entry {key!r} of {file.path} has a newer format than this version of exca_like reads: update it"
+        raise ResultLoadError(msg)
+    info.pop("#meta", None)
+    info.pop("#replaces", None)
+    take("#sum", None)
+    if spans and not checks_itself:
+        context.check_spans()
+    try:
+        return load(context, **info)
+    except (ExcaLikeError, FileNotFoundError):
+        raise
+    except Exception as error:
+        context.check_all()  # it may have changed since it was checked
+        # the bytes are what was stored: something is missing here
+        msg = (
+            f"the entry {key!r} of {folder} can't be loaded here: {type(error).__name__}: {error}. Make what "
+            "it needs importable in this process; or compute it again."
+        )
+        raise ResultLoadError(msg) from error
 
 
 def _no_dictionary(name: str, stored: Any) -> ConfigTypeError:

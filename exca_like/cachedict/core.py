@@ -11,7 +11,7 @@ from exca_like import files, layout
 from exca_like.cachedict import registry
 from exca_like.cachedict.blocks import Check
 from exca_like.cachedict.compact import clear_folder, drop_empty
-from exca_like.cachedict.context import FORMAT, AllowPickle, DumpContext, allowed_pickles, why_refused
+from exca_like.cachedict.context import AllowPickle, DumpContext, allowed_pickles, load_entry, why_refused
 from exca_like.cachedict.failures import Failure, without_pickle
 from exca_like.cachedict.index import Index
 from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, JournalFile, report, spans_in
@@ -23,9 +23,7 @@ from exca_like.errors import (
     ConfigTypeError,
     ConfigValueError,
     CorruptEntryError,
-    ExcaLikeError,
     KeyExistsError,
-    ResultLoadError,
 )
 
 X = TypeVar("X")
@@ -168,38 +166,7 @@ class CacheDict(MutableMapping[str, X]):
                 return small(info["inline"])
             except Exception:
                 small = None  # the usual way raises it, too, and says more
-        take = info.pop
-        name = take("#type", None) or file.cache_type
-        if name is None or take("#key") != key:
-            msg = "its line is not one of an entry with this key"
-            raise CorruptEntryError(msg)
-        # of packed data files, unless they were left in place; asking first is cheaper, as most entries have no such marks
-        owner = take("#writer") if "#writer" in info else file.writer
-        spans = take("#data") if "#data" in info else ()
-        context = DumpContext.for_loading(self._path, key, spans, owner, self._pickles, self.check, file.path)
-        load, checks_itself = registry.LOADERS.get(name) or registry.loader_of(name)
-        if "#v" in info and take("#v") != FORMAT:
-            msg = f"the entry {key!r} of {file.path} has a newer format than this version of exca_like reads: update it"
-            raise ResultLoadError(msg)
-        if "#meta" in info:
-            del info["#meta"]
-        if "#replaces" in info:
-            del info["#replaces"]
-        take("#sum", None)
-        if spans and not checks_itself:
-            context.check_spans()
-        try:
-            return load(context, **info)
-        except (ExcaLikeError, FileNotFoundError):
-            raise
-        except Exception as error:
-            context.check_all()  # it may have changed since it was checked
-            # the bytes are what was stored: something is missing here
-            msg = (
-                f"the entry {key!r} of {self._path} can't be loaded here: {type(error).__name__}: {error}. Make what "
-                "it needs importable in this process; or compute it again."
-            )
-            raise ResultLoadError(msg) from error
+        return load_entry(self._path, key, file, info, self._pickles, self.check)
 
     def _give_up(self, key: str, place: int, error: Exception) -> None:
         name, offset = self._index.describe(place)
@@ -391,7 +358,7 @@ class CacheDict(MutableMapping[str, X]):
             else:
                 line = writer.context.dump_entry(key, value, self.cache_type, meta)
                 journal = writer.journal or writer.ready(INFO)
-                try:
+                try:  # what `_append` does, without another call for each of many entries
                     offset = writer.append_line(journal, line) if writer.fsync else journal.write(line)
                 except CacheFolderError:
                     writer.context.discard()

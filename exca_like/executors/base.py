@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+from exca_like.errors import JobError, JobInterruptedError, JobMemoryError, JobTimeoutError, LostOutcomeError
+
 Call = Callable[[], None]
 """What a job runs: it stores its own result, and raises if it fails."""
 
@@ -42,6 +44,13 @@ class Ended(NamedTuple):
     def interrupted(self) -> bool:
         """Whether a job that left no result counts as not submitted: not the computation is to blame."""
         return self.reason in ("cancelled", "preempted", "node failure", "lost", "completed")
+
+    def error(self, message: str) -> JobError:
+        """The error of a job that left no result."""
+        if self.interrupted:
+            return LostOutcomeError(message) if self.reason == "completed" else JobInterruptedError(message)
+        kinds: dict[str, type[JobError]] = {"timeout": JobTimeoutError, "out of memory": JobMemoryError}
+        return kinds.get(self.reason, JobError)(message)
 
 
 class JobHandle(Protocol):

@@ -175,9 +175,10 @@ class BaseInfra(pydantic.BaseModel):
         except AttributeError:
             state = None
         if state is None or state.owner is None:
+            name = type(self).__name__
             msg = (
-                f"this {type(self).__name__} belongs to no config: it works as a field of a pydantic model "
-                "(`infra: exca_like.TaskInfra = exca_like.TaskInfra()`), reached through an instance of the model"
+                f"this {name} belongs to no config: it works as a field of a pydantic model "
+                f"(`infra: exca_like.{name} = exca_like.{name}()`), reached through an instance of the model"
             )
             raise InfraUsageError(msg)
         return state
@@ -460,11 +461,18 @@ class BaseInfra(pydantic.BaseModel):
         Parameters
         ----------
         method:
-            The method.
+            The method: of a `TaskInfra` one that takes only ``self``, of a `SubmitInfra` any one, or a static method.
         exclude_from_cache_uid:
             Fields that don't change what the method returns, in addition to ``_exclude_from_cls_uid``: a list of
             (dotted) names, a function of the class that returns one, or ``"method:<name>"`` for a method that does and
             that subclasses may override.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The infra is not for such a method.
+        RuntimeError
+            The infra was applied before.
         """
         if method is None:
             return lambda function: self._apply(function, exclude_from_cache_uid)

@@ -8,9 +8,6 @@ from exca_like.cachedict.failures import Failure
 from exca_like.errors import (
     InfraUsageError,
     JobError,
-    JobInterruptedError,
-    JobMemoryError,
-    JobTimeoutError,
     LostOutcomeError,
 )
 from exca_like.executors.base import Ended, JobHandle, read_log
@@ -174,9 +171,8 @@ class TaskJob(Generic[R]):
             f"To go on: {self._hints[ended.reason]}.\n{detail}"
         ).strip()
         if ended.interrupted:
-            raise LostOutcomeError(msg) if ended.reason == "completed" else JobInterruptedError(msg)
-        kinds: dict[str, type[JobError]] = {"timeout": JobTimeoutError, "out of memory": JobMemoryError}
-        failure = Failure.of(kinds.get(ended.reason, JobError)(msg), ended.reason)
+            raise ended.error(msg)
+        failure = Failure.of(ended.error(msg), ended.reason)
         self._store.save(self._key, Outcome(failure=failure), make_information(time.time()))
         return Outcome(failure=failure)
 

@@ -13,7 +13,7 @@ import pydantic
 
 from exca_like import engine, mapping, parts, works
 from exca_like.cachedict import CacheDict
-from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
+from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, ItemParameterError, NotCachedError
 from exca_like.executors.environment import current_job
 from exca_like.infra.applied import AppliedMethod, checked_exclusion
 from exca_like.infra.base import BaseInfra, State
@@ -39,10 +39,6 @@ _MANY = (
     "Set",
     "Generator",
 )
-
-
-class ItemParameterError(InfraValueError, NameError):
-    """The items were given under another name than the method's parameter has."""
 
 
 @dataclass(eq=False)

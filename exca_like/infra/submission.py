@@ -14,17 +14,14 @@ import cloudpickle
 
 from exca_like.cachedict.context import AllowPickle
 from exca_like.cachedict.failures import Failure
-from exca_like.errors import InfraUsageError
+from exca_like.errors import OpenBatchError
 from exca_like.executors import open_job
 from exca_like.executors.base import JobHandle
+from exca_like.executors.environment import current_job
 from exca_like.infra.job import R, TaskJob
 from exca_like.layout import EntryFolder
 from exca_like.names import qualified_name
 from exca_like.store import FolderStore, MemoryStore, Outcome, Store, make_information
-
-
-class OpenBatchError(InfraUsageError, AttributeError):
-    """Something was asked for inside a ``batch`` block that is there only after it."""
 
 
 class SubmittedJob(TaskJob[R]):
@@ -95,7 +92,9 @@ class SubmittedCall:
     permissions: int | None
 
     def __call__(self) -> None:
-        store, key = store_of(_this_job(self.logs), self.permissions), _key(int(os.environ.get("SLURM_PROCID", "0")))
+        job = current_job(self.logs)
+        assert job is not None  # nothing else runs this
+        store, key = store_of(open_job(job), self.permissions), _key(int(os.environ.get("SLURM_PROCID", "0")))
         if store.peek(key) is None:  # else the job was started again after it had ended
             _run(self._call, store, key)
 
@@ -120,19 +119,6 @@ def _key(rank: int) -> str:
 
 def store_of(job: JobHandle, permissions: int | None, allow_pickle: AllowPickle = "own") -> FolderStore:
     return FolderStore(EntryFolder(str(job.paths.folder), f"{job.job_id}_result"), dict, permissions, allow_pickle)
-
-
-def _this_job(logs: str) -> JobHandle:
-    """The job that this process belongs to."""
-    variables = os.environ
-    cluster = variables["SUBMITIT_EXECUTOR"]
-    if cluster == "local":
-        job_id = variables["SUBMITIT_LOCAL_JOB_ID"]
-    elif "SLURM_ARRAY_JOB_ID" in variables:
-        job_id = f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
-    else:
-        job_id = variables["SLURM_JOB_ID"]
-    return open_job({"cluster": cluster, "job_id": job_id, "logs": logs})
 
 
 def blame(method: Callable[..., Any], arguments: Mapping[str, Any], error: BaseException | None) -> str:

@@ -16,15 +16,15 @@ from exca_like.errors import (
     InfraTypeError,
     InfraUsageError,
     InfraValueError,
+    OpenBatchError,
     SubmissionError,
 )
 from exca_like.executors.base import Call, Resources
 from exca_like.executors.environment import pickled_call
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.base import BaseInfra
-from exca_like.infra.submission import OpenBatchError, SubmittedCall, SubmittedJob, blame, store_of
+from exca_like.infra.submission import SubmittedCall, SubmittedJob, blame, store_of
 
-C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
 
 _batch_lock = threading.Lock()
@@ -68,32 +68,10 @@ class SubmitInfra(BaseInfra):
         def __get__(self, obj: Any, owner: Any) -> Any: ...
         def __set__(self, obj: Any, value: Any) -> None: ...
 
-    @overload
-    def apply(self, method: C, *, exclude_from_cache_uid: Any = ()) -> C: ...
-    @overload
-    def apply(self, method: None = None, *, exclude_from_cache_uid: Any = ()) -> Callable[[C], C]: ...
-    def apply(self, method: Any = None, *, exclude_from_cache_uid: Any = ()) -> Any:
-        """Tie the infra to a method or a static method (as a decorator, with or without arguments).
-
-        Parameters
-        ----------
-        method:
-            The method.
-        exclude_from_cache_uid:
-            Fields that are left out of `uid`, and of the jobs' names.
-
-        Raises
-        ------
-        TypeError
-            It is a class method, an async method, or no method.
-        RuntimeError
-            The infra was applied before.
-        """
-        if method is None:
-            return lambda function: self.apply(function, exclude_from_cache_uid=exclude_from_cache_uid)
+    def _apply(self, method: Any, exclude: Any) -> Any:
         function = method.__func__ if isinstance(method, staticmethod) else method
         _check_kind(function)
-        self._apply(function, exclude_from_cache_uid)
+        super()._apply(function, exclude)
         applied = self._applied()
         assert applied is not None
         applied.wrapper = _wrap(applied) if function is method else _StaticSubmission.of(applied)

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
@@ -20,7 +20,6 @@ from exca_like.infra.job import TaskJob
 from exca_like.layout import EntryFolder
 from exca_like.store import FolderStore, MemoryStore, Store, read_config
 
-C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
 
 Status = Literal["not submitted", "running", "completed", "failed"]
@@ -76,33 +75,9 @@ class TaskInfra(BaseInfra):
         def __get__(self, obj: Any, owner: Any) -> Any: ...
         def __set__(self, obj: Any, value: Any) -> None: ...
 
-    @overload
-    def apply(self, method: C, *, exclude_from_cache_uid: Any = ()) -> C: ...
-    @overload
-    def apply(self, method: None = None, *, exclude_from_cache_uid: Any = ()) -> Callable[[C], C]: ...
-    def apply(self, method: Any = None, *, exclude_from_cache_uid: Any = ()) -> Any:
-        """Tie the infra to a method that takes only ``self`` (as a decorator, with or without arguments).
-
-        Parameters
-        ----------
-        method:
-            The method.
-        exclude_from_cache_uid:
-            Fields that don't change what the method returns, in addition to ``_exclude_from_cls_uid``: a list of
-            (dotted) names, a function of the class that returns one, or ``"method:<name>"`` for a method that does and
-            that subclasses may override.
-
-        Raises
-        ------
-        ValueError
-            The method has other parameters.
-        RuntimeError
-            The infra was applied before.
-        """
-        if method is None:
-            return lambda function: self.apply(function, exclude_from_cache_uid=exclude_from_cache_uid)
+    def _apply(self, method: Any, exclude: Any) -> Any:
         check_task_signature(method)
-        return self._apply(method, exclude_from_cache_uid)
+        return super()._apply(method, exclude)
 
     # the job
 

@@ -7,6 +7,7 @@ import select
 import signal
 import struct
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -14,6 +15,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _LENGTH = struct.Struct("<I")
+
+
+def in_threads(function: Callable[[int], object], number: int) -> None:
+    """Call a function with each of some numbers, each in a thread; raises the first error there was."""
+    errors: list[BaseException] = []
+
+    def call(thread: int) -> None:
+        try:
+            function(thread)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=call, args=(thread,)) for thread in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 class Child:

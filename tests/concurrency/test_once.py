@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos.processes import Child, killed_at_the_end, wait_for
+from chaos.processes import Child, in_threads, killed_at_the_end, wait_for
 from contracts.clusters import Clusters
 from contracts.maps import Maps, note, noted, once, wait_until
 
@@ -107,25 +107,15 @@ def test_arrays_in_opposite_order_do_not_block_each_other(tmp_path, cluster):
 def call_in_threads(send: Any, go: Path, number: int, maps: Maps, threads: int, total: int, pause: float) -> None:
     """Each thread wants a part of the items, in an order of its own; half of them share an instance."""
     shared = maps.model(pause=pause)
-    errors: list[BaseException] = []
 
     def run(thread: int) -> None:
         rng = random.Random(100 * number + thread)
         items = rng.sample(range(total), total * 3 // 4)
         model = shared if thread % 2 else maps.model(pause=pause)
         wait_for_go(go)
-        try:
-            assert list(model.compute(items)) == model.results(items)
-        except BaseException as error:
-            errors.append(error)
+        assert list(model.compute(items)) == model.results(items)
 
-    workers = [threading.Thread(target=run, args=(thread,)) for thread in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if errors:
-        raise errors[0]
+    in_threads(run, threads)
 
 
 def call_at_once(maps: Maps, processes: int, threads: int, total: int, pause: float = 0.0) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chaos.processes import Child, killed_at_the_end, wait_for
+from chaos.processes import Child, in_threads, killed_at_the_end, wait_for
 from chaos.values import KINDS, Store, check_value, key_of, same, value_of
 
 from exca_like.cachedict import CacheDict
@@ -36,31 +36,21 @@ def expect(folder: Path, expected: dict[str, int]) -> None:
 
 def write_in_threads(send: Any, folder: Path, process: int, threads: int, number: int) -> None:
     store = Store(folder)
-    errors: list[BaseException] = []
 
     def run(thread: int) -> None:
         rng = random.Random(100 * process + thread)
-        try:
-            done = 0
-            while done < number:
-                with store.by_handler[None].write(), store.by_handler["NumpyArray"].write(), store.by_handler["String"].write():
-                    for _ in range(min(rng.choice([1, 10, 100]), number - done)):
-                        kind = rng.choices(list(KINDS), [6, 3, 0.3, 6, 2, 2, 1, 1])[0]
-                        key = key_of(kind, process, thread, done)
-                        store.put(key, 1)
-                        assert check_value(key, store.of(key)[key]) == 1
-                        send(key)
-                        done += 1
-        except BaseException as error:
-            errors.append(error)
+        done = 0
+        while done < number:
+            with store.by_handler[None].write(), store.by_handler["NumpyArray"].write(), store.by_handler["String"].write():
+                for _ in range(min(rng.choice([1, 10, 100]), number - done)):
+                    kind = rng.choices(list(KINDS), [6, 3, 0.3, 6, 2, 2, 1, 1])[0]
+                    key = key_of(kind, process, thread, done)
+                    store.put(key, 1)
+                    assert check_value(key, store.of(key)[key]) == 1
+                    send(key)
+                    done += 1
 
-    workers = [threading.Thread(target=run, args=(thread,)) for thread in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if errors:
-        raise errors[0]
+    in_threads(run, threads)
 
 
 def iterate(send: Any, folder: Path, total: int, number: int) -> None:

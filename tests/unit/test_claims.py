@@ -157,7 +157,7 @@ def test_odd_keys(tmp_path):
 
 def test_folders_that_are_not_there(tmp_path):
     claims = FolderClaims(str(tmp_path / "none"), LOCK, lambda _: False)
-    assert claims.holder("a") is None
+    assert not claims.held("none.claim", digests_of(["a"])).any()
     with pytest.raises(errors.CacheFolderError, match="none"):
         claims.claim(["a"], everything)
 
