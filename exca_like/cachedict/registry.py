@@ -135,14 +135,24 @@ def handler_of_type(value_type: type) -> Any:
 def dumper_of(handler: Any) -> tuple[str, Callable[[Any, Any], Any]]:
     """The name of a handler, and the function that stores a value: of a context and the value."""
     name: str = _names.get(handler) or handler.__name__
-    if handler not in BY_VALUE:
+    if name in _MODULE_OF:  # of this package: it keeps to its contract
         return name, handler.__dump_info__
 
     def dump(ctx: Any, value: Any) -> Any:
-        if not isinstance(value, handler):
+        if handler not in BY_VALUE:
+            info = handler.__dump_info__(ctx, value)
+        elif isinstance(value, handler):
+            info = value.__dump_info__(ctx)
+        else:
             msg = f"the handler {name} stores its own instances, not {describe_type(value)}"
             raise ConfigTypeError(msg)
-        return value.__dump_info__(ctx)
+        if type(info) is not dict:
+            msg = f"the handler {name} must return a dictionary from __dump_info__, not {info!r:.100}"
+            raise ConfigTypeError(msg)
+        if "#key" in info:
+            msg = f"the handler {name} returned a '#key' for {ctx.key!r}: names that begin with # are not for handlers"
+            raise ConfigTypeError(msg)
+        return info
 
     return name, dump
 

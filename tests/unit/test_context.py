@@ -253,6 +253,13 @@ def test_information_must_be_a_dictionary(info, tmp_path):
         cache["a"] = Thing(1)
 
 
+def test_information_must_leave_the_key_alone(tmp_path):
+    DumpContext.register(handler(__dump_info__=classmethod(lambda cls, ctx, value: {"#key": "b"})), default_for=Thing)
+    with (cache := CacheDict(tmp_path)).write(), pytest.raises(TypeError, match="'#key' for 'a': names that begin with #"):
+        cache["a"] = Thing(1)
+    assert not CacheDict(tmp_path)
+
+
 @pytest.mark.parametrize("part", [{1, 2}, {1: 2}, np.int64(1), 2**70, "\ud800", b"bytes"])
 def test_information_must_be_json(part, tmp_path):
     DumpContext.register(handler(__dump_info__=classmethod(lambda cls, ctx, value: {"value": part})), default_for=Thing)
