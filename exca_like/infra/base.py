@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 import pydantic
 
 from exca_like import files, layout, yamltext
-from exca_like.cachedict.claims import FolderClaims, MemoryClaims
 from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
@@ -413,6 +412,8 @@ class BaseInfra(pydantic.BaseModel):
         """The claims on what is computed into the cache folder."""
         state = self._linked_state
         if state.claims is None:
+            from exca_like.cachedict.claims import FolderClaims, MemoryClaims  # they need numpy, which takes time to import
+
             made: Any = MemoryClaims()
             if self.folder is not None:
                 made = FolderClaims(self._entry().path, layout.FULL_UID, job_is_over, self.permissions)
