@@ -104,14 +104,15 @@ def permit(path: str, permissions: int | None) -> None:
 
 def make_folders(path: str, permissions: int | None, above: str) -> None:
     """Create a folder and what is missing of those above it; permissions are given to new ones from ``above`` on."""
-    if os.path.isdir(path):
-        return
-    if len(path) > len(above):
-        make_folders(os.path.dirname(path), permissions, above)
-    else:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
-        os.mkdir(path)
+        try:
+            os.mkdir(path)
+        except FileNotFoundError:
+            if len(path) > len(above):
+                make_folders(os.path.dirname(path), permissions, above)
+            else:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.mkdir(path)
     except FileExistsError:
         return
     permit(path, permissions)

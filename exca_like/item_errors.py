@@ -3,10 +3,9 @@
 import re
 from collections.abc import Mapping
 
-from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.failures import NOT_TRIED, Failure
 from exca_like.errors import ItemsFailedError, RemoteError
 
-NOT_TRIED = "not tried"
 _SHOWN_GROUPS, _SHOWN_ITEMS, _SHOWN_LENGTH = 5, 5, 500
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 

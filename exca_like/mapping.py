@@ -37,6 +37,11 @@ def results(mapping: Mapping) -> Iterator[Any]:
     cache, missing, run = mapping.store.cache, mapping.missing, _Run(mapping)
     try:
         for place, key in enumerate(mapping.keys):
+            if key in missing and (here := run.here or run.begun()) is not None:
+                given = here.advance()
+                if given is not None and given[0] is key:  # computed just now: it need not be loaded
+                    yield given[1]
+                    continue
             try:
                 value = run.result(key) if key in missing else cache[key]
             except ItemsFailedError:  # which may be a KeyError, as its items' errors
@@ -69,7 +74,7 @@ class _Run:
         self._cache = store.cache
         self.replaces = mapping.mode == "force"
         self._fresh: set[str] = set()  # what was computed again, in mode force
-        self._seen_failures = {key: mark for key in keys if (mark := store.failure_mark(key)) is not None}
+        self._seen_failures = store.failure_marks(keys)
         self._todo: list[str] = list(keys)
         self._works: list[Work] = []
         self._waiting: list[Waiting] = []
@@ -77,14 +82,20 @@ class _Run:
         self._errors: list[BaseException] = []
         self._patience = Patience(mapping.label)
         self._bar = Progress(mapping.label, len(mapping.keys), len(mapping.keys) - len(keys))
-        self._done = 0  # items that were computed; others failed
+        self.is_told_all = self.replaces or self._bar.is_on
+        self._done = 0  # items that were computed, if that is to be shown; others failed
         self._shown = 0.0
-        self._hands_over = store.cache.cache_type is None  # else what is loaded may be of another type
-        self._latest: tuple[str | None, Any] = (None, None)  # key and value of what this process computed last
+        self.here: Here | None = None  # see `begun`
 
     def is_there(self, key: str) -> bool:
         """Whether there is a (new) value for a key, as known since the last look at the folder."""
         return self._cache.mark(key) is not None and (not self.replaces or key in self._fresh)
+
+    def begun(self) -> Here | None:
+        """What this process computes as it is asked for results, begun now if need be."""
+        if self._todo:
+            self._begin()
+        return self.here
 
     def result(self, key: str) -> Any:
         """The result of a key, when it is there; if it failed, raises when all others are done."""
@@ -92,8 +103,6 @@ class _Run:
             if key in self._failed or not self._advance():
                 self.finish()
                 break
-            if self._latest[0] is key:  # computed in this process just now: it need not be loaded
-                return self._latest[1]
         return self._cache[key]
 
     def finish(self) -> None:
@@ -112,15 +121,14 @@ class _Run:
             work.close()
         self._bar.close()
 
-    def note(self, key: str, value: Any, failure: Failure | None) -> None:
+    def note(self, key: str, failure: Failure | None) -> None:
         """Take note of an item that this process computed."""
         if failure is not None:
             self._failed[key] = failure
         else:
             self._done += 1
-            self.finished((key,))
-            if self._hands_over:
-                self._latest = (key, value)
+            if self.replaces:
+                self.finished((key,))
         if self._bar.is_on:
             self.count(self._done)
 
@@ -158,6 +166,7 @@ class _Run:
             work = self._works[0]
             work.advance()
             if work.is_over:
+                self.here = None
                 self._works.pop(0)
                 self._end(work)
         elif self._waiting:
@@ -181,7 +190,7 @@ class _Run:
                 self._fresh.update(key for key in free if key in mapping.recomputed and self._cache.mark(key) is not None)
                 wanted = [key for key in free if not self.is_there(key)]
             else:
-                wanted = self._cache.unknown(free)
+                wanted = list(self._cache.unknown(free))
             if self._seen_failures:  # what failed before comes last: it must not keep the rest from being tried
                 wanted.sort(key=self._seen_failures.__contains__)
             groups.extend(_packed(wanted, self._number_of_parts(len(wanted))))
@@ -192,7 +201,10 @@ class _Run:
         self._waiting.extend(waiting)
         if claims:
             try:
-                self._works.append(_KINDS.get(mapping.cluster, InJobs)(self, claims))
+                work: Work = _KINDS.get(mapping.cluster, InJobs)(self, claims)
+                self._works.append(work)
+                if isinstance(work, Here) and self._cache.cache_type is None:  # else what is loaded may be of another type
+                    self.here = work
             except BaseException:
                 for claim in claims:
                     claim.close()

@@ -9,9 +9,8 @@ items are tried in small groups until the bad ones are alone.
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
-from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.failures import NOT_TRIED, Failure
 from exca_like.errors import InfraUsageError
-from exca_like.item_errors import NOT_TRIED
 
 MAX_IN_A_ROW = 10
 """Items that may fail one after the other before the rest of a job is not tried."""

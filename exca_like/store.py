@@ -4,16 +4,17 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 from exca_like import files
 from exca_like.cachedict.context import AllowPickle
 from exca_like.cachedict.core import CacheDict
-from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.failures import NOT_TRIED, Failure
 from exca_like.cachedict.handlers.containers import from_tree
 from exca_like.cachedict.index import Index
+from exca_like.errors import CacheFolderError
 from exca_like.layout import EntryFolder
 
 Kind = Literal["value", "failure"]
@@ -248,28 +249,53 @@ class ItemStore:
             return self.cache.failure_mark(key)
         return id(self._failures[key]) if key in self._failures else None
 
+    def failure_marks(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Those of many keys that failed, with their marks."""
+        if not (self._failures or self.cache.has_failures()):
+            return {}
+        return {key: mark for key in keys if (mark := self.failure_mark(key)) is not None}
+
     def failure(self, key: str) -> Failure | None:
         """The failure of a key, if there is one."""
         return self._failures.get(key) or self.cache.failure(key)
 
-    def save(self, key: str, value: Any, failure: Failure | None, *, replace: bool = False) -> None:
+    def save(self, key: str, value: Any, failure: Failure | None, replaces: bool = False) -> Failure | None:
         """Store a value, or a failure, in a ``with store.cache.write()`` block.
 
         Parameters
         ----------
         key, value, failure:
             The key, and what its computation left.
-        replace:
-            Whether there may be a value already, whose place it takes.
+        replaces:
+            Whether there may be a value or a failure already, whose place it takes.
+
+        Returns
+        -------
+        Failure | None
+            The failure, which may be that the value can't be stored.
+
+        Raises
+        ------
+        CacheFolderError
+            The folder can't be written to.
         """
         if failure is None:
-            if self._failures:
+            if replaces:
                 self._failures.pop(key, None)
-            self.cache.put(key, value, None, replace or self.cache.failure_mark(key) is not None)
-        elif self.is_in_memory:
-            self._failures[key] = failure
-        else:
-            self.cache.put_failure(key, failure)
+            try:
+                self.cache.put(key, value, None, replaces)
+            except CacheFolderError:
+                raise
+            except Exception as error:  # the value's type
+                failure = Failure.of(error)
+            else:
+                return None
+        if failure.reason != NOT_TRIED:
+            if self.is_in_memory:
+                self._failures[key] = failure
+            else:
+                self.cache.put_failure(key, failure)
+        return failure
 
 
 def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:

@@ -5,23 +5,22 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, Protocol
 
 from exca_like.cachedict.claims import Claim
 from exca_like.cachedict.failures import Failure
 from exca_like.engine import Claims, Mode
 from exca_like.errors import (
-    CacheFolderError,
     InfraUsageError,
     JobError,
     JobInterruptedError,
 )
 from exca_like.executors.base import Ended, Executor, JobHandle, read_log
 from exca_like.executors.pools import Pool
-from exca_like.item_errors import NOT_TRIED
 from exca_like.parts import Given, Part, outcomes
 from exca_like.store import ItemStore
 
@@ -78,39 +77,27 @@ class Mapping:
 
 def compute(part: Part, store: ItemStore, claim: Any, *, replaces: bool) -> Iterator[Given]:
     """Compute and store the items of a part, each released as it is stored."""
-    names = _names_of_this_thread()
+    names: set[str] = _computing.__dict__.setdefault("names", set())
     names.add(claim.name)
     try:
         with store.cache.write():
+            failed_before = store.failure_marks(part.keys)
             for key, value, failure in outcomes(part):
-                failed = _save(store, key, value, failure, replaces=replaces)
+                failed = store.save(key, value, failure, replaces or key in failed_before)
                 claim.release(key)
                 yield key, value, failed
     finally:
         names.discard(claim.name)
 
 
-def _save(store: ItemStore, key: str, value: Any, failure: Failure | None, *, replaces: bool) -> Failure | None:
-    """Store what an item gave; its failure, which may be that it can't be stored."""
-    if failure is not None and failure.reason == NOT_TRIED:  # not a failure that the next call should know of
-        return failure
-    try:
-        store.save(key, value, failure, replace=replaces)
-    except CacheFolderError:
-        raise
-    except Exception as error:
-        failure = Failure.of(error)
-        store.save(key, None, failure)
-    return failure
-
-
-_computing = threading.local()
+_computing = threading.local()  # names of the claims that a thread computes for
 
 
 def _names_of_this_thread() -> set[str]:
     """Names of the claims that this thread computes for."""
-    names: set[str] = _computing.__dict__.setdefault("names", set())
-    return names
+    me = get_ident()
+    names: set[str] = _computing.__dict__.get("names", set())
+    return names.union(name for name, work in list(_suspended.items()) if work.thread == me)
 
 
 class Run(Protocol):
@@ -118,6 +105,7 @@ class Run(Protocol):
 
     mapping: Mapping
     replaces: bool
+    is_told_all: bool  # whether what went well is to be noted, too
 
     def part(self, keys: Sequence[str]) -> Part:
         """The items of some keys."""
@@ -131,7 +119,7 @@ class Run(Protocol):
         """Whether there is a (new) failure for a key."""
         ...
 
-    def note(self, key: str, value: Any, failure: Failure | None) -> None:
+    def note(self, key: str, failure: Failure | None) -> None:
         """Take note of an item that this process computed."""
         ...
 
@@ -155,7 +143,7 @@ class Work(Protocol):
     is_over: bool
     knows_all: bool  # whether it told of all its items
 
-    def advance(self) -> None:
+    def advance(self) -> Any:
         """Wait a moment for more to be done."""
         ...
 
@@ -175,6 +163,9 @@ _suspended: "weakref.WeakValueDictionary[str, Here]" = weakref.WeakValueDictiona
 os.register_at_fork(after_in_child=_suspended.clear)  # they are the parent's, which goes on with them
 
 
+_BUSY: Given = ("", None, None)
+
+
 class Here:
     """Items that this process computes whenever their results are waited for, by whichever thread.
 
@@ -186,66 +177,72 @@ class Here:
         (self._claim,) = claims
         self.keys = self._claim.keys
         self.is_over = self.knows_all = False
+        self.thread = 0  # which computes an item now
         self._run = run
-        self._store = run.mapping.store
-        self._replaces = run.replaces
-        self._outcomes = outcomes(run.part(self.keys))
+        self._computed = self._compute()
         self._writing = contextlib.ExitStack()
-        self._writing.enter_context(self._store.cache.write(look=False))  # it was looked at when the items were claimed
+        # the folder was looked at when the items were claimed
+        self._writing.enter_context(run.mapping.store.cache.write(look=False))
         self._lock = threading.Lock()
         self._closes = False
         _suspended[self._claim.name] = self
 
-    def advance(self) -> None:
-        with self._lock:
-            self._step()
+    def _compute(self) -> Generator[Given | None, None, None]:
+        """What the items gave, stored; None for one that failed."""
+        run = self._run
+        save, release, replaces, tells_all = run.mapping.store.save, self._claim.release, run.replaces, run.is_told_all
+        failed_before = run.mapping.store.failure_marks(self.keys)
+        for given in outcomes(run.part(self.keys)):
+            key, value, failure = given
+            failed = save(key, value, failure, replaces or key in failed_before)
+            if tells_all or failed is not None:
+                run.note(key, failed)
+            release(key)
+            yield given if failed is None else None
+        self.knows_all = True
 
     def help(self) -> bool:
         """Compute the next item, for somebody else's sake; False if a thread does so already."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            self._step()
-        finally:
-            self._lock.release()
-        return True
+        return self.advance(waits=False) is not _BUSY
 
-    def _step(self) -> None:
-        if self.is_over:
-            return
-        names = _names_of_this_thread()
-        names.add(self._claim.name)
+    def advance(self, *, waits: bool = True) -> Given | None:
+        """Compute the next item: what it gave; None if it failed, or there is none.
+
+        Another thread that does so is waited for, unless ``waits`` is False: then ``_BUSY`` is returned.
+        """
+        if not self._lock.acquire(waits):
+            return _BUSY
+        self.thread = get_ident()
         try:
-            for key, value, failure in self._outcomes:
-                self._run.note(key, value, _save(self._store, key, value, failure, replaces=self._replaces))
-                self._claim.release(key)
-                return
-            self.knows_all = True
+            for given in self._computed:
+                return given
             self._end()
         except BaseException:
             self._end()
             raise
         finally:
-            names.discard(self._claim.name)
+            self.thread = 0
             if self._closes:
-                self._outcomes.close()
                 self._end()
+            self._lock.release()
+        return None
 
     def why_missing(self, key: str) -> Failure:  # noqa: ARG002 - see Work
         return Failure.of(JobInterruptedError(_NO_OUTCOME), "lost")
 
     def close(self) -> None:
-        if self._claim.name in _names_of_this_thread():  # it was collected while it computes
+        if self.thread == get_ident():  # it was collected while it computes
             self._closes = True
             return
         with self._lock:
-            self._outcomes.close()
             self._end()
 
     def _end(self) -> None:
-        self.is_over = True
-        self._claim.close()
-        self._writing.close()
+        if not self.is_over:
+            self.is_over = True
+            self._computed.close()
+            self._claim.close()
+            self._writing.close()
 
 
 class InPool:
@@ -294,9 +291,11 @@ class InPool:
             elif (given := future.result()) is None:  # all is stored
                 self._run.finished(claim.keys)
             else:
+                failed_before = store.failure_marks(claim.keys)
                 with store.cache.write():
                     for key, value, failure in given:
-                        self._run.note(key, value, _save(store, key, value, failure, replaces=self._run.replaces))
+                        replaces = self._run.replaces or key in failed_before
+                        self._run.note(key, store.save(key, value, failure, replaces))
             claim.close()
         store.cache.refresh()
         self._run.count(max(0, store.cache.count() - self._before))

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import itertools
 import os
 import threading
 import time
@@ -41,25 +42,30 @@ def digests_of(keys: Sequence[str]) -> Digests:
     """64 bits for each key: FNV-1a over 8 bytes at a time, ended by the mixing steps of MurmurHash3."""
     if len(keys) == 1:
         return _digest_of(keys[0])
-    return _digests([key.encode("utf-8", "surrogatepass") for key in keys])
+    return _digests(keys)
 
 
 @functools.lru_cache(maxsize=256)
 def _digest_of(key: str) -> Digests:
-    return _digests([key.encode("utf-8", "surrogatepass")])
+    return _digests([key])
 
 
-def _digests(encoded: list[bytes]) -> Digests:
-    if max(map(len, encoded), default=0) > _LONG:
+def _digests(keys: Sequence[str]) -> Digests:
+    try:
+        encoded = list(map(str.encode, keys))
+    except UnicodeEncodeError:  # lone surrogates, as in names of undecodable files
+        encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
+    longest = max(map(len, encoded), default=0)
+    if longest > _LONG:
         encoded = [text if len(text) <= _LONG else blake2b(text).hexdigest().encode() for text in encoded]
-    texts = np.array(encoded, bytes)
-    lengths = np.char.str_len(texts)
-    width = -(-texts.dtype.itemsize // 8)
-    words = texts.astype(f"S{8 * width}").view("<u8").reshape(len(encoded), width)
+        longest = max(map(len, encoded))
+    width = -(-longest // 8) or 1
+    words = np.array(encoded, f"S{8 * width}").view("<u8").reshape(len(encoded), width)
     digests = np.full(len(encoded), 0xCBF29CE484222325, np.uint64)
-    for place in range(width):  # the same for a key whatever the length of the others
-        mixed = (digests ^ words[:, place]) * np.uint64(0x100000001B3)
-        digests = np.where(lengths > 8 * place, mixed ^ (mixed >> np.uint64(32)), digests)
+    for place in range(width):  # the same for a key whatever the length of the others, which come with zeros
+        word = words[:, place]
+        mixed = (digests ^ word) * np.uint64(0x100000001B3)
+        digests = np.where(word != 0, mixed ^ (mixed >> np.uint64(32)), digests)
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
         digests = (digests ^ (digests >> np.uint64(33))) * np.uint64(factor)
     found: Digests = digests ^ (digests >> np.uint64(33))
@@ -69,15 +75,13 @@ def _digests(encoded: list[bytes]) -> Digests:
 class Claim:
     """Keys that one owner computes; releases what is not released yet when its ``with`` block ends."""
 
-    def __init__(self, path: str, keys: Sequence[str], digests: Digests, order: np.ndarray[Any, Any]) -> None:
+    def __init__(self, path: str, keys: Sequence[str], digests: Digests) -> None:
         self.path = path
         self.name = os.path.basename(path)
         self.keys = keys
-        self._digests = digests[order]
-        places = np.empty(len(order), np.int64)
-        places[order] = np.arange(len(order))
-        self._places = dict(zip(keys, places.tolist(), strict=True))
-        self._status = bytearray(len(keys))
+        self._digests = np.sort(digests)
+        self._status = np.full(len(keys), _HELD, np.uint8)
+        self._released: list[str] = []  # what the file does not show yet
         self._descriptor = -1
         self._flushed = 0.0
         self._lock = threading.Lock()
@@ -87,8 +91,8 @@ class Claim:
     def new(cls, folder: str, keys: Sequence[str], digests: Digests, permissions: int | None) -> Self:
         """Write a claim; the folder is locked."""
         path = f"{folder}/{host_name()}-{os.getpid()}-{files.token()}{SUFFIX}"
-        claim = cls(path, keys, digests, np.argsort(digests))
-        content = b"".join((_head(this_process()), claim._digests.tobytes(), claim._status))
+        claim = cls(path, keys, digests)
+        content = b"".join((_head(this_process()), claim._digests.tobytes(), claim._status.tobytes()))
         try:
             claim._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             files.write_all(claim._descriptor, content)
@@ -104,8 +108,7 @@ class Claim:
     @classmethod
     def adopt(cls, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Self | None:
         """Open a claim that was made for this process, a job or a worker; see `FolderClaims.adopt`."""
-        digests = digests_of(keys)
-        claim = cls(path, keys, digests, np.argsort(digests))
+        claim = cls(path, keys, digests_of(keys))
         try:
             claim._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             os.pwrite(claim._descriptor, _head(this_process(job)), 0)
@@ -128,13 +131,18 @@ class Claim:
 
     def release(self, key: str) -> None:
         """Let others have a key; what is stored for it is found by them anyway."""
-        self._status[self._places[key]] = _RELEASED
+        self._released.append(key)
         now = time.monotonic()
         if now - self._flushed > _FLUSH_S and self._forks == files.Process.forks:
             self._flushed = now
-            with self._lock:  # or the number of the file might be that of another one by now
-                if self._descriptor >= 0:
-                    os.pwrite(self._descriptor, self._status, _HEAD + self._digests.nbytes)
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:  # or the number of the file might be that of another one by now
+            released, self._released = self._released, []
+            self._status[np.searchsorted(self._digests, digests_of(released))] = _RELEASED
+            if self._descriptor >= 0:
+                os.pwrite(self._descriptor, self._status.tobytes(), _HEAD + self._digests.nbytes)
 
     def close(self) -> None:
         """Release everything."""
@@ -265,12 +273,16 @@ class FolderClaims:
         digests = digests_of(keys)
         with self._locked():
             free, waiting = self._split(keys, digests)
-            groups = choose([keys[int(place)] for place in free.tolist()] if len(free) < len(keys) else list(keys))
-            known = dict(zip(keys, digests.tolist(), strict=True))
+            groups = choose(free)
+            known: dict[str, int] = {}
             claims: list[Claim] = []
             try:
                 for group in groups:
-                    wanted = np.fromiter((known[key] for key in group), np.uint64, len(group))
+                    if group == keys:  # all, as usual
+                        wanted = digests
+                    else:
+                        known = known or dict(zip(keys, digests.tolist(), strict=True))
+                        wanted = np.fromiter((known[key] for key in group), np.uint64, len(group))
                     claims.append(Claim.new(self.folder, group, wanted, self.permissions))
             except BaseException:
                 for claim in claims:
@@ -283,13 +295,16 @@ class FolderClaims:
         with self._locked():  # or it might be removed just now
             return Claim.adopt(path, keys, job)
 
-    def _split(self, keys: Sequence[str], digests: Digests) -> tuple[np.ndarray[Any, Any], list[Waiting]]:
-        """Places of the keys that nobody holds, and the other keys."""
+    def _split(self, keys: Sequence[str], digests: Digests) -> tuple[list[str], list[Waiting]]:
+        """The keys that nobody holds, and the other keys."""
+        names = self._names()
+        if not names:
+            return list(keys), []
         order = np.argsort(digests)
         ordered = digests[order]
         is_free = np.ones(len(keys), bool)
         waiting = []
-        for name in self._names():
+        for name in names:
             try:
                 others = _Others(self.folder, name)
             except FileNotFoundError:
@@ -302,7 +317,7 @@ class FolderClaims:
             elif len(hits := hits[is_free[hits]]):
                 is_free[hits] = False
                 waiting.append(Waiting(self, others, [keys[int(place)] for place in hits.tolist()], digests[hits]))
-        return np.flatnonzero(is_free), waiting
+        return list(itertools.compress(keys, is_free.tolist())), waiting
 
     def held(self, name: str, digests: Digests) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which of some (sorted) digests are still held by a claim."""

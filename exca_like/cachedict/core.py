@@ -189,11 +189,13 @@ class CacheDict(MutableMapping[str, X]):
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of many keys that are not there, in order; the folder is looked at once."""
         self.refresh()
-        return self.unknown(keys)
+        return list(self.unknown(list(keys)))
 
-    def unknown(self, keys: Iterable[str]) -> list[str]:
+    def unknown(self, keys: Sequence[str]) -> Sequence[str]:
         """Those of many keys that were not there at the last look at the folder, in order."""
         known = self._index.entries if self._path else self._ram
+        if len(keys) == 1:
+            return () if keys[0] in known else keys
         return [key for key in keys if key not in known]
 
     def refresh(self) -> None:
@@ -275,9 +277,12 @@ class CacheDict(MutableMapping[str, X]):
             return None
         file, info = found
         failure = Failure.from_info(info)
-        if failure.pickled is not None and not self.may_unpickle(file.path):
-            return without_pickle(failure)
-        return failure
+        try:
+            is_whole = failure.pickled is None or self.may_unpickle(file.path)
+        except FileNotFoundError:  # it was deleted, or moved, since it was read
+            self._index.refresh()
+            return self.failure(key)
+        return failure if is_whole else without_pickle(failure)
 
     def put_failure(self, key: str, failure: Failure, *, meta: dict[str, Any] | None = None) -> None:
         """Store an error for a key, in place of the value or the errors that there are."""
@@ -446,6 +451,10 @@ class CacheDict(MutableMapping[str, X]):
     def failure_mark(self, key: str) -> Any:
         """Like `mark`, of errors."""
         return self._index.failures.get(key)
+
+    def has_failures(self) -> bool:
+        """Whether there are errors, as known since the last look."""
+        return bool(self._index.failures)
 
     def count(self) -> int:
         """How many keys there are, as known since the last look."""

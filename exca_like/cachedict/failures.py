@@ -11,6 +11,9 @@ from typing import Any
 from exca_like import pickling
 from exca_like.errors import RemoteError
 
+NOT_TRIED = "not tried"
+"""Reason of a failure that is not stored: other items failed, one after the other."""
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 

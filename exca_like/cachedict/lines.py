@@ -14,8 +14,9 @@ import orjson
 _dumps = orjson.dumps
 KEY_HEAD = b'{"#key":"'
 REPLACING_HEAD = b'{"#replaces":'
-_FREE = b',"#sum":"@@@@@@@@"}'
-_FIRST = len(b',"#sum":"')
+_BEFORE, _AFTER = b',"#sum":"', b'"}\n'
+_FREE = _BEFORE + b"@@@@@@@@" + _AFTER[:-1]
+_FIRST = len(_BEFORE)
 _LETTERS = int.from_bytes(b"@@@@@@@@", "big")
 _FREE_BITS = (1, 2, 8, 32)  # of each character
 
@@ -24,8 +25,7 @@ def seal(record: dict[str, Any]) -> bytes:
     """The line of a record, whose first member is ``#key``, or ``#replaces`` before it."""
     body = _dumps(record)[:-1]
     crc = crc32(body)
-    letters = _LOW[crc & 2047] ^ _MIDDLE[crc >> 11 & 2047] ^ _HIGH[crc >> 22]
-    return b'%b,"#sum":"%b"}\n' % (body, letters.to_bytes(8))
+    return body + (_LOW[crc & 2047] ^ _MIDDLE[crc >> 11 & 2047] ^ _HIGH[crc >> 22]).to_bytes(20)
 
 
 def is_sound(line: bytes) -> bool:
@@ -39,7 +39,7 @@ def deletion(key: str, name: str, offset: int) -> bytes:
 
 
 def _tables() -> list[list[int]]:
-    """For each part of a body's CRC, the bits of the eight characters; their XOR, taken together, is the characters."""
+    """For each part of a body's CRC, bits of the line's end, as a number; their XOR, taken together, is that end."""
     rows: list[tuple[int, int]] = []  # a change of the CRC, and the bits that make it; each change has another leading bit
     plain = crc32(_FREE)
     for place in range(8):
@@ -55,8 +55,9 @@ def _tables() -> list[list[int]]:
         for bit in range(start, end):  # each bit doubles the table
             bits = _reduced(rows, crc32(_FREE, 1 << bit) ^ nothing, 0)[1]
             table += [bits ^ others for others in table]
-        tables.append(table)
-    always = _reduced(rows, nothing, 0)[1] ^ _LETTERS
+        tables.append([bits << 8 * len(_AFTER) for bits in table])
+    letters = (_reduced(rows, nothing, 0)[1] ^ _LETTERS).to_bytes(8)
+    always = int.from_bytes(_BEFORE + letters + _AFTER)
     tables[0] = [bits ^ always for bits in tables[0]]
     return tables
 

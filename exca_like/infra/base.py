@@ -380,10 +380,9 @@ class BaseInfra(pydantic.BaseModel):
     def _prepare_folder(self, *, keep_config: bool = False) -> EntryFolder:
         """The cache folder, created if it is not there; with ``keep_config`` a result will be stored in it at once."""
         entry, state = self._entry(), self._linked_state
-        if state.folder_is_checked and not os.path.isdir(entry.path):  # deleted meanwhile
+        if not os.path.isdir(entry.path):  # or it was deleted meanwhile
             state.folder_is_checked = False
-        self._check_folder()
-        if state.folder_is_checked:
+        elif self._check_folder() and state.folder_is_checked:
             return entry
         config = self._config_to_store()
         state.config = config if keep_config else None

@@ -1,22 +1,19 @@
 """MapInfra: one config, many items."""
 
 import functools
-import inspect
-import re
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import pydantic
 
 from exca_like import engine, mapping, parts, works
 from exca_like.cachedict import CacheDict
-from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, ItemParameterError, NotCachedError
+from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors.environment import current_job
-from exca_like.infra.applied import AppliedMethod, checked_exclusion
+from exca_like.infra.applied import checked_exclusion
 from exca_like.infra.base import BaseInfra, State
+from exca_like.infra.items import SHORTEST, AppliedMap
 from exca_like.layout import EntryFolder
 from exca_like.store import ItemStore
 
@@ -24,89 +21,6 @@ C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
 
 _POOLS = ("threadpool", "processpool")
-_DIGEST_SIZE = 8  # bytes
-_MANY = (
-    "list",
-    "tuple",
-    "set",
-    "frozenset",
-    "Sequence",
-    "Iterable",
-    "Iterator",
-    "Collection",
-    "List",
-    "Tuple",
-    "Set",
-    "Generator",
-)
-
-
-@dataclass(eq=False)
-class AppliedMap(AppliedMethod):
-    """A method of many items that an infra was applied to."""
-
-    item_uid: Callable[[Any], str] = str
-    max_length: int | None = 256
-    cache_type: str | None = None
-
-    def __post_init__(self) -> None:
-        self.parameter, self.container = _items_parameter(self.method)
-
-    def items_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The items of a call.
-
-        Raises
-        ------
-        ValueError
-            There are none, or more than one argument.
-        NameError
-            The argument has another name.
-        """
-        if len(args) + len(kwargs) != 1:
-            msg = f"{self.method.__qualname__} takes its items as its only argument, not {len(args) + len(kwargs)} arguments"
-            raise InfraValueError(msg)
-        if args:
-            return args[0]
-        ((name, items),) = kwargs.items()
-        if name != self.parameter:
-            msg = f"{self.method.__qualname__} takes its items as {self.parameter!r}, not as {name!r}"
-            raise ItemParameterError(msg)
-        return items
-
-    def key(self, item: Any) -> str:
-        """The key of an item.
-
-        Raises
-        ------
-        TypeError
-            It is no string.
-        RuntimeError
-            Asking for it raised an exception.
-        """
-        try:
-            uid = self.item_uid(item)
-        except Exception as error:
-            msg = f"item_uid of {self.method.__qualname__} failed for the item {item!r:.200}: {type(error).__name__}: {error}"
-            raise InfraUsageError(msg) from error
-        if type(uid) is str and (self.max_length is None or len(uid) <= self.max_length):
-            return uid
-        if type(uid) is not str:
-            if not isinstance(uid, str):
-                msg = (
-                    f"item_uid of {self.method.__qualname__} must return a string, not {uid!r:.100} for the item "
-                    f"{item!r:.200}: use for instance item_uid=str"
-                )
-                raise InfraTypeError(msg)
-            uid = str.__str__(uid)
-        return shortened(uid, self.max_length)
-
-
-def shortened(uid: str, max_length: int | None) -> str:
-    """A uid of at most some characters: a longer one keeps its start, and ends with a digest (64 bits) of the whole."""
-    if max_length is None or len(uid) <= max_length:
-        return uid
-    digest = blake2b(uid.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_SIZE).hexdigest()
-    return f"{uid[: max_length - len(digest) - 3]}...{digest}"
 
 
 @dataclass
@@ -207,8 +121,8 @@ class MapInfra(BaseInfra):
                 "of an item that returns a text"
             )
             raise InfraTypeError(msg)
-        if item_uid_max_length is not None and item_uid_max_length < _SHORTEST:
-            msg = f"item_uid_max_length={item_uid_max_length} leaves no room for a digest: at least {_SHORTEST}"
+        if item_uid_max_length is not None and item_uid_max_length < SHORTEST:
+            msg = f"item_uid_max_length={item_uid_max_length} leaves no room for a digest: at least {SHORTEST}"
             raise InfraValueError(msg)
         if cache_type is not None:
             CacheDict(None, keep_in_ram=True, cache_type=cache_type)  # an unknown one raises
@@ -265,7 +179,17 @@ class MapInfra(BaseInfra):
         store: ItemStore | None = state.store
         if store is None or not (state.folder_is_checked or self.folder is None):
             store = self._open_store()
-        keys, missing = self._plan(items, store, state)
+        applied: Any = state.applied
+        kept: dict[str, Any] | None = None
+        if type(items) is list or isinstance(items, Sequence):
+            if isinstance(items, str | bytes):
+                raise applied.not_items(items)
+            keys = applied.keys(items)
+            if self.mode != "force" and not store.cache.unknown(keys):  # what is known need not be looked at: it is loaded
+                return self._stored(items, keys, store)
+        else:
+            keys, kept = self._seen_once(items, store, applied)
+        missing = self._missing(items, keys, kept, store)
         if not missing:
             return self._stored(items, keys, store)
         planned = self._mapping(items, keys, missing, store)
@@ -290,47 +214,46 @@ class MapInfra(BaseInfra):
                 value = mapping.compute_again(again, place)
             yield value
 
-    def _plan(self, items: Any, store: ItemStore, state: State) -> tuple[list[str], dict[str, Any]]:
-        """The keys of the items, and those that are missing."""
-        applied: Any = state.applied
-        if type(items) is not list and (isinstance(items, str | bytes) or not isinstance(items, Iterable)):
-            msg = f"{applied.method.__qualname__} takes a list of items, or another iterable, not {items!r:.100}"
-            raise InfraTypeError(msg)
-        cache, key_of = store.cache, applied.key
-        forces, done = self.mode == "force", state.recomputed_items
-        is_kept = type(items) is list or isinstance(items, Sequence)
+    def _seen_once(self, items: Any, store: ItemStore, applied: AppliedMap) -> tuple[list[str], dict[str, Any]]:
+        """The keys of the items of an iterator, and those items that may be needed."""
+        if not isinstance(items, Iterable):
+            raise applied.not_items(items)
+        cache, forces = store.cache, self.mode == "force"
+        keys: list[str] = []
         kept: dict[str, Any] = {}
-        if is_kept:
-            keys = [key_of(item) for item in items]
-        else:  # each item is seen once: those that may be needed are kept
-            keys = []
-            cache.refresh()
-            for item in items:
-                keys.append(key := key_of(item))
-                if forces or cache.mark(key) is None:
-                    _keep(kept, key, item, applied)
-        if forces:
+        cache.refresh()
+        for item in items:
+            keys.append(key := applied.key(item))
+            if forces or cache.mark(key) is None:
+                applied.keep(kept, key, item)
+        return keys, kept
+
+    def _missing(self, items: Any, keys: list[str], kept: dict[str, Any] | None, store: ItemStore) -> dict[str, Any]:
+        """The items that are to be computed, by key; ``kept`` are those of an iterator."""
+        cache, applied, done = store.cache, self._applied_map, self._linked_state.recomputed_items
+        if self.mode == "force":
             cache.refresh()  # what there is now is told from what will be computed
             wanted = [key for key in keys if key not in done or cache.mark(key) is None]
-        elif wanted := cache.unknown(keys):  # what is known need not be looked at: it is loaded, or found missing then
-            wanted = cache.missing(wanted)
-        if not wanted:
-            return keys, kept
-        if is_kept:
-            lacking = set(wanted)
+        else:
+            wanted = cache.missing(cache.unknown(keys))  # one that is known, but gone, is found missing when it is loaded
+        if kept is not None:
+            return {key: kept[key] for key in wanted}
+        found = dict(zip(keys, items, strict=True)) if len(wanted) == len(keys) else {}
+        if len(found) < len(wanted):
+            found, lacking = {}, set(wanted)
             for key, item in zip(keys, items, strict=True):
-                if key in lacking:
-                    _keep(kept, key, item, applied)
-        return keys, {key: kept[key] for key in wanted}
+                if key in lacking and found.setdefault(key, item) is not item:
+                    applied.keep(found, key, item)
+        return found
 
     def _mapping(self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore) -> works.Mapping:
-        state = self._linked_state
+        state, applied = self._linked_state, self._applied_map
         return works.Mapping(
             label=self.uid(),
             keys=keys,
             missing=missing,
-            item_at=functools.partial(_item_at, items, keys, self._applied_map.key),
-            method=functools.partial(_call_method, self._applied_map, state.owner),
+            item_at=functools.partial(applied.item_at, items, keys),
+            method=functools.partial(_call_method, applied, state.owner),
             store=store,
             claims=self._claims(),
             mode=self.mode,
@@ -387,8 +310,6 @@ class MapInfra(BaseInfra):
         return None
 
 
-_SHORTEST = 2 * _DIGEST_SIZE + 4
-
 if TYPE_CHECKING:
 
     class LinkedMapInfra(MapInfra, Generic[M]):
@@ -418,63 +339,6 @@ def _wrap(applied: AppliedMap) -> Callable[..., Any]:
 def _call_method(applied: AppliedMap, owner: Any, items: Sequence[Any]) -> Iterable[Any]:
     found: Iterable[Any] = applied.method(owner, applied.container(items))
     return found
-
-
-def _item_at(items: Any, keys: Sequence[str], key_of: Callable[[Any], str], place: int) -> Any:
-    """The item at a place; a KeyError if it was not kept, or is another one by now."""
-    if not isinstance(items, Sequence) or place >= len(items) or key_of(items[place]) != keys[place]:
-        raise KeyError
-    return items[place]
-
-
-def _keep(kept: dict[str, Any], key: str, item: Any, applied: AppliedMap) -> None:
-    first = kept.setdefault(key, item)
-    if first is not item and _differ(first, item):
-        msg = (
-            f"item_uid of {applied.method.__qualname__} gives {key!r} for two different items, {first!r:.200} and "
-            f"{item!r:.200}: make it tell all items apart, as results are stored by it"
-        )
-        raise InfraValueError(msg)
-
-
-def _differ(first: Any, second: Any) -> bool:
-    """Whether two items are different, as far as they can say so."""
-    if type(first).__eq__ is object.__eq__:  # type: ignore[comparison-overlap]
-        return False
-    try:
-        same = first == second
-        return not (same if isinstance(same, bool) else bool(same.all()))
-    except Exception:  # it is the user's
-        return False
-
-
-def _items_parameter(method: Any) -> tuple[str, Callable[[Any], Any]]:
-    """The name of the parameter that takes the items, and what makes them the kind it is annotated with."""
-    if not callable(method) or isinstance(method, staticmethod | classmethod | type) or inspect.iscoroutinefunction(method):
-        msg = (
-            f"MapInfra is for plain methods of a config, not for {method!r}: put it above a `def name(self, items: list[...])`"
-        )
-        raise InfraTypeError(msg)
-    parameters = list(inspect.signature(method).parameters.values())[1:]
-    name = method.__qualname__
-    if len(parameters) != 1 or parameters[0].kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-        msg = (
-            f"MapInfra is for methods that take one list of items beside self, but {name} takes "
-            f"({', '.join(map(str, parameters))}): make the other parameters fields of the config"
-        )
-        raise InfraTypeError(msg)
-    annotation = parameters[0].annotation
-    kind = typing.get_origin(annotation) or annotation
-    text = annotation if isinstance(annotation, str) else getattr(kind, "__name__", str(kind))
-    found = re.search(r"(\w+)\s*(\[|$)", text.replace(" ", ""))
-    if annotation is inspect.Parameter.empty or found is None or found[1] not in _MANY:
-        shown = "is not annotated" if annotation is inspect.Parameter.empty else f"is annotated as {text}"
-        msg = (
-            f"the items of {name} come as a list, but its parameter {parameters[0].name!r} {shown}: annotate it, "
-            f"for instance as `{parameters[0].name}: list[str]` (or Sequence, Iterable, tuple)"
-        )
-        raise InfraTypeError(msg)
-    return parameters[0].name, tuple if found[1].lower() == "tuple" else list
 
 
 __all__ = ["MapInfra"]

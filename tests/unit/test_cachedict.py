@@ -544,6 +544,19 @@ def test_failures(tmp_path):
     assert fresh.failure("a") is None
 
 
+def test_failures_that_go_while_they_are_read(tmp_path):
+    with (cache := CacheDict(tmp_path)).write():
+        cache.put_failure("a", Failure.of(ValueError("broken")))
+    fresh = CacheDict(tmp_path)
+    fresh.refresh()
+    only(tmp_path, "*-failed.jsonl").unlink()  # its content is known already
+    assert fresh.failure("a") is None
+    with (cache := CacheDict(tmp_path)).write():
+        cache.put_failure("a", Failure.of(ValueError("again")))
+    fresh.refresh()
+    assert fresh.failure("a").message == "again"
+
+
 def test_failure_of_a_file_that_may_hold_no_pickle(tmp_path):
     with (cache := CacheDict(tmp_path)).write():
         cache.put_failure("a", Failure.of(ValueError("broken")))

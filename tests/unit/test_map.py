@@ -20,7 +20,7 @@ from contracts.maps import Features, Maps, once
 
 import exca_like
 from exca_like import errors
-from exca_like.infra.map import shortened
+from exca_like.infra.items import shortened
 
 
 class Made(pydantic.BaseModel):
