@@ -128,15 +128,15 @@ class _Attempt:
                     f"{self.keys[-1]!r}: it must return exactly one for each, in order. None of them was stored."
                 )
                 raise _CountError(msg)
-            for value in values:
-                if self.done == self.size:
-                    msg = (
-                        f"{self.part.label} gave more than {self.size} result(s) for {self.size} item(s), the last of "
-                        f"which is {self.keys[-1]!r}: it must yield exactly one for each, in order. {_DOUBT}"
-                    )
-                    raise _CountError(msg)
-                yield self.keys[self.done], value, None
+            for key, value in zip(self.keys, values, strict=False):  # the keys end first, and take no value more
+                yield key, value, None
                 self.done += 1
+            for _ in values:
+                msg = (
+                    f"{self.part.label} gave more than {self.size} result(s) for {self.size} item(s), the last of "
+                    f"which is {self.keys[-1]!r}: it must yield exactly one for each, in order. {_DOUBT}"
+                )
+                raise _CountError(msg)
             if self.done < self.size:
                 msg = (
                     f"{self.part.label} gave {self.done} result(s) for {self.size} item(s), none for "

@@ -1,6 +1,7 @@
 """How the items of a map are computed: in this process, in a pool of threads or processes, or in jobs of a cluster."""
 
 import contextlib
+import inspect
 import os
 import threading
 import time
@@ -27,6 +28,7 @@ from exca_like.store import ItemStore
 _FIRST_POLL, _LAST_POLL = 0.02, 1.0  # seconds between two looks at what jobs stored
 _LAST_DELAY_S = 1.0  # seconds in which the last results of a job that was stopped may appear
 _POOL_POLL_S = 0.2
+_HERE_POLL_S = 0.001
 _LOG_TAIL = 4000  # characters
 
 
@@ -95,9 +97,8 @@ _computing = threading.local()  # names of the claims that a thread computes for
 
 def _names_of_this_thread() -> set[str]:
     """Names of the claims that this thread computes for."""
-    me = get_ident()
     names: set[str] = _computing.__dict__.get("names", set())
-    return names.union(name for name, work in list(_suspended.items()) if work.thread == me)
+    return names.union(name for name, work in list(_suspended.items()) if work.is_mine())
 
 
 class Run(Protocol):
@@ -163,27 +164,23 @@ _suspended: "weakref.WeakValueDictionary[str, Here]" = weakref.WeakValueDictiona
 os.register_at_fork(after_in_child=_suspended.clear)  # they are the parent's, which goes on with them
 
 
-_BUSY: Given = ("", None, None)
-
-
 class Here:
     """Items that this process computes whenever their results are waited for, by whichever thread.
 
     An iterator that nobody goes on with (a second one over the same items may wait for it, in the same thread) keeps nobody
-    waiting in this process.
+    waiting in this process. Of several threads, one is at it at a time, as Python lets no second one into a generator.
     """
 
     def __init__(self, run: Run, claims: Sequence[Any]) -> None:
         (self._claim,) = claims
         self.keys = self._claim.keys
         self.is_over = self.knows_all = False
-        self.thread = 0  # which computes an item now
         self._run = run
+        self._thread = 0  # which went on with it last
         self._computed = self._compute()
         self._writing = contextlib.ExitStack()
         # the folder was looked at when the items were claimed
         self._writing.enter_context(run.mapping.store.cache.write(look=False))
-        self._lock = threading.Lock()
         self._closes = False
         _suspended[self._claim.name] = self
 
@@ -192,57 +189,67 @@ class Here:
         run = self._run
         save, release, replaces, tells_all = run.mapping.store.save, self._claim.release, run.replaces, run.is_told_all
         failed_before = run.mapping.store.failure_marks(self.keys)
-        for given in outcomes(run.part(self.keys)):
-            key, value, failure = given
-            failed = save(key, value, failure, replaces or key in failed_before)
-            if tells_all or failed is not None:
-                run.note(key, failed)
-            release(key)
-            yield given if failed is None else None
-        self.knows_all = True
+        try:
+            self._thread = get_ident()
+            for given in outcomes(run.part(self.keys)):
+                key, value, failure = given
+                failed = save(key, value, failure, replaces or key in failed_before)
+                if tells_all or failed is not None:
+                    run.note(key, failed)
+                release(key)
+                yield given if failed is None else None
+                if self._closes:
+                    return
+                self._thread = get_ident()
+            self.knows_all = True
+        finally:
+            self._end()
+
+    def advance(self) -> Given | None:
+        """Compute the next item, after another thread that does so: what it gave; None if it failed, or there is none."""
+        while True:
+            try:
+                return next(self._computed, None)
+            except ValueError as error:
+                _check_busy(error)
+            time.sleep(_HERE_POLL_S)
 
     def help(self) -> bool:
         """Compute the next item, for somebody else's sake; False if a thread does so already."""
-        return self.advance(waits=False) is not _BUSY
-
-    def advance(self, *, waits: bool = True) -> Given | None:
-        """Compute the next item: what it gave; None if it failed, or there is none.
-
-        Another thread that does so is waited for, unless ``waits`` is False: then ``_BUSY`` is returned.
-        """
-        if not self._lock.acquire(waits):
-            return _BUSY
-        self.thread = get_ident()
         try:
-            for given in self._computed:
-                return given
-            self._end()
-        except BaseException:
-            self._end()
-            raise
-        finally:
-            self.thread = 0
-            if self._closes:
-                self._end()
-            self._lock.release()
-        return None
+            next(self._computed, None)
+        except ValueError as error:
+            _check_busy(error)
+            return False
+        return True
+
+    def is_mine(self) -> bool:
+        """Whether it is this thread that computes an item now."""
+        return inspect.getgeneratorstate(self._computed) == inspect.GEN_RUNNING and self._thread == get_ident()
 
     def why_missing(self, key: str) -> Failure:  # noqa: ARG002 - see Work
         return Failure.of(JobInterruptedError(_NO_OUTCOME), "lost")
 
     def close(self) -> None:
-        if self.thread == get_ident():  # it was collected while it computes
-            self._closes = True
-            return
-        with self._lock:
+        self._closes = True
+        try:
+            self._computed.close()
+        except ValueError as error:  # it goes on with an item, and ends after that
+            _check_busy(error)
+        else:
             self._end()
 
     def _end(self) -> None:
         if not self.is_over:
             self.is_over = True
-            self._computed.close()
             self._claim.close()
             self._writing.close()
+
+
+def _check_busy(error: ValueError) -> None:
+    """Raise an error unless it says that a thread goes on with a generator already."""
+    if "already executing" not in str(error):
+        raise error
 
 
 class InPool:

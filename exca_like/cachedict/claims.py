@@ -15,10 +15,10 @@ import functools
 import itertools
 import os
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
+from time import monotonic
 from typing import Any, Self
 
 import numpy as np
@@ -83,7 +83,7 @@ class Claim:
         self._status = np.full(len(keys), _HELD, np.uint8)
         self._released: list[str] = []  # what the file does not show yet
         self._descriptor = -1
-        self._flushed = 0.0
+        self._next_flush = 0.0
         self._lock = threading.Lock()
         self._forks = files.Process.forks
 
@@ -132,12 +132,13 @@ class Claim:
     def release(self, key: str) -> None:
         """Let others have a key; what is stored for it is found by them anyway."""
         self._released.append(key)
-        now = time.monotonic()
-        if now - self._flushed > _FLUSH_S and self._forks == files.Process.forks:
-            self._flushed = now
+        if monotonic() > self._next_flush:
             self._flush()
 
     def _flush(self) -> None:
+        self._next_flush = monotonic() + _FLUSH_S
+        if self._forks != files.Process.forks:
+            return
         with self._lock:  # or the number of the file might be that of another one by now
             released, self._released = self._released, []
             self._status[np.searchsorted(self._digests, digests_of(released))] = _RELEASED
@@ -375,7 +376,7 @@ class FolderClaims:
         return self._beats_on(others) if alive is None else alive
 
     def _beats_on(self, others: _Others) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         beat, since = self._beats.get(others.name, (None, now))
         if beat != others.beat:
             self._beats[others.name] = (others.beat, now)

@@ -191,7 +191,7 @@ def test_no_key_has_two_holders(tmp_path_factory, data):
             claim, left = held[data.draw(st.integers(0, len(held) - 1))]
             if what == "release" and left:
                 key = data.draw(st.sampled_from(sorted(left)))
-                claim._flushed = 0.0  # written at once
+                claim._next_flush = 0.0  # written at once
                 claim.release(key)
                 left.discard(key)
             else:
