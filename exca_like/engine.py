@@ -47,16 +47,18 @@ class Batch(NamedTuple):
     """Keys, and how to compute their values in this process.
 
     ``compute`` takes some of the keys and yields one value for each, in order. ``label`` names the batch in messages.
-    ``is_elsewhere`` tells whether a job was submitted for it, which is to be waited for by other means.
+    ``is_elsewhere`` tells whether a job was submitted for it, which is to be waited for by other means. ``claim`` is one on all
+    keys, if they were claimed when there was nothing stored for any.
     """
 
     label: str
     keys: Sequence[str]
     compute: Callable[[Sequence[str]], Iterator[Any]]
     store: Store
-    claims: Claims
+    claims: Callable[[], Claims]
     mode: Mode = "cached"
     is_elsewhere: Callable[[], bool] = lambda: False
+    claim: Any = None
 
 
 def look_up(batch: Batch) -> dict[str, Outcome]:
@@ -102,8 +104,12 @@ def run(batch: Batch) -> dict[str, Outcome]:
 
     missing: Sequence[str] = batch.keys
     patience = Patience(batch.label)
+    if batch.claim is not None:
+        with batch.claim:
+            _compute(batch, batch.claim, outcomes)
+        missing = ()
     while missing:
-        claims, waiting = batch.claims.claim(missing, choose)
+        claims, waiting = batch.claims().claim(missing, choose)
         for claim in claims:
             with claim:
                 _compute(batch, claim, outcomes)
@@ -122,14 +128,15 @@ def _compute(batch: Batch, claim: Any, outcomes: dict[str, Outcome]) -> None:
         started = time.time()
         try:
             outcome = Outcome(next(values))
-            batch.store.save(key, outcome, make_information(started))
+            batch.store.save(key, outcome, make_information(started), is_first=batch.claim is not None)
         except CacheFolderError:
             raise
         except (Exception, SystemExit) as error:
             batch.store.save(key, Outcome(failure=Failure.of(error)), make_information(started))
             raise
         outcomes[key] = outcome
-        claim.release(key)
+        if key is not claim.keys[-1]:  # else the claim is closed now
+            claim.release(key)
 
 
 class Patience:

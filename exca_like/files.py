@@ -50,7 +50,7 @@ def write_atomic(path: str, data: bytes, permissions: int | None = None) -> None
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{token()}-{name[:64]}")
     try:
-        _write_new(temporary, data)
+        write_new(temporary, data)
         permit(temporary, permissions)
         os.replace(temporary, path)
     except BaseException:
@@ -75,7 +75,7 @@ def create_folder(path: str, files: Mapping[str, bytes], permissions: int | None
             make_folders(parent, permissions, above=os.path.dirname(parent))
             os.mkdir(temporary)
         for name, data in files.items():
-            _write_new(f"{temporary}/{name}", data)
+            write_new(f"{temporary}/{name}", data)
             permit(f"{temporary}/{name}", permissions)
         permit(temporary, permissions)
         os.rename(temporary, path)
@@ -165,7 +165,8 @@ def visible_folders(path: str | Path) -> list[str]:
         return []
 
 
-def _write_new(path: str, data: bytes) -> None:
+def write_new(path: str, data: bytes) -> None:
+    """Write a file that is not there yet."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         write_all(descriptor, data)

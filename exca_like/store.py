@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 from exca_like import files
-from exca_like.cachedict.context import AllowPickle
+from exca_like.cachedict.context import AllowPickle, allowed_pickles, load_entry
 from exca_like.cachedict.core import CacheDict
 from exca_like.cachedict.failures import NOT_TRIED, Failure
 from exca_like.cachedict.handlers.containers import from_tree
-from exca_like.cachedict.index import Index
-from exca_like.errors import CacheFolderError
+from exca_like.cachedict.journal import JournalFile
+from exca_like.cachedict.single import SingleEntry
+from exca_like.errors import CacheFolderError, CorruptEntryError
 from exca_like.layout import EntryFolder
 
 Kind = Literal["value", "failure"]
@@ -48,7 +50,7 @@ class Store(Protocol):
         """The outcome of a key, if there is one."""
         ...
 
-    def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:
         """Store an outcome, in place of an older one."""
         ...
 
@@ -88,10 +90,30 @@ class FolderStore:
         self.folder = folder
         self._describe = describe
         self.has_just_looked = False  # then the next question need not look at the folder again
-        self._cache: CacheDict[Any] = CacheDict(folder.path, permissions=permissions, allow_pickle=allow_pickle)
+        self._single = SingleEntry(folder.path)
+        self._has_found = False  # by means of that, at the last question
+        self._permissions = permissions
+        self._allow_pickle: AllowPickle = allow_pickle
+        self._pickles = allowed_pickles(allow_pickle)
+
+    @functools.cached_property
+    def _cache(self) -> CacheDict[Any]:
+        return CacheDict(self.folder.path, permissions=self._permissions, allow_pickle=self._allow_pickle)
+
+    def _found(self, key: str) -> tuple[JournalFile, dict[str, Any]] | None:
+        """The journal and the content of the line of a key's value, if the folder holds nothing else."""
+        if self.has_just_looked and self._has_found:
+            self.has_just_looked = False
+            found = self._single.again()
+        else:
+            found = self._single.look()
+        self._has_found = found is not None and found[1]["#key"] == key
+        return found if self._has_found else None
 
     def peek(self, key: str) -> Kind | None:
         """What there is for a key, without loading it."""
+        if self._found(key) is not None:
+            return "value"
         cache = self._cache
         self._look()
         if cache.places(key):
@@ -105,6 +127,10 @@ class FolderStore:
 
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one and it passes its checks."""
+        found = self._found(key)
+        if found is not None:
+            with contextlib.suppress(CorruptEntryError, FileNotFoundError):  # which a CacheDict reports, or finds elsewhere
+                return Outcome(load_entry(self.folder.path, key, *found, self._pickles, "full"))
         cache = self._cache
         self._look()
         if cache.places(key):
@@ -115,8 +141,8 @@ class FolderStore:
                 return Outcome(failure=failure)
         return self._left_by_exca()
 
-    def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:
-        """Store an outcome, in place of an older one.
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:
+        """Store an outcome, in place of an older one; ``is_first`` if there can be none.
 
         Raises
         ------
@@ -126,15 +152,20 @@ class FolderStore:
             The folder can't be written to; what was there before is still there.
         """
         meta = {**information, **self._describe()}
-        with self._cache.write() as cache:
+        with self._cache.write(look=not is_first) as cache:
             if outcome.failure is None:
-                cache.put(key, outcome.value, meta=meta, replace=True)
+                cache.put(key, outcome.value, meta=meta, replace=not is_first)
             else:
                 cache.put_failure(key, outcome.failure, meta=meta)
 
     def meta(self, key: str) -> dict[str, Any] | None:
         """What was stored beside the outcome of a key."""
-        meta: dict[str, Any] | None = self._cache.meta(key)
+        found = self._found(key)
+        meta: dict[str, Any] | None = None
+        if found is not None:
+            meta = found[1].get("#meta")
+        elif self._single.is_there:
+            meta = self._cache.meta(key)
         return meta
 
     def _look(self) -> None:
@@ -203,7 +234,7 @@ class MemoryStore:
         """The outcome of a key, if there is one."""
         return self.outcomes.get(key)
 
-    def save(self, key: str, outcome: Outcome, information: dict[str, Any]) -> None:  # noqa: ARG002 - see Store
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:  # noqa: ARG002 - see Store
         """Keep an outcome, in place of an older one."""
         self.outcomes[key] = outcome
 
@@ -300,7 +331,8 @@ class ItemStore:
 
 def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:
     """The config that an outcome was computed with; None if there is no outcome."""
-    meta = Index(folder.path).only_meta()
+    found = SingleEntry(folder.path).look()
+    meta = None if found is None or found[1]["#key"] != key else found[1].get("#meta")
     if meta is None:
         meta = CacheDict(folder.path).meta(key)
     config: dict[str, Any] | None = None if meta is None else from_tree(meta.get("config"))

@@ -56,7 +56,7 @@ class Mapping:
         None, ``"debug"``, ``"threadpool"``, ``"processpool"``; for others there is ``executor``.
     call:
         Makes what a job or a worker process runs, from its keys, its items, and the path of its claim. Where there is no
-        folder, that returns keys and outcomes.
+        folder, that returns what the items gave, and the error of a method that does not keep to its contract.
     executor:
         Makes the executor for a number of jobs.
     """
@@ -291,18 +291,21 @@ class InPool:
         for future in done:
             claim = self._futures.pop(future)
             error = future.exception()
-            if error is not None:
-                self._errors.update(dict.fromkeys(claim.keys, error))
-                if isinstance(error, InfraUsageError):
-                    self._run.note_error(error)
-            elif (given := future.result()) is None:  # all is stored
-                self._run.finished(claim.keys)
-            else:
+            given = None
+            if error is None and (returned := future.result()) is not None:
+                given, error = returned
+            if given is not None:
                 failed_before = store.failure_marks(claim.keys)
                 with store.cache.write():
                     for key, value, failure in given:
                         replaces = self._run.replaces or key in failed_before
                         self._run.note(key, store.save(key, value, failure, replaces))
+            elif error is None:  # all is stored
+                self._run.finished(claim.keys)
+            if error is not None:
+                self._errors.update(dict.fromkeys(claim.keys, error))
+                if isinstance(error, InfraUsageError):
+                    self._run.note_error(error)
             claim.close()
         store.cache.refresh()
         self._run.count(max(0, store.cache.count() - self._before))

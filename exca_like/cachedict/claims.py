@@ -14,7 +14,6 @@ import fcntl
 import functools
 import itertools
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
@@ -82,37 +81,50 @@ class Claim:
         self._digests = np.sort(digests)
         self._status = np.full(len(keys), _HELD, np.uint8)
         self._released: list[str] = []  # what the file does not show yet
-        self._descriptor = -1
+        self._is_held = True
         self._next_flush = 0.0
-        self._lock = threading.Lock()
         self._forks = files.Process.forks
 
     @classmethod
     def new(cls, folder: str, keys: Sequence[str], digests: Digests, permissions: int | None) -> Self:
         """Write a claim; the folder is locked."""
-        path = f"{folder}/{host_name()}-{os.getpid()}-{files.token()}{SUFFIX}"
-        claim = cls(path, keys, digests)
-        content = b"".join((_head(this_process()), claim._digests.tobytes(), claim._status.tobytes()))
+        claim = cls(_new_path(folder), keys, digests)
         try:
-            claim._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            files.write_all(claim._descriptor, content)
-            files.permit(path, permissions)
+            files.write_new(claim.path, claim._content())
+            files.permit(claim.path, permissions)
         except BaseException as error:
             claim.close()
             if isinstance(error, OSError):
-                raise unwritable(folder, os.path.basename(path), error) from error
+                raise unwritable(folder, claim.name, error) from error
             raise
-        heartbeat.add(path)
+        heartbeat.add(claim.path)
         return claim
 
     @classmethod
-    def adopt(cls, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Self | None:
-        """Open a claim that was made for this process, a job or a worker; see `FolderClaims.adopt`."""
-        claim = cls(path, keys, digests_of(keys))
+    def with_folder(cls, folder: str, keys: Sequence[str], create: Callable[[dict[str, bytes]], bool]) -> Self | None:
+        """Claim keys of a folder that appears with the claim in it; None if it was there already.
+
+        That needs no lock: nobody else can hold anything. ``create`` makes the folder, with files in it, in one step.
+        """
+        claim = cls(_new_path(folder), keys, digests_of(keys))
+        heartbeat.add(claim.path)  # before anybody sees it
         try:
-            claim._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            os.pwrite(claim._descriptor, _head(this_process(job)), 0)
-        except FileNotFoundError:
+            if create({claim.name: claim._content()}):
+                return claim
+        except BaseException:
+            claim.close()
+            raise
+        claim.close()
+        return None
+
+    def _content(self) -> bytes:
+        return b"".join((_head(this_process()), self._digests.tobytes(), self._status.tobytes()))
+
+    @classmethod
+    def adopt(cls, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Self | None:
+        """Take over a claim that was made for this process, a job or a worker; see `FolderClaims.adopt`."""
+        claim = cls(path, keys, digests_of(keys))
+        if not claim._write_at(0, _head(this_process(job))):
             return None
         heartbeat.add(path)
         return claim
@@ -139,30 +151,41 @@ class Claim:
         self._next_flush = monotonic() + _FLUSH_S
         if self._forks != files.Process.forks:
             return
-        with self._lock:  # or the number of the file might be that of another one by now
-            released, self._released = self._released, []
-            self._status[np.searchsorted(self._digests, digests_of(released))] = _RELEASED
-            if self._descriptor >= 0:
-                os.pwrite(self._descriptor, self._status.tobytes(), _HEAD + self._digests.nbytes)
+        released, self._released = self._released, []
+        self._status[np.searchsorted(self._digests, digests_of(released))] = _RELEASED
+        self._write_at(_HEAD + self._digests.nbytes, self._status.tobytes())
+
+    def _write_at(self, offset: int, data: bytes) -> bool:
+        """Write to the file, so that other hosts see it; False if it is gone."""
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            os.pwrite(descriptor, data, offset)
+        finally:
+            os.close(descriptor)
+        return True
 
     def close(self) -> None:
         """Release everything."""
-        with self._lock:
-            if self._descriptor >= 0 and self._forks == files.Process.forks:  # else it is the parent's
-                files.remove(self.path)
-            self._forget()
+        if self._is_held and self._forks == files.Process.forks:  # else it is the parent's
+            files.remove(self.path)
+        self._forget()
 
     def _forget(self) -> None:
+        self._is_held = False
         heartbeat.drop(self.path)
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _new_path(folder: str) -> str:
+    return f"{folder}/{host_name()}-{os.getpid()}-{files.token()}{SUFFIX}"
 
 
 def _head(owner: Owner) -> bytes:
@@ -290,6 +313,10 @@ class FolderClaims:
                     claim.close()
                 raise
         return claims, waiting
+
+    def with_folder(self, keys: Sequence[str], create: Callable[[dict[str, bytes]], bool]) -> Claim | None:
+        """Claim keys of a folder that is about to be created; see `Claim.with_folder`."""
+        return Claim.with_folder(self.folder, keys, create)
 
     def adopt(self, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Claim | None:
         """Go on with a claim that was made for this process; None if others took its maker for dead, and it is gone."""

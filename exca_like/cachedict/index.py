@@ -14,7 +14,7 @@ from zlib import crc32
 import orjson
 
 from exca_like import files
-from exca_like.cachedict.journal import DELETED, JOURNALS, NEAR, OWN_JOURNAL, JournalFile, files_in, report
+from exca_like.cachedict.journal import DELETED, NEAR, JournalFile, Listing, files_in, report
 from exca_like.cachedict.lines import KEY_HEAD, is_sound
 from exca_like.cachedict.writer import AppendFile
 from exca_like.errors import CacheFolderError
@@ -24,7 +24,6 @@ _BLOCK = 1 << 20  # bytes read at a time
 _SHIFT = 40  # an entry's place is one int, which is much smaller than a pair: number of its journal, offset in it
 _OFFSET = (1 << _SHIFT) - 1
 _PATIENCE = 20  # looks at a folder in which journals keep vanishing
-_SETTLED_S = 2.0  # seconds; coarser than the time stamps of any file system in use
 _HOLE = bytes(16)  # zeros, which a network file system may show in place of a page that is still to come
 _DELIVERY_S = 60.0  # seconds for which it may do so
 
@@ -46,10 +45,7 @@ class Index:
         self._others: dict[tuple[bool, str], list[int]] = {}  # more entries (True: failures) of keys that have several
         self.bad: dict[str, list[int]] = {}  # entries that failed their checks here
         self._lock = files.ForkSafeLock()
-        self._names: list[str] | None = None  # of the journals, when the folder was listed
-        self._listed: tuple[int, int] | None = None  # the folder's inode and time of change, if that need not be repeated
-        self._state: tuple[int, int] | None = None
-        self._state_since = 0.0
+        self._listing = Listing(folder)
 
     def refresh(self) -> None:
         """Take notice of what was written since the last time; only what grew is read."""
@@ -83,32 +79,18 @@ class Index:
         self._numbered, self._by_name = fresh._numbered, fresh._by_name
         self._gone, self._others = fresh._gone, fresh._others
         self.entries, self.failures, self.bad = fresh.entries, fresh.failures, {}
-        self._names, self._listed, self._state = fresh._names, None, None
+        self._listing = Listing(self.folder)
 
     def _look(self) -> dict[str, os.stat_result] | None:
-        """The journals that are there; None if one was removed meanwhile.
-
-        The folder is listed unless that can't tell anything new: it has not changed since it was listed, and had not changed
-        for a while then, so that a later change would show in its time stamp, coarse as it may be.
-        """
+        """The journals that are there; None if one was removed meanwhile."""
         try:
-            if self._names is None:  # the first look
-                state = None
-            else:
-                status = os.stat(self.folder)
-                state = (status.st_ino, status.st_mtime_ns)
-            if state is None or state != self._listed:
-                now = time.monotonic()
-                if state != self._state:
-                    self._state, self._state_since = state, now
-                self._names = [name for name in os.listdir(self.folder) if name.endswith(JOURNALS)]
-                self._listed = state if now - self._state_since > _SETTLED_S else None
+            names = self._listing.names()
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
             raise _unreadable(self.folder, error) from error
         seen = {}
-        for name in self._names or ():
+        for name in names:
             path = f"{self.folder}/{name}"
             try:
                 status = os.stat(path)
@@ -341,17 +323,6 @@ class Index:
         except OSError as error:
             raise _unreadable(file.path, error) from error
 
-    def only_meta(self) -> Any:
-        """The JSON data beside the only entry of the folder, read in the shortest way; None if there are more, or none."""
-        names = [name for name in _listed(self.folder) if name.endswith(JOURNALS)]
-        if len(names) != 1 or not OWN_JOURNAL.fullmatch(names[0]):
-            return None
-        try:
-            line, end = files.read_bytes(f"{self.folder}/{names[0]}").split(b"\n")
-        except (OSError, ValueError):
-            return None
-        return orjson.loads(line).get("#meta") if line[:9] == KEY_HEAD and not crc32(line) and not end else None
-
     def foreign_files(self) -> set[str]:
         """Names of the journals of exca, and of the data files that their entries name."""
         names = {file.name for file in self._numbered if file.is_journal and not file.is_own}
@@ -386,13 +357,6 @@ def _last_sound(line: bytes) -> int | None:
             return begin
         begin = line.find(b'{"#', begin + 1)
     return None
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def _unreadable(path: str, error: OSError) -> CacheFolderError:

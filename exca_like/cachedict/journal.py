@@ -6,6 +6,7 @@ known by their names, have lines without checksums, and may be edited.
 
 import os
 import re
+import time
 import warnings
 import weakref
 from collections import deque
@@ -20,6 +21,40 @@ _WRITER = r".+-[0-9]+-[0-9a-f]{16}"
 OWN_JOURNAL = re.compile(rf"({_WRITER})(-info|-deleted|-failed)\.jsonl")
 
 NEAR = 8192  # bytes read at a time for single lines: the next ones are often asked for next
+
+
+_SETTLED_S = 2.0  # seconds; coarser than the time stamps of any file system in use
+
+
+class Listing:
+    """Names of the journals in a folder.
+
+    It is listed unless that can't tell anything new: it has not changed since it was listed, and had not changed for a while
+    then, so that a later change would show in its time stamp, coarse as it may be.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._names: list[str] | None = None
+        self._listed: tuple[int, int] | None = None  # the folder's inode and time of change, if that need not be repeated
+        self._state: tuple[int, int] | None = None
+        self._since = 0.0
+
+    def names(self) -> list[str]:
+        """The names now; an OSError if the folder can't be read."""
+        if self._names is None:  # the first look
+            state = None
+        else:
+            status = os.stat(self.folder)
+            state = (status.st_ino, status.st_mtime_ns)
+            if state == self._listed:
+                return self._names
+        now = time.monotonic()
+        if state != self._state:
+            self._state, self._since = state, now
+        self._names = [name for name in os.listdir(self.folder) if name.endswith(JOURNALS)]
+        self._listed = state if now - self._since > _SETTLED_S else None
+        return self._names
 
 
 class _Descriptor:

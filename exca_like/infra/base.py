@@ -34,7 +34,7 @@ class State:
 
     ram: Any = MISSING
     entry: EntryFolder | None = None
-    config: Any = None
+    exports: Any = None
     store: Any = None
     claims: Any = None
     job: Any = None
@@ -366,39 +366,41 @@ class BaseInfra(pydantic.BaseModel):
         """The `fingerprint` that is stored beside a result, if there is one."""
         return None
 
-    def _config_to_store(self) -> dict[str, Any]:
-        """The whole config; `_prepare_folder` may have kept it for this."""
+    def _exports(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The whole config, and its identity; `_prepare_folder` may have kept them for this."""
         state = self._linked_state
-        config, state.config = state.config, None
-        return export(state.owner, uid=False, exclude_defaults=False) if config is None else config
+        exports, state.exports = state.exports, None
+        return exports or (export(state.owner, uid=False, exclude_defaults=False), self._identity())
 
     def _information(self) -> dict[str, Any]:
         """What is stored beside a result: the whole config, and what it is recognized by."""
-        recognized = fingerprint(self._identity(), self._entry().full_uid)
-        return {"config": to_tree(self._config_to_store()), **({"fingerprint": recognized} if recognized else {})}
+        config, identity = self._exports()
+        recognized = fingerprint(identity, self._entry().full_uid)
+        return {"config": to_tree(config), **({"fingerprint": recognized} if recognized else {})}
 
-    def _prepare_folder(self, *, keep_config: bool = False) -> EntryFolder:
-        """The cache folder, created if it is not there; with ``keep_config`` a result will be stored in it at once."""
+    def _prepare_folder(self, key: str | None = None) -> Any:
+        """Create the cache folder, if it is not there; if it is new, a key is claimed with it, to store its result."""
         entry, state = self._entry(), self._linked_state
         if not os.path.isdir(entry.path):  # or it was deleted meanwhile
             state.folder_is_checked = False
         elif self._check_folder() and state.folder_is_checked:
-            return entry
-        config = self._config_to_store()
-        state.config = config if keep_config else None
-        configs = {
-            layout.CONFIG: config,
-            layout.UID: self._uid_export(exclude_defaults=True),
-            layout.FULL_UID: self._identity(),
-        }
+            return None
+        config, identity = exports = self._exports()
+        state.exports = exports if key is not None else None
+        configs = {layout.CONFIG: config, layout.UID: self._uid_export(exclude_defaults=True), layout.FULL_UID: identity}
         contents = {name: yamltext.dump(config).encode() for name, config in configs.items()}
-        if not files.create_folder(entry.path, contents, self.permissions):  # it is there already
+
+        def create(claim: dict[str, bytes]) -> bool:
+            return files.create_folder(entry.path, contents | claim, self.permissions)
+
+        claim = None if key is None else self._claims().with_folder((key,), create)
+        if claim is None and (key is not None or not create({})):  # it is there already
             self._check_folder()
             if not state.folder_is_checked:
                 for name, data in contents.items():
                     files.write_atomic(f"{entry.path}/{name}", data, self.permissions)
         state.folder_is_checked = True
-        return entry
+        return claim
 
     def _field_name(self) -> str:
         field = self._linked_state.field

@@ -22,6 +22,9 @@ M = TypeVar("M")
 
 _POOLS = ("threadpool", "processpool")
 
+Returned = tuple[list[parts.Given], InfraUsageError | None]
+"""What a worker without a folder sends back: what items gave, and the error of a method that breaks its contract."""
+
 
 @dataclass
 class MapCall:
@@ -35,7 +38,7 @@ class MapCall:
     claim: str
     mode: engine.Mode
 
-    def __call__(self) -> list[parts.Given] | None:
+    def __call__(self) -> Returned | None:
         infra: MapInfra = getattr(self.owner, self.infra_name)
         # a class that was pickled by value has lost its full name, which the uid begins with
         infra._linked_state.entry = self.entry
@@ -287,11 +290,16 @@ class MapInfra(BaseInfra):
     def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str) -> MapCall:
         return MapCall(self._linked_state.owner, self._field_name(), self._entry(), keys, items, claim, self.mode)
 
-    def _run_part(self, call: MapCall) -> list[parts.Given] | None:
+    def _run_part(self, call: MapCall) -> Returned | None:
         """Compute and store in this process, which is a job or belongs to a pool."""
         method = functools.partial(_call_method, self._applied_map, self._linked_state.owner)
         if self.folder is None:
-            return list(parts.outcomes(parts.Part(call.entry.uid, call.keys, call.items, method)))
+            given: list[parts.Given] = []
+            try:
+                given.extend(parts.outcomes(parts.Part(call.entry.uid, call.keys, call.items, method)))
+            except InfraUsageError as error:
+                return given, error
+            return given, None
         self._prepare_folder()
         store = ItemStore(self._make_cache(keep_in_ram=False))
         items = dict(zip(call.keys, call.items, strict=True))

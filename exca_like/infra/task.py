@@ -210,9 +210,13 @@ class TaskInfra(BaseInfra):
                 return found[KEY].get()
             if mode != "force" and self._is_running():
                 return self._run_in_job()
-        self._prepare_folder(keep_config=True)
+        claim = self._prepare_folder(KEY)
+        if claim is not None:
+            batch = batch._replace(claim=claim)
+        else:
+            batch = batch._replace(compute=self._compute_here, is_elsewhere=self._is_running)
         try:
-            outcomes = engine.run(batch._replace(compute=self._compute_here, is_elsewhere=self._is_running))
+            outcomes = engine.run(batch)
         except CacheFolderError:
             raise
         except Exception:  # stored; an interruption is not, and leaves it to do
@@ -240,7 +244,7 @@ class TaskInfra(BaseInfra):
             engine.run(batch)
 
     def _batch(self, mode: engine.Mode) -> engine.Batch:
-        return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), self._claims(), mode)
+        return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), self._claims, mode)
 
     def _compute_here(self, keys: Sequence[str]) -> Iterator[Any]:
         self._forget_job()  # it ended without a result

@@ -1,0 +1,54 @@
+"""The entry of a folder that holds no other, read in the shortest way: as results of tasks lie."""
+
+import os
+from typing import Any
+from zlib import crc32
+
+import orjson
+
+from exca_like import files
+from exca_like.cachedict.journal import INFO, JournalFile, Listing
+from exca_like.cachedict.lines import KEY_HEAD
+
+_LARGEST = 1 << 16  # bytes of a journal that may be only one line
+
+
+class SingleEntry:
+    """The only entry of a folder. Of any other folder it says nothing, and `exca_like.cachedict.CacheDict` is to be asked."""
+
+    def __init__(self, folder: str) -> None:
+        self._listing = Listing(folder)
+        self._file: JournalFile | None = None
+        self.is_there = False
+        """Whether there is a folder, as known since the last look."""
+        self._last: tuple[Any, bytes] = (None, b"")  # the journal's state, and its content, when it was read; at once
+
+    def look(self) -> tuple[JournalFile, dict[str, Any]] | None:
+        """The entry's journal and the content of its line, as they are now; None if there is not just one, whole and sound."""
+        try:
+            self.is_there = False
+            names = self._listing.names()
+            self.is_there = True
+            if len(names) != 1:
+                return None
+            file = self._file
+            if file is None or file.name != names[0]:
+                file = self._file = JournalFile(self._listing.folder, names[0], 0)
+            status = os.stat(file.path)
+            state = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if state != self._last[0]:
+                if not (file.is_own and file.name.endswith(INFO) and status.st_size <= _LARGEST):
+                    return None
+                self._last = state, files.read_bytes(file.path)
+        except OSError:
+            return None
+        return self.again()
+
+    def again(self) -> tuple[JournalFile, dict[str, Any]] | None:
+        """What the last `look` that found something found."""
+        file, line = self._file, self._last[1]
+        if file is None or line.find(b"\n") != len(line) - 1:
+            return None
+        if line[:9] != KEY_HEAD or crc32(line[:-1]):
+            return None
+        return file, orjson.loads(line)
