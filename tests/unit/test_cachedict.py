@@ -843,3 +843,21 @@ def test_unknown_type_of_entry(tmp_path):
     (tmp_path / "host-1-0123456789abcdef-info.jsonl").write_bytes(lines.seal({"#key": "a", "#type": "Unheard"}))
     with pytest.raises(errors.ResultLoadError, match="no handler 'Unheard'"):
         CacheDict(tmp_path)["a"]
+
+
+@pytest.mark.parametrize("cache_type", ["NumpyArray", "NumpyMemmapArray"])
+def test_npy_files_that_python_fails_to_parse_at_first(cache_type, tmp_path, monkeypatch):
+    """Threads that parse at the same time make some versions of Python raise a SystemError."""
+    with (cache := CacheDict(tmp_path, cache_type=cache_type)).write():
+        cache["a"] = np.arange(3)
+    load, calls = np.load, []
+
+    def confused(*args, **kwargs):
+        calls.append(args)
+        if len(calls) < 3:
+            raise SystemError
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(np, "load", confused)
+    assert np.array_equal(CacheDict(tmp_path)["a"], np.arange(3))
+    assert len(calls) == 3

@@ -17,6 +17,8 @@ from exca_like.errors import ConfigTypeError
 
 _INLINE = 256  # bytes; smaller arrays travel in the journal, as another file would cost more than they are worth
 
+_TRIES = 20
+
 _ndarray, _frombuffer = np.ndarray, np.frombuffer
 _texts: dict[np.dtype[Any], str] = {}
 _dtypes: dict[str, np.dtype[Any]] = {}
@@ -273,6 +275,14 @@ class _Sink(NamedTuple):
     write: Callable[[Any], int]
 
 
+def _load_npy(path: str, **options: Any) -> Any:
+    """`numpy.load`; again where Python takes threads that parse at the same time for an error (python/cpython#106905)."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(SystemError):
+            return np.load(path, allow_pickle=False, **options)
+    return np.load(path, allow_pickle=False, **options)
+
+
 class NumpyArray:
     """Arrays in a ``.npy`` file each, read into memory."""
 
@@ -291,7 +301,7 @@ class NumpyArray:
 
     @classmethod
     def __load_from_info__(cls, ctx: Any, filename: str) -> Any:
-        return np.load(ctx.path(filename), allow_pickle=False)
+        return _load_npy(ctx.path(filename))
 
 
 class NumpyMemmapArray(NumpyArray):
@@ -301,9 +311,9 @@ class NumpyMemmapArray(NumpyArray):
     def __load_from_info__(cls, ctx: Any, filename: str) -> Any:
         path = ctx.path(filename)
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return _load_npy(path, mmap_mode="r")
         except ValueError:  # an empty array has nothing to map
-            return np.load(path, allow_pickle=False)
+            return _load_npy(path)
 
 
 SMALL = {"MemmapArray": from_inline}
