@@ -94,7 +94,7 @@ class FolderStore:
         self._has_found = False  # by means of that, at the last question
         self._permissions = permissions
         self._allow_pickle: AllowPickle = allow_pickle
-        self._pickles = allowed_pickles(allow_pickle)
+        self._pickles: AllowPickle = allowed_pickles(allow_pickle)
 
     @functools.cached_property
     def _cache(self) -> CacheDict[Any]:

@@ -20,6 +20,7 @@ from submitit.core.job_environment import JobEnvironment
 from exca_like.errors import CacheFolderError, ExcaLikeError, JobTimeoutError, SubmissionError
 from exca_like.executors.base import Call, Ended, JobHandle, Resources, read_log
 from exca_like.executors.environment import job_environment, pickled_call
+from exca_like.executors.sbatch import chunks, max_array_size, sbatch
 from exca_like.executors.slurm_state import watcher
 
 _NO_LIMIT_MIN = 10 * 366 * 24 * 60  # ten years, for submitit, when only the partition's limit counts
@@ -158,6 +159,19 @@ class SlurmExecutor:
             raise SubmissionError(msg) from error
 
     def _submit(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
+        """Send as many arrays as the cluster's limit makes necessary; all of them, or none."""
+        jobs: list[JobHandle] = []
+        try:
+            for chunk in chunks(len(calls), max_array_size()):
+                workers = max(1, max_workers * len(chunk) // len(calls))
+                jobs += self._submit_array([calls[index] for index in chunk], workers)
+        except BaseException:
+            for job_id in {job.job_id.partition("_")[0] for job in jobs}:
+                subprocess.run(["scancel", job_id], capture_output=True, check=False)
+            raise
+        return jobs
+
+    def _submit_array(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
         executor = make_submitit_executor(self.logs, self.resources)
         folder = utils.JobPaths.get_first_id_independent_folder(self.logs)
         folder.mkdir(parents=True, exist_ok=True)
@@ -234,6 +248,16 @@ class _SubmititExecutor(submitit.SlurmExecutor):
     """submitit's executor, with a clean environment and without its time limit of five minutes by default."""
 
     no_time_limit = False
+
+    def _submit_command(self, command: str) -> Any:
+        """As submitit's, but sbatch is tried again."""
+        token = uuid.uuid4().hex
+        script = utils.JobPaths.get_first_id_independent_folder(self.folder) / f".submission_file_{token}.sh"
+        script.write_text(self._make_submission_file_text(command, token))
+        job_id = sbatch(self._make_submission_command(script), script)
+        job = self.job_class(folder=self.folder, job_id=job_id, tasks=list(range(self._num_tasks())))
+        job.paths.move_temporary_file(script, "submission_file", keep_as_symlink=True)
+        return job
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         # through `env` and not os.environ, which belongs to the whole process

@@ -1,0 +1,106 @@
+"""Getting jobs into a Slurm queue: how large an array may be, and what to do when sbatch fails.
+
+A controller that is busy or restarting makes sbatch fail for a while. It is tried again, more and more rarely; but after an
+answer that was lost the job may be in the queue, so the queue is asked first. A job is known by its script, whose name no
+other submission has.
+"""
+
+import logging
+import os
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from exca_like.errors import SubmissionError
+from exca_like.layout import user_name
+
+logger = logging.getLogger(__name__)
+
+_VARIABLE = "EXCA_LIKE_MAX_ARRAY_SIZE"
+_DEFAULT_ARRAY_SIZE = 1001  # Slurm's own
+_DELAYS_S = (1, 2, 4, 8, 15, 30, 60)  # before each new attempt
+_TRANSIENT = re.compile(
+    r"timed out|unable to contact slurm controller|connection (refused|failure|reset)|zero bytes were transmitted"
+    r"|temporarily un(able|available)|transport endpoint is not connected|controller .*not respond",
+    re.IGNORECASE,
+)
+_known: dict[str, int] = {}  # limits of the cluster, asked for once
+
+
+def max_array_size() -> int:
+    """How many elements an array may have: the cluster's ``MaxArraySize``, or what ``EXCA_LIKE_MAX_ARRAY_SIZE`` says.
+
+    Raises
+    ------
+    SubmissionError
+        The variable is no positive number.
+    """
+    setting = os.environ.get(_VARIABLE, "")
+    if not setting:
+        return _max_array_size_of_cluster()
+    if not setting.isdecimal() or int(setting) < 1:
+        msg = f"{_VARIABLE}={setting!r} must be a number of jobs, like 1000"
+        raise SubmissionError(msg)
+    return int(setting)
+
+
+def _max_array_size_of_cluster() -> int:
+    if "size" not in _known:
+        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False).stdout
+        found = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", shown, re.MULTILINE)
+        if not found:  # it does not answer
+            return _DEFAULT_ARRAY_SIZE
+        _known["size"] = max(1, int(found[1]))  # indices are less than it: so many of them, from 0 on
+    return _known["size"]
+
+
+def chunks(number: int, size: int) -> list[range]:
+    """Some numbers in as few groups of at most ``size`` as possible, all of about the same length."""
+    count = -(-number // size)
+    bounds = [number * group // count for group in range(count + 1)]
+    return [range(bounds[group], bounds[group + 1]) for group in range(count)]
+
+
+def sbatch(command: Sequence[str], script: Path) -> str:
+    """Run an sbatch command; returns the id of the job.
+
+    Raises
+    ------
+    SubmissionError
+        Slurm refused it, or could not be reached for minutes.
+    """
+    said = ""
+    for delay in (*_DELAYS_S, None):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = re.search(r"job ([0-9]+)", done.stdout)
+        if done.returncode == 0 and found:
+            return found[1]
+        said = done.stderr.strip() or done.stdout.strip() or f"sbatch ended with code {done.returncode}"
+        said = said.replace("sbatch: error: ", "")
+        if not _TRANSIENT.search(said):
+            msg = f"Slurm refused the submission: {said}. Check the infra's resources and slurm_* fields."
+            raise SubmissionError(msg)
+        if delay is not None:
+            logger.warning("sbatch failed, trying again in %d s: %s", delay, said)
+            time.sleep(delay)
+        if (queued := _queued(script)) is not None:  # it was only the answer that got lost
+            return queued
+    msg = f"Slurm could not be reached for {sum(_DELAYS_S)} s: {said}. Try again when it is back; nothing was submitted."
+    raise SubmissionError(msg)
+
+
+def _queued(script: Path) -> str | None:
+    """The id of the job that runs, or will run, a script; None if the queue has none."""
+    command = ["squeue", "--noheader", "--states", "all", "--user", user_name(), "--format", "%A|%o"]
+    said = ""
+    for delay in (*_DELAYS_S, 0):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            ids = [line.partition("|")[0] for line in done.stdout.splitlines() if line.rstrip().endswith(str(script))]
+            return min(ids, key=int, default=None)
+        said = done.stderr.strip()
+        time.sleep(delay)
+    msg = f"sbatch failed, and squeue can't tell whether the job is in the queue all the same (its script is {script}): {said}"
+    raise SubmissionError(msg)

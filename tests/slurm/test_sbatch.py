@@ -1,0 +1,138 @@
+"""Submissions to a cluster that has limits, or does not answer."""
+
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from contracts.clusters import Clusters
+
+from exca_like import errors
+from exca_like.executors import sbatch
+
+REAL = "/usr/bin/sbatch"
+LOST_ANSWER = f"""#!/bin/bash
+# passes the first submission on, and loses the answer
+echo call >> {{log}}
+if [ "$(wc -l < {{log}})" -le {{failures}} ]; then
+    {{first}}
+    echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
+    exit 1
+fi
+exec {REAL} "$@"
+"""
+
+
+@pytest.fixture(autouse=True)
+def limits_are_asked_for(monkeypatch):
+    monkeypatch.setattr(sbatch, "_known", {})
+    monkeypatch.setattr(sbatch, "_DELAYS_S", (0.1,) * 4)
+
+
+def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int, first: str) -> Path:
+    """An sbatch that fails at first; returns the file with a line for each call."""
+    log = tmp_path / "calls"
+    command = tmp_path / "bin" / "sbatch"
+    command.parent.mkdir()
+    command.write_text(LOST_ANSWER.format(log=log, failures=failures, first=first))
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=":")
+    return log
+
+
+def submitted(name: str) -> list[str]:
+    """Ids of all jobs of a name, also those that ended."""
+    command = ["squeue", "--noheader", "--states", "all", "--name", name, "--format", "%A"]
+    return sorted(set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()))
+
+
+def test_chunks() -> None:
+    assert sbatch.chunks(3, 5) == [range(3)]
+    assert [len(chunk) for chunk in sbatch.chunks(120, 51)] == [40, 40, 40]
+    assert [number for chunk in sbatch.chunks(103, 51) for number in chunk] == list(range(103))
+
+
+def test_arrays_are_split_under_the_limit_of_the_cluster(idle_cluster, tmp_path, request) -> None:
+    shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True).stdout
+    assert f"MaxArraySize            = {sbatch.max_array_size()}" in shown
+    limit = sbatch.max_array_size()
+    number = 1000 if request.config.getoption("--long") else limit + 9
+    base = Clusters("slurm", tmp_path, cpus_per_task=1, mem_gb=0.1).task()
+    started = time.monotonic()
+    with base.infra.job_array() as array:
+        array.extend(base.infra.clone_obj(seed=k) for k in range(number))
+    assert [task.run()["value"] for task in array] == [k + 0.5 for k in range(number)]
+    ids = {task.infra.job().job_id.split("_")[0] for task in array}
+    assert len(ids) == -(-number // limit)
+    print(f"{number} tasks with MaxArraySize={limit}: {len(ids)} arrays, {time.monotonic() - started:.1f} s")
+
+
+def test_limit_of_the_environment(idle_cluster, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EXCA_LIKE_MAX_ARRAY_SIZE", "2")
+    base = Clusters("slurm", tmp_path, cpus_per_task=1, mem_gb=0.1).task()
+    with base.infra.job_array() as array:
+        array.extend(base.infra.clone_obj(seed=k) for k in range(5))
+    assert [task.run()["value"] for task in array] == [k + 0.5 for k in range(5)]
+    assert len({task.infra.job().job_id.split("_")[0] for task in array}) == 3
+    monkeypatch.setenv("EXCA_LIKE_MAX_ARRAY_SIZE", "many")
+    with pytest.raises(errors.SubmissionError, match="EXCA_LIKE_MAX_ARRAY_SIZE='many'"):
+        Clusters("slurm", tmp_path).task(seed=9).infra.job()
+
+
+def test_arrays_are_submitted_all_or_none(idle_cluster, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EXCA_LIKE_MAX_ARRAY_SIZE", "2")
+    log = tmp_path / "calls"
+    refusing = tmp_path / "bin" / "sbatch"
+    refusing.parent.mkdir()
+    refusing.write_text(
+        f'#!/bin/bash\necho call >> {log}\n[ "$(wc -l < {log})" = 1 ] && exec {REAL} "$@"\necho no >&2\nexit 1\n'
+    )
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", str(refusing.parent), prepend=":")
+    base = Clusters("slurm", tmp_path, job_name="all-or-none").task(action="short sleep")
+    tasks = [base.infra.clone_obj(seed=k) for k in range(4)]
+    with pytest.raises(errors.SubmissionError, match="refused the submission: no"), base.infra.job_array() as array:
+        array.extend(tasks)
+    assert {task.infra.status() for task in tasks} == {"not submitted"}
+    assert len(submitted("all-or-none")) == 1
+    states = subprocess.run(
+        ["squeue", "--noheader", "--name", "all-or-none", "--format", "%T"], capture_output=True, text=True, check=True
+    )
+    assert set(states.stdout.split()) <= {"COMPLETING", "CANCELLED"}
+
+
+def test_lost_answers_do_not_submit_twice(idle_cluster, tmp_path, monkeypatch) -> None:
+    log = shim(tmp_path, monkeypatch, 1, f'{REAL} "$@" > /dev/null')
+    task = Clusters("slurm", tmp_path, job_name="lost-answer").task(seed=4)
+    assert task.run() == {"value": 4.5}
+    assert len(log.read_text().split()) == 1
+    assert submitted("lost-answer") == [task.infra.job().job_id]
+
+
+def test_submissions_are_tried_again(idle_cluster, tmp_path, monkeypatch) -> None:
+    log = shim(tmp_path, monkeypatch, 2, "")
+    task = Clusters("slurm", tmp_path, job_name="tried-again").task(seed=5)
+    assert task.run() == {"value": 5.5}
+    assert len(log.read_text().split()) == 3
+    assert submitted("tried-again") == [task.infra.job().job_id]
+
+
+def test_submissions_that_never_get_through(idle_cluster, tmp_path, monkeypatch) -> None:
+    shim(tmp_path, monkeypatch, 100, "")
+    task = Clusters("slurm", tmp_path).task()
+    with pytest.raises(errors.SubmissionError, match=r"could not be reached.*Socket timed out.*nothing was submitted"):
+        task.infra.job()
+    assert task.infra.status() == "not submitted"
+
+
+def test_controller_that_is_restarted_during_a_submission(idle_cluster, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sbatch, "_DELAYS_S", (1,) * 60)
+    idle_cluster._daemons["slurmctld"].stop()
+    task = Clusters("slurm", tmp_path).task(seed=6)
+    with ThreadPoolExecutor(1) as pool:
+        value = pool.submit(task.run)
+        time.sleep(3)
+        assert not value.done()
+        idle_cluster.restart_controller()
+        assert value.result(120) == {"value": 6.5}
