@@ -91,7 +91,7 @@ class FolderStore:
         self._describe = describe
         self.has_just_looked = False  # then the next question need not look at the folder again
         self._single = SingleEntry(folder.path)
-        self._has_found = False  # by means of that, at the last question
+        self._just_found: tuple[JournalFile, dict[str, Any]] | None = None  # by the last question
         self._permissions = permissions
         self._allow_pickle: AllowPickle = allow_pickle
         self._pickles: AllowPickle = allowed_pickles(allow_pickle)
@@ -102,13 +102,12 @@ class FolderStore:
 
     def _found(self, key: str) -> tuple[JournalFile, dict[str, Any]] | None:
         """The journal and the content of the line of a key's value, if the folder holds nothing else."""
-        if self.has_just_looked and self._has_found:
-            self.has_just_looked = False
-            found = self._single.again()
-        else:
+        found, self._just_found = self._just_found, None
+        if found is None or not self.has_just_looked:
             found = self._single.look()
-        self._has_found = found is not None and found[1]["#key"] == key
-        return found if self._has_found else None
+        else:
+            self.has_just_looked = False
+        return found if found is not None and found[1]["#key"] == key else None
 
     def peek(self, key: str) -> Kind | None:
         """What there is for a key, without loading it."""
@@ -163,6 +162,7 @@ class FolderStore:
         found = self._found(key)
         meta: dict[str, Any] | None = None
         if found is not None:
+            self._just_found = found
             meta = found[1].get("#meta")
         elif self._single.is_there:
             meta = self._cache.meta(key)

@@ -42,13 +42,7 @@ class SingleEntry:
                 self._last = state, files.read_bytes(file.path)
         except OSError:
             return None
-        return self.again()
-
-    def again(self) -> tuple[JournalFile, dict[str, Any]] | None:
-        """What the last `look` that found something found."""
-        file, line = self._file, self._last[1]
-        if file is None or line.find(b"\n") != len(line) - 1:
-            return None
-        if line[:9] != KEY_HEAD or crc32(line[:-1]):
+        line = self._last[1]
+        if line.find(b"\n") != len(line) - 1 or line[:9] != KEY_HEAD or crc32(line[:-1]):
             return None
         return file, orjson.loads(line)
