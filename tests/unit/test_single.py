@@ -1,0 +1,122 @@
+"""The only entry of a folder, and claims that come with a new one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exca_like import files
+from exca_like.cachedict import CacheDict
+from exca_like.cachedict.claims import FolderClaims
+from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.owners import heartbeat
+from exca_like.cachedict.single import SingleEntry
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with (cache := CacheDict(tmp_path / "cache")).write():
+        cache.put("result", 5, meta={"note": "first"})
+    return tmp_path / "cache"
+
+
+def journal(folder: Path) -> Path:
+    (path,) = folder.glob("*-info.jsonl")
+    return path
+
+
+def test_one_entry(folder):
+    single = SingleEntry(str(folder))
+    for _ in range(3):
+        found = single.look()
+        assert found is not None
+        file, info = found
+        assert (file.path, info["#key"], info["#meta"]) == (str(journal(folder)), "result", {"note": "first"})
+        info.clear()  # each look gives its own
+
+
+def test_what_others_do_is_seen(folder):
+    single = SingleEntry(str(folder))
+    assert single.look() is not None
+    with (cache := CacheDict(folder)).write():
+        cache.put("result", 6, replace=True)
+    assert single.look() is None  # two journals
+    cache.clear()
+    assert single.look() is None
+    with cache.write():
+        cache["result"] = 7
+    found = single.look()
+    assert found is not None
+    assert found[1]["content"] == 7
+    with cache.write():
+        cache["other"] = 8
+    assert single.look() is None
+
+
+def test_no_folder(tmp_path):
+    single = SingleEntry(str(tmp_path / "none"))
+    assert single.look() is None
+    assert not single.is_there
+    (tmp_path / "none").mkdir()
+    assert single.look() is None
+    assert single.is_there
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data[: len(data) // 2],
+        lambda data: data.replace(b"5", b"6", 1),
+        lambda data: data + data,
+        lambda data: data + b'{"#key":"x',
+        lambda data: data + bytes(20),
+        lambda _: b"",
+        lambda _: b"\n",
+        lambda _: b'{"#key":"result"}\n',
+    ],
+)
+def test_damage_is_left_to_others(folder, damage):
+    journal(folder).write_bytes(damage(journal(folder).read_bytes()))
+    assert SingleEntry(str(folder)).look() is None
+
+
+def test_other_files(folder):
+    journal(folder).rename(folder / "result-info.jsonl")  # a name as exca gives
+    assert SingleEntry(str(folder)).look() is None
+
+
+def test_failures_are_no_entries(tmp_path):
+    with (cache := CacheDict(tmp_path)).write():
+        cache.put_failure("result", Failure.of(ValueError()))
+    assert SingleEntry(str(tmp_path)).look() is None
+
+
+def test_large_journals(tmp_path):
+    with (cache := CacheDict(tmp_path)).write():
+        for number in range(1000):
+            cache[str(number)] = np.arange(30)
+    assert SingleEntry(str(tmp_path)).look() is None
+
+
+def test_folders_with_claims(tmp_path):
+    claims = FolderClaims(str(tmp_path / "new"), "lock", lambda _: False)
+    claim = claims.with_folder(["a"], lambda claim: files.create_folder(f"{tmp_path}/new", {"lock": b"", **claim}))
+    assert claim is not None
+    others = FolderClaims(str(tmp_path / "new"), "lock", lambda _: False)
+    assert others.claim(["a"], lambda free: [free] if free else [])[0] == []
+    assert claims.with_folder(["a"], lambda claim: files.create_folder(f"{tmp_path}/new", claim)) is None
+    assert [path.name for path in tmp_path.rglob("*.claim")] == [claim.name]
+    claim.close()
+    assert not list(tmp_path.rglob("*.claim"))
+    assert not heartbeat._paths
+
+
+def test_folders_that_can_not_be_created(tmp_path):
+    def create(_: dict[str, bytes]) -> bool:
+        raise KeyboardInterrupt
+
+    claims = FolderClaims(str(tmp_path / "new"), "lock", lambda _: False)
+    with pytest.raises(KeyboardInterrupt):
+        claims.with_folder(["a"], create)
+    assert not heartbeat._paths
