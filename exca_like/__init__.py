@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from exca_like.infra.map import MapInfra as MapInfra
     from exca_like.infra.submit import SubmitInfra as SubmitInfra
     from exca_like.infra.task import TaskInfra as TaskInfra
+    from exca_like.infra.waiting import as_completed as as_completed
+    from exca_like.infra.waiting import wait_all as wait_all
 
 __version__ = "0.1.0"
 
@@ -26,10 +28,12 @@ _PUBLIC = {
     "MapInfra": "exca_like.infra.map",
     "SubmitInfra": "exca_like.infra.submit",
     "TaskInfra": "exca_like.infra.task",
+    "as_completed": "exca_like.infra.waiting",
     "cachedict": "",
     "confdict": "",
     "errors": "",
     "helpers": "",
+    "wait_all": "exca_like.infra.waiting",
 }
 
 __all__ = [
@@ -39,10 +43,12 @@ __all__ = [
     "SubmitInfra",
     "TaskInfra",
     "__version__",
+    "as_completed",
     "cachedict",
     "confdict",
     "errors",
     "helpers",
+    "wait_all",
 ]
 
 

@@ -1,0 +1,116 @@
+"""Waiting for many tasks at once."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from exca_like.errors import InfraTypeError, WaitTimeoutError
+from exca_like.infra.applied import FIELDS
+from exca_like.infra.job import TaskJob
+from exca_like.infra.task import TaskInfra
+
+T = TypeVar("T")
+
+_FIRST_POLL, _LAST_POLL = 0.01, 1.0  # seconds
+
+
+def wait_all(tasks: Iterable[Any], timeout: float | None = None) -> None:
+    """Wait until tasks have ended, well or not.
+
+    Parameters
+    ----------
+    tasks:
+        Configs with one TaskInfra, infras, or jobs, as `as_completed` takes them.
+    timeout:
+        Seconds to wait at most; None: as long as it takes.
+
+    Raises
+    ------
+    TimeoutError
+        Some have not ended in time; they go on.
+    """
+    for _ in as_completed(tasks, timeout):
+        pass
+
+
+class as_completed(Generic[T]):  # noqa: N801 - as the function of this name in asyncio and concurrent.futures
+    """Tasks in the order in which they end, well or not, each as soon as it has; for ``for`` and ``async for``.
+
+    All states come from the files of the results and from one look at the cluster for all jobs.
+
+    Parameters
+    ----------
+    tasks:
+        Configs with one TaskInfra, infras (``config.infra``), or jobs (``config.infra.job()``). One that is not computed or
+        submitted yet is submitted, on its own: better submit many with ``infra.job_array()`` first.
+    timeout:
+        Seconds to wait at most, all in all; None: as long as it takes.
+
+    Raises
+    ------
+    TypeError
+        Something is no task.
+    TimeoutError
+        Some have not ended in time; they go on.
+    """
+
+    def __init__(self, tasks: Iterable[T], timeout: float | None = None) -> None:
+        self._open: list[tuple[T, TaskJob[Any]]] = [(task, _job_of(task)) for task in tasks]
+        self._total = len(self._open)
+        self._timeout = timeout
+        self._until = None if timeout is None else time.monotonic() + timeout
+        self._delay = _FIRST_POLL
+
+    def __iter__(self) -> Iterator[T]:
+        while self._open:
+            ended = self._ended()
+            yield from ended
+            if self._open and not ended:
+                time.sleep(self._pause())
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        while self._open:
+            ended = await asyncio.to_thread(self._ended)  # it reads files, and may compute (``cluster="debug"``)
+            for task in ended:
+                yield task
+            if self._open and not ended:
+                await asyncio.sleep(self._pause())
+
+    def _ended(self) -> list[T]:
+        """Those that have ended since the last question."""
+        ended, still = [], []
+        for task, job in self._open:
+            if job.done():
+                ended.append(task)
+            else:
+                still.append((task, job))
+        self._open = still
+        return ended
+
+    def _pause(self) -> float:
+        """How long to wait before the next question, in seconds."""
+        delay, self._delay = self._delay, min(1.5 * self._delay, _LAST_POLL)
+        if self._until is None:
+            return delay
+        left = self._until - time.monotonic()
+        if left <= 0:
+            shown = ", ".join(repr(job) for _, job in self._open[:3]) + (", ..." if len(self._open) > 3 else "")
+            msg = f"{len(self._open)} of {self._total} tasks have not ended within {self._timeout:g} s: {shown}. They go on."
+            raise WaitTimeoutError(msg)
+        return min(delay, left)
+
+
+def _job_of(task: Any) -> TaskJob[Any]:
+    if isinstance(task, TaskJob):
+        return task
+    infras = [task]
+    if not isinstance(task, TaskInfra):
+        fields = getattr(type(task), FIELDS, {})
+        infras = [field.linked(task) for field in fields.values() if isinstance(field.default, TaskInfra)]
+    if len(infras) != 1:
+        number = "several TaskInfras" if infras else "no TaskInfra"
+        msg = f"{task!r:.100} has {number}: give configs with one, or infras (`config.infra`), or jobs (`config.infra.job()`)"
+        raise InfraTypeError(msg)
+    job: TaskJob[Any] = infras[0].job()
+    return job
