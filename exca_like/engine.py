@@ -88,8 +88,12 @@ def run(batch: Batch) -> dict[str, Outcome]:
     raised as it is, so that a debugger finds the frames; interruptions are not stored.
     """
     store, mode = batch.store, batch.mode
-    seen = {key: store.mark(key) for key in batch.keys} if mode == "retry" else {}
     outcomes: dict[str, Outcome] = {}
+    if batch.claim is not None:
+        with batch.claim:
+            _compute(batch, batch.claim, outcomes)
+        return outcomes
+    seen = {key: store.mark(key) for key in batch.keys} if mode == "retry" else {}
 
     def is_wanted(key: str) -> bool:
         if mode == "force":
@@ -104,10 +108,6 @@ def run(batch: Batch) -> dict[str, Outcome]:
 
     missing: Sequence[str] = batch.keys
     patience = Patience(batch.label)
-    if batch.claim is not None:
-        with batch.claim:
-            _compute(batch, batch.claim, outcomes)
-        missing = ()
     while missing:
         claims, waiting = batch.claims().claim(missing, choose)
         for claim in claims:

@@ -106,6 +106,7 @@ class _Attempt:
         self.items = part.items[start:stop]
         self.part = part
         self.size = len(self.keys)
+        self.is_last = stop >= len(part.keys)
         self.done = 0
         self.error: BaseException | None = None
         self.is_lazy = False  # whether results come one by one
@@ -146,7 +147,10 @@ class _Attempt:
         except _CountError as error:
             raise InfraUsageError(str(error)) from None
         except (Exception, SystemExit) as error:  # an exit of the user's code must not end this process
-            self.error = error
+            if self.done < self.size:
+                self.error = error
+            elif self.is_last:  # no item is to blame: all were given
+                raise
 
 
 class _CountError(Exception):

@@ -2,8 +2,8 @@
 
 import contextlib
 import datetime
-import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,10 +16,11 @@ from exca_like.cachedict.failures import NOT_TRIED, Failure
 from exca_like.cachedict.handlers.containers import from_tree
 from exca_like.cachedict.journal import JournalFile
 from exca_like.cachedict.single import SingleEntry
-from exca_like.errors import CacheFolderError, CorruptEntryError
+from exca_like.errors import CacheFolderError, CorruptEntryError, KeyExistsError
 from exca_like.layout import EntryFolder
 
 Kind = Literal["value", "failure"]
+_making = threading.Lock()
 
 
 class Outcome(NamedTuple):
@@ -92,22 +93,31 @@ class FolderStore:
         self.has_just_looked = False  # then the next question need not look at the folder again
         self._single = SingleEntry(folder.path)
         self._just_found: tuple[JournalFile, dict[str, Any]] | None = None  # by the last question
+        self._bad: Any = ()  # state of a single entry whose value could not be loaded
+        self._made: CacheDict[Any] | None = None
         self._permissions = permissions
         self._allow_pickle: AllowPickle = allow_pickle
         self._pickles: AllowPickle = allowed_pickles(allow_pickle)
 
-    @functools.cached_property
+    @property
     def _cache(self) -> CacheDict[Any]:
-        return CacheDict(self.folder.path, permissions=self._permissions, allow_pickle=self._allow_pickle)
+        cache = self._made
+        if cache is None:
+            with _making:
+                cache = self._made = self._made or CacheDict(
+                    self.folder.path, permissions=self._permissions, allow_pickle=self._allow_pickle
+                )
+        return cache
 
     def _found(self, key: str) -> tuple[JournalFile, dict[str, Any]] | None:
         """The journal and the content of the line of a key's value, if the folder holds nothing else."""
         found, self._just_found = self._just_found, None
         if found is None or not self.has_just_looked:
             found = self._single.look()
-        else:
-            self.has_just_looked = False
-        return found if found is not None and found[1]["#key"] == key else None
+        if found is None or found[1]["#key"] != key or self._single.state == self._bad:
+            return None
+        self.has_just_looked = False
+        return found
 
     def peek(self, key: str) -> Kind | None:
         """What there is for a key, without loading it."""
@@ -128,8 +138,10 @@ class FolderStore:
         """The outcome of a key, if there is one and it passes its checks."""
         found = self._found(key)
         if found is not None:
-            with contextlib.suppress(CorruptEntryError, FileNotFoundError):  # which a CacheDict reports, or finds elsewhere
+            try:
                 return Outcome(load_entry(self.folder.path, key, *found, self._pickles, "full"))
+            except (CorruptEntryError, FileNotFoundError):  # a CacheDict reports it, or finds it elsewhere
+                self._bad = self._single.state
         cache = self._cache
         self._look()
         if cache.places(key):
@@ -151,7 +163,7 @@ class FolderStore:
             The folder can't be written to; what was there before is still there.
         """
         meta = {**information, **self._describe()}
-        with self._cache.write(look=not is_first) as cache:
+        with self._cache.write() as cache:
             if outcome.failure is None:
                 cache.put(key, outcome.value, meta=meta, replace=not is_first)
             else:
@@ -317,6 +329,8 @@ class ItemStore:
                 self.cache.put(key, value, None, replaces)
             except CacheFolderError:
                 raise
+            except KeyExistsError:  # somebody else stored it meanwhile, as there are no locks, or this was taken for dead
+                return None
             except Exception as error:  # the value's type
                 failure = Failure.of(error)
             else:

@@ -56,7 +56,7 @@ class Mapping:
         None, ``"debug"``, ``"threadpool"``, ``"processpool"``; for others there is ``executor``.
     call:
         Makes what a job or a worker process runs, from its keys, its items, and the path of its claim. Where there is no
-        folder, that returns what the items gave, and the error of a method that does not keep to its contract.
+        folder, that returns what the items gave, and an error that belongs to none.
     executor:
         Makes the executor for a number of jobs.
     """
@@ -189,30 +189,40 @@ class Here:
         run = self._run
         save, release, replaces, tells_all = run.mapping.store.save, self._claim.release, run.replaces, run.is_told_all
         failed_before = run.mapping.store.failure_marks(self.keys)
+        given_by = outcomes(run.part(self.keys))
         try:
             self._thread = get_ident()
-            for given in outcomes(run.part(self.keys)):
+            for given in given_by:
                 key, value, failure = given
                 failed = save(key, value, failure, replaces or key in failed_before)
                 if tells_all or failed is not None:
                     run.note(key, failed)
                 release(key)
+                self._thread = 0  # who goes on with it says so then
                 yield given if failed is None else None
                 if self._closes:
                     return
                 self._thread = get_ident()
             self.knows_all = True
         finally:
-            self._end()
+            try:
+                given_by.close()
+            finally:
+                self._thread = 0
+                self._end()
 
     def advance(self) -> Given | None:
         """Compute the next item, after another thread that does so: what it gave; None if it failed, or there is none."""
         while True:
             try:
-                return next(self._computed, None)
+                given = next(self._computed, None)
             except ValueError as error:
                 _check_busy(error)
-            time.sleep(_HERE_POLL_S)
+                time.sleep(_HERE_POLL_S)
+                continue
+            if self._closes:  # another thread found this one at it
+                self.close()
+            return given
 
     def help(self) -> bool:
         """Compute the next item, for somebody else's sake; False if a thread does so already."""
@@ -221,6 +231,8 @@ class Here:
         except ValueError as error:
             _check_busy(error)
             return False
+        if self._closes:
+            self.close()
         return True
 
     def is_mine(self) -> bool:
@@ -231,19 +243,22 @@ class Here:
         return Failure.of(JobInterruptedError(_NO_OUTCOME), "lost")
 
     def close(self) -> None:
-        self._closes = True
+        self._closes = is_idle = True
         try:
             self._computed.close()
         except ValueError as error:  # it goes on with an item, and ends after that
             _check_busy(error)
-        else:
-            self._end()
+            is_idle = False
+        finally:
+            if is_idle:
+                self._end()
 
     def _end(self) -> None:
-        if not self.is_over:
-            self.is_over = True
+        try:  # each may be done again
             self._claim.close()
+        finally:
             self._writing.close()
+            self.is_over = True
 
 
 def _check_busy(error: ValueError) -> None:
@@ -293,7 +308,8 @@ class InPool:
             error = future.exception()
             given = None
             if error is None and (returned := future.result()) is not None:
-                given, error = returned
+                given, failed = returned
+                error = None if failed is None else failed.exception()
             if given is not None:
                 failed_before = store.failure_marks(claim.keys)
                 with store.cache.write():
@@ -304,7 +320,9 @@ class InPool:
                 self._run.finished(claim.keys)
             if error is not None:
                 self._errors.update(dict.fromkeys(claim.keys, error))
-                if isinstance(error, InfraUsageError):
+                store.cache.refresh()
+                is_all_there = all(map(self._run.is_there, claim.keys)) and not isinstance(error, BrokenExecutor)
+                if is_all_there or isinstance(error, InfraUsageError):
                     self._run.note_error(error)
             claim.close()
         store.cache.refresh()

@@ -51,10 +51,11 @@ class Listing:
                 return self._names
         now = time.monotonic()
         if state != self._state:
-            self._state, self._since = state, now
-        self._names = [name for name in os.listdir(self.folder) if name.endswith(JOURNALS)]
+            self._since = now  # first, as other threads may look at the same time
+            self._state = state
+        names = self._names = [name for name in os.listdir(self.folder) if name.endswith(JOURNALS)]
         self._listed = state if now - self._since > _SETTLED_S else None
-        return self._names
+        return names
 
 
 class _Descriptor:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exca_like.errors import SubmissionError
-from exca_like.layout import user_name
 
 logger = logging.getLogger(__name__)
 
 _VARIABLE = "EXCA_LIKE_MAX_ARRAY_SIZE"
 _DEFAULT_ARRAY_SIZE = 1001  # Slurm's own
 _DELAYS_S = (1, 2, 4, 8, 15, 30, 60)  # before each new attempt
+_LAST_DELAY_S = 10
 _TRANSIENT = re.compile(
     r"timed out|unable to contact slurm controller|connection (refused|failure|reset)|zero bytes were transmitted"
     r"|temporarily un(able|available)|transport endpoint is not connected|controller .*not respond",
@@ -76,30 +76,37 @@ def sbatch(command: Sequence[str], script: Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = re.search(r"job ([0-9]+)", done.stdout)
         if done.returncode == 0 and found:
+            if said:  # one of the failures before may have been none, and only show by now
+                _cancel_others(script, found[1])
             return found[1]
         said = done.stderr.strip() or done.stdout.strip() or f"sbatch ended with code {done.returncode}"
         said = said.replace("sbatch: error: ", "")
         if not _TRANSIENT.search(said):
             msg = f"Slurm refused the submission: {said}. Check the infra's resources and slurm_* fields."
             raise SubmissionError(msg)
-        if delay is not None:
-            logger.warning("sbatch failed, trying again in %d s: %s", delay, said)
-            time.sleep(delay)
-        if (queued := _queued(script)) is not None:  # it was only the answer that got lost
-            return queued
-    msg = f"Slurm could not be reached for {sum(_DELAYS_S)} s: {said}. Try again when it is back; nothing was submitted."
+        logger.warning("sbatch failed, looking again in %d s: %s", delay or _LAST_DELAY_S, said)
+        time.sleep(delay or _LAST_DELAY_S)
+        if queued := _queued(script):  # it was only the answer that got lost
+            return queued[0]
+    msg = f"Slurm could not be reached for {sum(_DELAYS_S)} s: {said}. Try again when it is back; the queue has no such job."
     raise SubmissionError(msg)
 
 
-def _queued(script: Path) -> str | None:
-    """The id of the job that runs, or will run, a script; None if the queue has none."""
-    command = ["squeue", "--noheader", "--states", "all", "--user", user_name(), "--format", "%A|%o"]
+def _cancel_others(script: Path, job_id: str) -> None:
+    for other in _queued(script):
+        if other != job_id:
+            subprocess.run(["scancel", other], capture_output=True, check=False)
+
+
+def _queued(script: Path) -> list[str]:
+    """The ids of the jobs that run, or will run, a script, the first one first."""
+    command = ["squeue", "--noheader", "--states", "all", "--user", str(os.getuid()), "--format", "%F|%o"]
     said = ""
     for delay in (*_DELAYS_S, 0):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            ids = [line.partition("|")[0] for line in done.stdout.splitlines() if line.rstrip().endswith(str(script))]
-            return min(ids, key=int, default=None)
+            ids = {line.partition("|")[0].strip() for line in done.stdout.splitlines() if line.rstrip().endswith(str(script))}
+            return sorted(ids, key=int)
         said = done.stderr.strip()
         time.sleep(delay)
     msg = f"sbatch failed, and squeue can't tell whether the job is in the queue all the same (its script is {script}): {said}"

@@ -1,5 +1,6 @@
 """Slurm jobs, through submitit. No other module imports submitit."""
 
+import contextlib
 import functools
 import os
 import re
@@ -7,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,7 +168,7 @@ class SlurmExecutor:
                 jobs += self._submit_array([calls[index] for index in chunk], workers)
         except BaseException:
             for job_id in {job.job_id.partition("_")[0] for job in jobs}:
-                subprocess.run(["scancel", job_id], capture_output=True, check=False)
+                _scancel(job_id)
             raise
         return jobs
 
@@ -194,8 +195,9 @@ class SlurmExecutor:
             raise
         ids = [first.job_id] if len(calls) == 1 else [f"{first.job_id}_{index}" for index in range(len(calls))]
         jobs = [SlurmJob(self.logs, job_id) for job_id in ids]
-        for job, pickled in zip(jobs, pickles, strict=True):
-            job.paths.move_temporary_file(pickled, "submitted_pickle")
+        with _cancelled_on_error(first.job_id):
+            for job, pickled in zip(jobs, pickles, strict=True):
+                job.paths.move_temporary_file(pickled, "submitted_pickle")
         return list(jobs)
 
     def _check_size(self, size: int, number: int) -> None:
@@ -206,6 +208,20 @@ class SlurmExecutor:
                 "load big data inside the method instead of keeping it on the config, or raise the limit"
             )
             raise SubmissionError(msg)
+
+
+def _scancel(job_id: str) -> None:
+    subprocess.run(["scancel", job_id], capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def _cancelled_on_error(job_id: str) -> Iterator[None]:
+    """A block without which a job that was submitted could not do its work."""
+    try:
+        yield
+    except BaseException:
+        _scancel(job_id)
+        raise
 
 
 def make_submitit_executor(logs: str, resources: Resources) -> "_SubmititExecutor":
@@ -255,8 +271,9 @@ class _SubmititExecutor(submitit.SlurmExecutor):
         script = utils.JobPaths.get_first_id_independent_folder(self.folder) / f".submission_file_{token}.sh"
         script.write_text(self._make_submission_file_text(command, token))
         job_id = sbatch(self._make_submission_command(script), script)
-        job = self.job_class(folder=self.folder, job_id=job_id, tasks=list(range(self._num_tasks())))
-        job.paths.move_temporary_file(script, "submission_file", keep_as_symlink=True)
+        with _cancelled_on_error(job_id):
+            job = self.job_class(folder=self.folder, job_id=job_id, tasks=list(range(self._num_tasks())))
+            job.paths.move_temporary_file(script, "submission_file", keep_as_symlink=True)
         return job
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:

@@ -9,6 +9,7 @@ import pydantic
 
 from exca_like import engine, mapping, parts, works
 from exca_like.cachedict import CacheDict
+from exca_like.cachedict.failures import Failure
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors.environment import current_job
 from exca_like.infra.applied import checked_exclusion
@@ -22,8 +23,8 @@ M = TypeVar("M")
 
 _POOLS = ("threadpool", "processpool")
 
-Returned = tuple[list[parts.Given], InfraUsageError | None]
-"""What a worker without a folder sends back: what items gave, and the error of a method that breaks its contract."""
+Returned = tuple[list[parts.Given], Failure | None]
+"""What a worker without a folder sends back: what items gave, and an error that belongs to none."""
 
 
 @dataclass
@@ -297,8 +298,8 @@ class MapInfra(BaseInfra):
             given: list[parts.Given] = []
             try:
                 given.extend(parts.outcomes(parts.Part(call.entry.uid, call.keys, call.items, method)))
-            except InfraUsageError as error:
-                return given, error
+            except Exception as error:  # of no item: the method breaks its contract, or raises after its last result
+                return given, Failure.of(error)
             return given, None
         self._prepare_folder()
         store = ItemStore(self._make_cache(keep_in_ram=False))

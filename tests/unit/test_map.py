@@ -20,6 +20,7 @@ from contracts.maps import Features, Maps, once
 
 import exca_like
 from exca_like import errors
+from exca_like.cachedict.claims import Claim
 from exca_like.infra.items import shortened
 
 
@@ -786,3 +787,79 @@ def test_many_items_in_pieces(model):
     assert list(second) == model.results(range(50, 150))
     assert got + list(first) == model.results(range(100))
     assert counted(model) == once(range(150))
+
+
+def test_iterators_that_are_closed_while_another_thread_helps(tmp_path):
+    """The helper, which nobody may go on after, releases what was claimed."""
+    computes, goes_on = threading.Event(), threading.Event()
+
+    def how(items: Sequence[int]) -> Iterator[int]:
+        for item in items:
+            if item == 1:
+                computes.set()
+                assert goes_on.wait(30)
+            yield 2 * item
+
+    results = made(tmp_path, how).compute(range(10))
+    assert next(results) == 0
+    helper = threading.Thread(target=lambda: list(made(tmp_path, how).compute([1])))
+    helper.start()
+    assert computes.wait(30)
+    results.close()
+    goes_on.set()
+    helper.join()
+    assert not list(tmp_path.rglob("*.claim"))
+    assert list(made(tmp_path, doubled).compute(range(10))) == [2 * item for item in range(10)]
+
+
+def test_interruptions_of_the_end_leave_no_claim(tmp_path, monkeypatch):
+    results = made(tmp_path, doubled).compute(range(4))
+    next(results)
+    close, interrupted = Claim.close, []
+
+    def interrupts(claim: Claim) -> None:
+        if not interrupted:
+            interrupted.append(claim)
+            raise KeyboardInterrupt
+        close(claim)
+
+    monkeypatch.setattr(Claim, "close", interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        results.close()
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+@pytest.mark.parametrize("cluster", [None, "threadpool", "processpool"])
+@pytest.mark.parametrize("number", [1, 2, 15])
+def test_methods_that_raise_after_their_last_result(folder, cluster, number):
+    def how(items: Sequence[int]) -> Iterator[int]:
+        yield from items
+        raise ZeroDivisionError("while it cleans up")
+
+    model = made(folder, how, cluster=cluster, max_jobs=1)
+    with pytest.raises(ZeroDivisionError, match="cleans up"):
+        list(model.compute(range(number)))
+    assert sorted(model.infra.cache_dict) == sorted(map(str, range(number)))
+
+
+def test_releases_that_can_not_be_written(tmp_path, monkeypatch):
+    def fails(*_: object) -> bool:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Claim, "_write_at", fails)
+    assert list(made(tmp_path, doubled).compute(range(5))) == [0, 2, 4, 6, 8]
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+def test_values_that_others_stored_meanwhile_stay(tmp_path):
+    model = made(tmp_path, doubled)
+
+    def how(items: Sequence[int]) -> Iterator[int]:
+        for item in items:
+            with model.infra.cache_dict.write() as cache:  # as on a file system without locks
+                cache[str(item)] = 2 * item
+            yield 2 * item
+
+    model._how = how
+    assert list(model.compute([1, 2])) == [2, 4]
+    assert list(made(tmp_path, doubled).compute([1, 2])) == [2, 4]

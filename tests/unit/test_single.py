@@ -1,11 +1,16 @@
 """The only entry of a folder, and claims that come with a new one."""
 
+import shutil
+import typing
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import pytest
 
-from exca_like import files
+import exca_like
+from exca_like import errors, files
 from exca_like.cachedict import CacheDict
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.failures import Failure
@@ -120,3 +125,39 @@ def test_folders_that_can_not_be_created(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         claims.with_folder(["a"], create)
     assert not heartbeat._paths
+
+
+class Numbers(pydantic.BaseModel):
+    _computed: typing.ClassVar[list[int]] = []
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+    @infra.apply
+    def run(self) -> np.ndarray:
+        self._computed.append(1)
+        return np.arange(5000.0)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(bytes(40_000)), lambda path: path.unlink()])
+@pytest.mark.parametrize("mode", ["cached", "retry"])
+def test_tasks_whose_data_are_damaged_are_computed_again(tmp_path, mode, damage):
+    Numbers(infra={"folder": tmp_path}).run()
+    (data,) = tmp_path.rglob("*.data")
+    damage(data)
+    Numbers._computed.clear()
+    for _ in range(3):
+        task = Numbers(infra={"folder": tmp_path, "mode": mode})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", errors.CorruptEntryWarning)
+            assert np.array_equal(task.run(), np.arange(5000.0))
+        assert task.infra.status() == "completed"
+    assert len(Numbers._computed) == 1
+
+
+def test_folders_that_are_removed_before_a_forced_computation(tmp_path):
+    for mode in ("cached", "force"):
+        Numbers(infra={"folder": tmp_path, "mode": mode}).run()
+    task = Numbers(infra={"folder": tmp_path, "mode": "force"})
+    assert task.infra.status() == "completed"
+    shutil.rmtree(tmp_path)
+    assert len(task.run()) == 5000
+    assert len(Numbers(infra={"folder": tmp_path}).run()) == 5000
