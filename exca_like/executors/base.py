@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -53,6 +54,17 @@ class Ended(NamedTuple):
         return kinds.get(self.reason, JobError)(message)
 
 
+class Whereabouts(NamedTuple):
+    """Where a job that has not ended is."""
+
+    is_running: bool = False
+    reason: str = ""
+    """Why it waits, in the executor's words."""
+    since: datetime | None = None
+    """When it started to run."""
+    node: str = ""
+
+
 class JobHandle(Protocol):
     """A submitted job.
 
@@ -82,6 +94,10 @@ class JobHandle(Protocol):
 
     def ended(self) -> Ended | None:
         """How the job ended; None while it is queued or running. Cheap enough to be asked again and again."""
+        ...
+
+    def whereabouts(self) -> Whereabouts:
+        """Where the job is, while it has not ended."""
         ...
 
     def cancel(self) -> None:

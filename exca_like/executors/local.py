@@ -25,7 +25,7 @@ import orjson
 
 from exca_like import files
 from exca_like.errors import InfraValueError, SubmissionError
-from exca_like.executors.base import Call, Ended, JobHandle, Resources
+from exca_like.executors.base import Call, Ended, JobHandle, Resources, Whereabouts
 from exca_like.executors.environment import SLOT_VARIABLE, dump_call, job_environment, number_of_cores
 
 _RECENT = 0.2  # seconds for which "the queue is alive" is believed without looking again
@@ -105,6 +105,12 @@ class LocalJob:
         except FileNotFoundError:
             return None
         return Ended(content["reason"], content["detail"])
+
+    def whereabouts(self) -> Whereabouts:
+        """Where the job is, while it has not ended."""
+        if self.paths.stdout.exists():
+            return Whereabouts(is_running=True, node=os.uname().nodename)
+        return Whereabouts(reason="other local jobs of this machine are running")
 
     def cancel(self) -> None:
         """Stop the job if it runs, and keep it from starting if it does not yet."""

@@ -19,7 +19,7 @@ from submitit.core import utils
 from submitit.core.job_environment import JobEnvironment
 
 from exca_like.errors import CacheFolderError, ExcaLikeError, JobTimeoutError, SubmissionError
-from exca_like.executors.base import Call, Ended, JobHandle, Resources, read_log
+from exca_like.executors.base import Call, Ended, JobHandle, Resources, Whereabouts, read_log
 from exca_like.executors.environment import job_environment, pickled_call
 from exca_like.executors.sbatch import chunks, max_array_size, sbatch
 from exca_like.executors.slurm_state import watcher
@@ -98,6 +98,10 @@ class SlurmJob:
         if _MEMORY.search(stderr):  # clusters without cgroups report a failure
             return Ended("out of memory", stderr[-_LOG_TAIL:])
         return Ended(ended.reason, f"{ended.detail}\n{stderr[-_LOG_TAIL:]}".strip())
+
+    def whereabouts(self) -> Whereabouts:
+        """Where the job is, while it has not ended."""
+        return watcher.whereabouts(self.job_id)
 
     def cancel(self) -> None:
         """Stop the job with scancel."""

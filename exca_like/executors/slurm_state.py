@@ -5,13 +5,15 @@ They are asked soon after a job was submitted and more and more rarely while not
 the answers are wanted. A cluster without accounting, or that forgot a job, leaves it "lost" after a while.
 """
 
+import contextlib
 import logging
+import os
 import subprocess
 import threading
 import time
+from datetime import datetime
 
-from exca_like.executors.base import Ended, Reason
-from exca_like.layout import user_name
+from exca_like.executors.base import Ended, Reason, Whereabouts
 
 logging.getLogger("exca_like").addHandler(logging.NullHandler())  # here, as nothing else of the package logs
 logger = logging.getLogger(__name__)
@@ -21,6 +23,7 @@ _LOST_AFTER = 30.0  # seconds for which a job may be unknown everywhere
 _TIMEOUT = 60.0  # seconds that one question may take
 _CHUNK = 500  # jobs asked for in one sacct
 
+_WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "UNKNOWN")
 _ENDED: dict[str, Reason] = {
     "COMPLETED": "completed",
     "FAILED": "failed",
@@ -42,6 +45,7 @@ class StateWatcher:
         self.calls = 0
         self._lock = threading.Lock()
         self._states: dict[str, str] = {}
+        self._lines: dict[str, list[str]] = {}  # what squeue said last: state, reason, start, nodes
         self._unknown_since: dict[str, float] = {}
         self._asked = float("-inf")
         self._delay = _MIN_DELAY
@@ -66,6 +70,17 @@ class StateWatcher:
             return Ended("lost", f"neither squeue nor sacct knows job {job_id} any more")
         return None
 
+    def whereabouts(self, job_id: str) -> Whereabouts:
+        """Where a job is that has not ended, as far as squeue knows."""
+        state = self.state(job_id)
+        _, reason, start, nodes = self._lines.get(job_id, ["", "", "", ""])
+        is_running = state not in _WAITING and state not in _ENDED
+        since = None
+        if is_running:
+            with contextlib.suppress(ValueError):  # "N/A"
+                since = datetime.fromisoformat(start).astimezone()
+        return Whereabouts(is_running, "" if is_running or reason == "None" else reason, since, nodes if is_running else "")
+
     def _ask(self) -> None:
         open_jobs = {job_id for job_id, state in self._states.items() if state not in _ENDED}
         queued = self._queue()
@@ -73,11 +88,13 @@ class StateWatcher:
             self._asked = time.monotonic()
             return
         changed = False
+        self._lines = {job_id: queued[job_id] for job_id in open_jobs & queued.keys()}
         finished = self._accounting(sorted(open_jobs - queued.keys()))
         now = time.monotonic()
         for job_id in open_jobs:
             # a job that just left the queue may take a moment to reach the accounting
-            state = queued.get(job_id) or finished.get(job_id) or "UNKNOWN"
+            line = queued.get(job_id)
+            state = line[0] if line else finished.get(job_id) or "UNKNOWN"
             changed = changed or state != self._states[job_id]
             self._states[job_id] = state
             if state == "UNKNOWN":
@@ -87,19 +104,22 @@ class StateWatcher:
         self._delay = _MIN_DELAY if changed else min(self._delay * 1.5, _MAX_DELAY)
         self._asked = now
 
-    def _queue(self) -> dict[str, str] | None:
-        options = ["--noheader", "--array", "--states", "all", "--format", "%i|%T", "--user", user_name()]
+    def _queue(self) -> dict[str, list[str]] | None:
+        options = ["--noheader", "--array", "--states", "all", "--format", "%i|%T|%r|%S|%N", "--user", str(os.getuid())]
         output = self._run(["squeue", *options])
         if output is None:
             return None
-        return dict(line.strip().split("|", 1) for line in output.splitlines() if "|" in line)
+        lines = [line.strip().split("|") for line in output.splitlines()]
+        return {line[0]: line[1:] for line in lines if len(line) == 5}
 
     def _accounting(self, job_ids: list[str]) -> dict[str, str]:
         states: dict[str, str] = {}
         parents = sorted({job_id.partition("_")[0] for job_id in job_ids})
         for start in range(0, len(parents), _CHUNK):
             chunk = ",".join(parents[start : start + _CHUNK])
-            options = ["--noheader", "--parsable2", "--allocations", "--array", "--format", "JobID,State", "--jobs", chunk]
+            # a colleague's jobs, too, as folders may be shared
+            options = ["--noheader", "--parsable2", "--allocations", "--allusers", "--array", "--format", "JobID,State"]
+            options += ["--jobs", chunk]
             for line in (self._run(["sacct", *options]) or "").splitlines():
                 job_id, _, state = line.partition("|")
                 if state:

@@ -11,6 +11,7 @@ from exca_like.errors import (
     LostOutcomeError,
 )
 from exca_like.executors.base import Ended, JobHandle, read_log
+from exca_like.infra.status import HINTS
 from exca_like.store import Outcome, Store, make_information
 
 R = TypeVar("R")
@@ -35,16 +36,7 @@ class TaskJob(Generic[R]):
         What computes the outcome when it is asked for (``cluster="debug"``); None if something else does.
     """
 
-    _hints: ClassVar[Mapping[str, str]] = {
-        "timeout": "raise timeout_min",
-        "out of memory": "raise mem_gb",
-        "cancelled": "call the method again to run it again",
-        "preempted": "call the method again to run it again",
-        "node failure": "call the method again to run it again",
-        "lost": "call the method again to run it again",
-        "failed": "read the log above, mend the cause, and run it again with mode='retry'",
-        "completed": "call the method again; if that does not help, check that the job's machine sees the same folder",
-    }
+    _hints: ClassVar[Mapping[str, str]] = HINTS
 
     def __init__(
         self, label: str, key: str, store: Store, handle: JobHandle | None = None, compute: Callable[[], None] | None = None

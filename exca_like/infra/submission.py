@@ -19,6 +19,7 @@ from exca_like.executors import open_job
 from exca_like.executors.base import JobHandle
 from exca_like.executors.environment import current_job
 from exca_like.infra.job import R, TaskJob
+from exca_like.infra.status import HINTS
 from exca_like.layout import EntryFolder
 from exca_like.names import qualified_name
 from exca_like.store import FolderStore, MemoryStore, Outcome, Store, make_information
@@ -29,9 +30,9 @@ class SubmittedJob(TaskJob[R]):
 
     _again = "submit it again"
     _hints: ClassVar[Mapping[str, str]] = {
-        **TaskJob._hints,
+        **HINTS,
         **dict.fromkeys(("cancelled", "preempted", "node failure", "lost"), _again),
-        "failed": f"read the log above, mend the cause, and {_again}",
+        "failed": f"read the job's stderr, mend the cause, and {_again}",
         "completed": f"{_again}; if that does not help, check that the job's machine sees the same folder",
     }
 

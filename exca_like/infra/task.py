@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, overload
 
 from exca_like import engine, files
 from exca_like.confdict import ConfDict
@@ -17,6 +17,7 @@ from exca_like.executors.base import Call, Executor, JobHandle
 from exca_like.infra.applied import MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import TaskJob
+from exca_like.infra.status import HINTS, StatusDetail
 from exca_like.layout import EntryFolder
 from exca_like.store import FolderStore, MemoryStore, Store, read_config
 
@@ -104,6 +105,30 @@ class TaskInfra(BaseInfra):
         if ended is None:
             return "not submitted" if handle is None else "running"
         return "not submitted" if ended.interrupted else "failed"
+
+    def status_detail(self) -> StatusDetail:
+        """How the task stands, in detail: where it waits or runs, or how it failed and what to do about it.
+
+        Nothing is computed or changed on disk.
+        """
+        status, handle = self.status(), self._handle()
+        job_id = "" if handle is None else handle.job_id
+        if status == "completed":
+            return StatusDetail("done", job_id=job_id)
+        if status == "running" and handle is not None:
+            place = handle.whereabouts()
+            return StatusDetail("running" if place.is_running else "queued", place.reason, place.since, place.node, job_id)
+        outcome = self._store().load(KEY) if status == "failed" else None
+        if outcome is not None and outcome.failure is not None:
+            failure = outcome.failure
+            what = f"{failure.type.removeprefix('builtins.')}: {failure.message}"
+            return StatusDetail(
+                cast("Any", failure.reason), what, job_id=job_id, hint=HINTS.get(failure.reason, HINTS["error"])
+            )
+        ended = None if handle is None else handle.ended()
+        if ended is None:
+            return StatusDetail("not submitted")
+        return StatusDetail(ended.reason, ended.detail.strip(), job_id=job_id, hint=HINTS[ended.reason])
 
     def clear_job(self) -> None:
         """Forget the result or error and the job, which is cancelled if it is queued or running."""

@@ -117,3 +117,26 @@ def test_async_loops_leave_time_to_others(tmp_path):
     counted: list[int] = []
     assert sorted(asyncio.run(wait())) == [0.0, 0.5]
     assert len(counted) > 10
+
+
+def test_status_in_detail(tmp_path):
+    assert str(Nap().infra.status_detail()) == "not submitted"
+    (task,) = naps(tmp_path, "local", 60.0)
+    job = task.infra.job()
+    while task.infra.status_detail().state == "queued":
+        time.sleep(0.05)
+    running = task.infra.status_detail()
+    assert (running.state, running.job_id) == ("running", job.job_id)
+    assert running.node
+    job.cancel()
+    job.wait()
+    assert str(task.infra.status_detail()).startswith(f"cancelled (job {job.job_id})")
+    failing = Nap(fails=True, infra={"folder": tmp_path})
+    with pytest.raises(ValueError, match="broken"):
+        failing.run()
+    assert str(failing.infra.status_detail()) == (
+        "error: ValueError: broken. To go on: mend the cause, and run it again with mode='retry'."
+    )
+    (done,) = naps(tmp_path, None, 0.0)
+    done.run()
+    assert done.infra.status_detail().state == "done"

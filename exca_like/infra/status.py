@@ -1,0 +1,69 @@
+"""How a task stands, in detail."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+State = Literal[
+    "not submitted",
+    "queued",
+    "running",
+    "done",
+    "error",
+    "timeout",
+    "out of memory",
+    "preempted",
+    "node failure",
+    "cancelled",
+    "lost",
+    "failed",
+    "completed",
+]
+
+HINTS: Mapping[str, str] = {
+    "timeout": "raise timeout_min",
+    "out of memory": "raise mem_gb",
+    "cancelled": "call the method again to run it again",
+    "preempted": "call the method again to run it again",
+    "node failure": "call the method again to run it again",
+    "lost": "call the method again to run it again",
+    "failed": "read the job's stderr, mend the cause, and run it again with mode='retry'",
+    "error": "mend the cause, and run it again with mode='retry'",
+    "completed": "call the method again; if that does not help, check that the job's machine sees the same folder",
+}
+"""What to do about a job that left no result, or an error."""
+
+
+@dataclass(frozen=True)
+class StatusDetail:
+    """How a task stands.
+
+    ``str()`` of it is a line for people.
+    """
+
+    state: State
+    """``"error"`` is an exception of the method; ``"failed"`` a job that failed before it came to the method, ``"completed"``
+    one that ended well and left no result; the others say how a job ended."""
+    reason: str = ""
+    """Why it waits, in Slurm's words (``"Priority"``, ``"Resources"``...), or what went wrong."""
+    since: datetime | None = None
+    """When it started to run, if that is known."""
+    node: str = ""
+    """Where it runs."""
+    job_id: str = ""
+    """The cluster's id of the job, if there is one."""
+    hint: str = ""
+    """What to do next."""
+
+    def __str__(self) -> str:
+        parts: list[str] = [self.state]
+        if self.since is not None:
+            parts.append(f"since {self.since:%Y-%m-%d %H:%M:%S}")
+        if self.node:
+            parts.append(f"on {self.node}")
+        if self.job_id:
+            parts.append(f"(job {self.job_id})")
+        text = " ".join(parts)
+        text = f"{text}: {self.reason}" if self.reason else text
+        return f"{text}. To go on: {self.hint}." if self.hint else text
