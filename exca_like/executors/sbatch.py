@@ -1,7 +1,8 @@
 """Getting jobs into a Slurm queue: how large an array may be, and what to do when sbatch fails.
 
-A controller that is busy or restarting makes sbatch fail for a while. It is tried again, more and more rarely; but after an
-answer that was lost the job may be in the queue, so the queue is asked first. A job is known by its script, whose name no
+A controller that is busy or restarting makes sbatch fail for a while: it is tried again, more and more rarely. After an answer
+that was lost, there may be a job that its submitter does not know. It can't do anything, as a job starts from a file that is
+named by its id, which is written when the id is known; it is cancelled all the same. It is found by its script, whose name no
 other submission has.
 """
 
@@ -76,38 +77,25 @@ def sbatch(command: Sequence[str], script: Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = re.search(r"job ([0-9]+)", done.stdout)
         if done.returncode == 0 and found:
-            if said:  # one of the failures before may have been none, and only show by now
-                _cancel_others(script, found[1])
+            if said:  # one of the failures before may have been none
+                _cancel(script, but=found[1])
             return found[1]
         said = done.stderr.strip() or done.stdout.strip() or f"sbatch ended with code {done.returncode}"
         said = said.replace("sbatch: error: ", "")
         if not _TRANSIENT.search(said):
             msg = f"Slurm refused the submission: {said}. Check the infra's resources and slurm_* fields."
             raise SubmissionError(msg)
-        logger.warning("sbatch failed, looking again in %d s: %s", delay or _LAST_DELAY_S, said)
+        logger.warning("sbatch failed, going on in %d s: %s", delay or _LAST_DELAY_S, said)
         time.sleep(delay or _LAST_DELAY_S)
-        if queued := _queued(script):  # it was only the answer that got lost
-            return queued[0]
-    msg = f"Slurm could not be reached for {sum(_DELAYS_S)} s: {said}. Try again when it is back; the queue has no such job."
+    _cancel(script)
+    msg = f"Slurm could not be reached for {sum(_DELAYS_S)} s: {said}. Try again when it is back."
     raise SubmissionError(msg)
 
 
-def _cancel_others(script: Path, job_id: str) -> None:
-    for other in _queued(script):
-        if other != job_id:
-            subprocess.run(["scancel", other], capture_output=True, check=False)
-
-
-def _queued(script: Path) -> list[str]:
-    """The ids of the jobs that run, or will run, a script, the first one first."""
-    command = ["squeue", "--noheader", "--states", "all", "--user", str(os.getuid()), "--format", "%F|%o"]
-    said = ""
-    for delay in (*_DELAYS_S, 0):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            ids = {line.partition("|")[0].strip() for line in done.stdout.splitlines() if line.rstrip().endswith(str(script))}
-            return sorted(ids, key=int)
-        said = done.stderr.strip()
-        time.sleep(delay)
-    msg = f"sbatch failed, and squeue can't tell whether the job is in the queue all the same (its script is {script}): {said}"
-    raise SubmissionError(msg)
+def _cancel(script: Path, but: str | None = None) -> None:
+    """Cancel the jobs that run, or will run, a script."""
+    command = ["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%F|%o"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line.strip().partition("|") for line in done.stdout.splitlines()]
+    for job_id in {job_id for job_id, _, path in lines if path.endswith(str(script))} - {but}:
+        subprocess.run(["scancel", job_id], capture_output=True, check=False)

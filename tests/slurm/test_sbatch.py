@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from contracts.clusters import Clusters
+from contracts.clusters import Clusters, wait_until
 
 from exca_like import errors
 from exca_like.executors import sbatch
@@ -103,12 +103,18 @@ def test_arrays_are_submitted_all_or_none(idle_cluster, tmp_path, monkeypatch) -
     assert set(states.stdout.split()) <= {"COMPLETING", "CANCELLED"}
 
 
-def test_lost_answers_do_not_submit_twice(idle_cluster, tmp_path, monkeypatch) -> None:
+def test_lost_answers_compute_nothing_twice(idle_cluster, tmp_path, monkeypatch) -> None:
     log = shim(tmp_path, monkeypatch, 1, f'{REAL} "$@" > /dev/null')
-    task = Clusters("slurm", tmp_path, job_name="lost-answer").task(seed=4)
+    clusters = Clusters("slurm", tmp_path, job_name="lost-answer")
+    task = clusters.task(seed=4)
     assert task.run() == {"value": 4.5}
-    assert len(log.read_text().split()) == 1
-    assert submitted("lost-answer") == [task.infra.job().job_id]
+    assert len(log.read_text().split()) == 2
+    (other,) = set(submitted("lost-answer")) - {task.infra.job().job_id}
+    command = ["squeue", "--noheader", "--states", "all", "--jobs", other, "--format", "%T"]
+    wait_until(
+        lambda: subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() in ("CANCELLED", "FAILED")
+    )
+    assert not list((tmp_path / "cache" / "logs").rglob(f"{other}*.pkl"))  # what it would have started from
 
 
 def test_submissions_are_tried_again(idle_cluster, tmp_path, monkeypatch) -> None:
@@ -122,7 +128,7 @@ def test_submissions_are_tried_again(idle_cluster, tmp_path, monkeypatch) -> Non
 def test_submissions_that_never_get_through(idle_cluster, tmp_path, monkeypatch) -> None:
     shim(tmp_path, monkeypatch, 100, "")
     task = Clusters("slurm", tmp_path).task()
-    with pytest.raises(errors.SubmissionError, match=r"could not be reached.*Socket timed out.*no such job"):
+    with pytest.raises(errors.SubmissionError, match=r"could not be reached.*Socket timed out.*when it is back"):
         task.infra.job()
     assert task.infra.status() == "not submitted"
 

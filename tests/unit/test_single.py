@@ -105,6 +105,7 @@ def test_large_journals(tmp_path):
 
 
 def test_folders_with_claims(tmp_path):
+    before = set(heartbeat._paths)
     claims = FolderClaims(str(tmp_path / "new"), "lock", lambda _: False)
     claim = claims.with_folder(["a"], lambda claim: files.create_folder(f"{tmp_path}/new", {"lock": b"", **claim}))
     assert claim is not None
@@ -114,17 +115,19 @@ def test_folders_with_claims(tmp_path):
     assert [path.name for path in tmp_path.rglob("*.claim")] == [claim.name]
     claim.close()
     assert not list(tmp_path.rglob("*.claim"))
-    assert not heartbeat._paths
+    assert heartbeat._paths == before
 
 
 def test_folders_that_can_not_be_created(tmp_path):
+    before = set(heartbeat._paths)
+
     def create(_: dict[str, bytes]) -> bool:
         raise KeyboardInterrupt
 
     claims = FolderClaims(str(tmp_path / "new"), "lock", lambda _: False)
     with pytest.raises(KeyboardInterrupt):
         claims.with_folder(["a"], create)
-    assert not heartbeat._paths
+    assert heartbeat._paths == before
 
 
 class Numbers(pydantic.BaseModel):
