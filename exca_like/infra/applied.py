@@ -59,7 +59,8 @@ class AppliedMethod:
             what = "is no pydantic model" if not isinstance(obj, pydantic.BaseModel) else "has no such field"
             msg = (
                 f"{cls.__qualname__}.{self.name} was given an infra, but {cls.__qualname__} {what}: infras are annotated "
-                "fields of pydantic models, like `infra: exca_like.TaskInfra = exca_like.TaskInfra()` (or MapInfra, SubmitInfra)"
+                "fields of pydantic models, like `infra: exca_like.TaskInfra = exca_like.TaskInfra()`, "
+                "or with MapInfra or SubmitInfra"
             )
             raise InfraUsageError(msg)
         if infra_field.applied is not self:
