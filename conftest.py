@@ -1,8 +1,11 @@
 """Settings shared by all tests and by the code blocks of the docs."""
 
 import contextlib
+import faulthandler
 
 import pytest
+
+_EXIT_S = 120  # seconds that the interpreter may take to end
 
 
 def pytest_addoption(parser):
@@ -14,6 +17,11 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="long form: run with --long"))
+
+
+def pytest_unconfigure():
+    """An interpreter that does not end says what its threads wait for, instead of keeping CI waiting."""
+    faulthandler.dump_traceback_later(_EXIT_S, exit=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,7 +21,7 @@ from exca_like.errors import (
     JobInterruptedError,
 )
 from exca_like.executors.base import Ended, Executor, JobHandle, read_log
-from exca_like.executors.pools import Pool
+from exca_like.executors.pools import make_pool
 from exca_like.parts import Given, Part, outcomes
 from exca_like.store import ItemStore
 
@@ -278,7 +278,7 @@ class InPool:
         self._claims = claims
         self._errors: dict[str, BaseException] = {}
         self._before = mapping.store.cache.count()
-        self._pool = Pool(mapping.cluster or "", mapping.max_jobs or len(claims))
+        self._pool = make_pool(mapping.cluster or "", mapping.max_jobs or len(claims))
         if mapping.cluster == "threadpool":
             calls: list[Callable[[], Any]] = [self._in_thread(claim) for claim in claims]
         else:
