@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from exca_like import helpers as helpers
     from exca_like.cachedict import CacheDict as CacheDict
     from exca_like.confdict import ConfDict as ConfDict
+    from exca_like.executors.stopping import on_requeue as on_requeue
     from exca_like.infra.map import MapInfra as MapInfra
     from exca_like.infra.submit import SubmitInfra as SubmitInfra
     from exca_like.infra.task import TaskInfra as TaskInfra
@@ -33,6 +34,7 @@ _PUBLIC = {
     "confdict": "",
     "errors": "",
     "helpers": "",
+    "on_requeue": "exca_like.executors.stopping",
     "wait_all": "exca_like.infra.waiting",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "confdict",
     "errors",
     "helpers",
+    "on_requeue",
     "wait_all",
 ]
 

@@ -15,6 +15,7 @@ from exca_like.errors import (
     ItemsFailedError,
     LostOutcomeError,
 )
+from exca_like.executors.base import Attempt
 from exca_like.executors.environment import number_of_cores
 from exca_like.executors.pools import PARTS_PER_WORKER
 from exca_like.item_errors import items_failed
@@ -79,6 +80,7 @@ class _Run:
         self._works: list[Work] = []
         self._waiting: list[Waiting] = []
         self._failed: dict[str, Failure] = {}
+        self._lost: dict[str, list[Attempt]] = {}  # jobs that failed before they came to an item
         self._errors: list[BaseException] = []
         self._patience = Patience(mapping.label)
         self._bar = Progress(mapping.label, len(mapping.keys), len(mapping.keys) - len(keys))
@@ -249,10 +251,31 @@ class _Run:
         """Find out what became of the items of a work that is over."""
         if not work.knows_all:
             self._cache.refresh()
-        for key in () if work.knows_all else work.keys:
-            if not self.is_there(key) and key not in self._failed:
-                self._failed[key] = self._new_failure(key) or work.why_missing(key)
+        keys = () if work.knows_all else work.keys
+        missing = [key for key in keys if not self.is_there(key) and key not in self._failed]
         work.close()
+        for key in missing:
+            failure = self._new_failure(key) or work.why_missing(key)
+            if not self._is_retried(key, failure, work.job_of(key)):
+                self._failed[key] = failure
+
+    def _is_retried(self, key: str, failure: Failure, job: Attempt | None) -> bool:
+        """Whether an item that failed is to be computed by another job."""
+        if job is None:
+            return False
+        attempt = replace(job, reason=failure.reason, error=failure.type if failure.reason == "error" else "")
+        attempts = [*self._lost.get(key, ()), attempt]
+        if self.mapping.next_resources(attempts) is None:
+            return False
+        self._lost[key] = attempts
+        if (mark := self.mapping.store.failure_mark(key)) is not None:
+            self._seen_failures[key] = mark
+        self._todo.append(key)
+        return True
+
+    def attempts(self, keys: Sequence[str]) -> list[Attempt]:
+        """The jobs that failed before they came to some keys: of one with the most of them."""
+        return max((self._lost.get(key, []) for key in keys), key=len, default=[]) if self._lost else []
 
 
 def _packed(keys: list[str], number: int) -> list[Sequence[str]]:

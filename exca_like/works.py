@@ -20,7 +20,7 @@ from exca_like.errors import (
     JobError,
     JobInterruptedError,
 )
-from exca_like.executors.base import Ended, Executor, JobHandle, read_log
+from exca_like.executors.base import WAVE_S, Attempt, Ended, Executor, JobHandle, read_log
 from exca_like.executors.pools import make_pool
 from exca_like.parts import Given, Part, outcomes
 from exca_like.store import ItemStore
@@ -58,7 +58,9 @@ class Mapping:
         Makes what a job or a worker process runs, from its keys, its items, and the path of its claim. Where there is no
         folder, that returns what the items gave, and an error that belongs to none.
     executor:
-        Makes the executor for a number of jobs.
+        Makes the executor for a number of jobs, with resources, if they are not to be the usual ones.
+    next_resources:
+        What jobs ask for that compute what was lost with others; None if there are to be none.
     """
 
     label: str
@@ -72,7 +74,8 @@ class Mapping:
     recomputed: set[str]
     cluster: str | None
     call: Callable[[Sequence[str], Sequence[Any], str], Callable[[], Any]]
-    executor: Callable[[int], Executor]
+    executor: Callable[[int, Any], Executor]
+    next_resources: Callable[[Sequence[Attempt]], Any]
     max_jobs: int | None = 128
     min_items: int = 1
 
@@ -132,6 +135,10 @@ class Run(Protocol):
         """Take note of an error that belongs to no item."""
         ...
 
+    def attempts(self, keys: Sequence[str]) -> list[Attempt]:
+        """The jobs that failed before they came to some keys: of one with the most of them."""
+        ...
+
     def count(self, done: int) -> None:
         """Take note of how many items were computed so far."""
         ...
@@ -150,6 +157,10 @@ class Work(Protocol):
 
     def why_missing(self, key: str) -> Failure:
         """Why an item has no outcome, once the work is over."""
+        ...
+
+    def job_of(self, key: str) -> Attempt | None:
+        """The job that was to compute an item that has no outcome, or an error; None if it was none."""
         ...
 
     def close(self) -> None:
@@ -241,6 +252,9 @@ class Here:
 
     def why_missing(self, key: str) -> Failure:  # noqa: ARG002 - see Work
         return Failure.of(JobInterruptedError(_NO_OUTCOME), "lost")
+
+    def job_of(self, key: str) -> Attempt | None:  # noqa: ARG002 - see Work
+        return None
 
     def close(self) -> None:
         self._closes = is_idle = True
@@ -337,6 +351,9 @@ class InPool:
             error = JobInterruptedError("a process of the pool died: it was killed, or the machine ran out of memory")
         return Failure.of(error, "lost")
 
+    def job_of(self, key: str) -> Attempt | None:  # noqa: ARG002 - see Work
+        return None
+
     def close(self) -> None:
         self.is_over = True
         idle = [claim for future, claim in self._futures.items() if future.cancel()]
@@ -358,15 +375,32 @@ class InJobs:
         self._before = self._count = mapping.store.cache.count()
         parts = [run.part(claim.keys) for claim in claims]
         calls = [mapping.call(part.keys, part.items, claim.path) for part, claim in zip(parts, claims, strict=True)]
-        handles = mapping.executor(len(calls)).submit(calls, mapping.max_jobs or len(calls))
-        for claim, handle in zip(claims, handles, strict=True):
-            claim.hand_over(handle.record())
-        self._open = list(zip(handles, claims, strict=True))
+        attempts = run.attempts(self.keys)
+        self._resources = mapping.next_resources(attempts) if attempts else None
+        executor = mapping.executor(len(calls), self._resources)
+        self._submission = executor.submit(calls, mapping.max_jobs or len(calls))
+        self._unsent = list(claims)
+        self._next_wave = 0.0
+        self._open: list[tuple[JobHandle, Claim]] = []
         self._deadlines: dict[str, float] = {}  # until when what a job stored may still appear
         self._ends: dict[str, tuple[JobHandle, Ended]] = {}  # of the jobs that left items without an outcome
+        self._jobs: dict[str, str] = {}  # ids of the jobs of items
+        self._submit()
+
+    def _submit(self) -> None:
+        """Send as many jobs as the cluster takes now."""
+        while self._unsent and time.monotonic() >= self._next_wave:
+            handles = next(self._submission)
+            for handle in handles:
+                claim = self._unsent.pop(0)
+                claim.hand_over(handle.record())
+                self._open.append((handle, claim))
+            if not handles:
+                self._next_wave = time.monotonic() + WAVE_S
 
     def advance(self) -> None:
         time.sleep(self._delay)
+        self._submit()
         cache = self._run.mapping.store.cache
         ends = [(handle, claim, handle.ended()) for handle, claim in self._open]
         cache.refresh()  # after that: what a job stored before it ended is seen
@@ -377,7 +411,7 @@ class InJobs:
         self._open = still
         self._count = count
         self._run.count(max(0, count - self._before))
-        self.is_over = not still
+        self.is_over = not still and not self._unsent
 
     def _is_settled(self, handle: JobHandle, claim: Claim, ended: Ended) -> bool:
         """Whether all that an ended job stored is seen, which the file system may take some time for."""
@@ -394,6 +428,7 @@ class InJobs:
         elif ended.reason == "failed":
             self._run.note_error(JobError(f"job {handle.job_id} failed, though it stored all its results: {ended.detail}"))
         self._ends.update(dict.fromkeys(missing, (handle, ended)))
+        self._jobs.update(dict.fromkeys(claim.keys, handle.job_id))
         return True
 
     def why_missing(self, key: str) -> Failure:
@@ -401,8 +436,15 @@ class InJobs:
         msg = f"job {handle.job_id} ended before it came to this item: {ended.reason}. {ended.detail.strip()}"
         return Failure.of(ended.error(msg), ended.reason)
 
+    def job_of(self, key: str) -> Attempt | None:
+        ended = self._ends[key][1] if key in self._ends else Ended("completed")
+        asked = self._resources
+        return Attempt(self._jobs[key], ended.reason, "", ended.node, *((asked.mem_gb, asked.timeout_min) if asked else ()))
+
     def close(self) -> None:
         """Leave the jobs running: whoever asks next finds their claims."""
+        for claim in self._unsent:
+            claim.close()
 
 
 def help_along(names: Iterable[str]) -> bool:

@@ -26,6 +26,10 @@ def make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
 
 def open_job(record: dict[str, Any]) -> JobHandle:
     """The job of a `JobHandle.record`."""
+    if "part" in record:
+        from exca_like.executors.packing import PackedJob
+
+        return PackedJob(open_job({name: value for name, value in record.items() if name != "part"}), record["part"])
     if record["cluster"] == "slurm":
         from exca_like.executors.slurm import SlurmJob
 

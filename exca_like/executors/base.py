@@ -1,10 +1,11 @@
 """What the rest of the package knows of executors."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from exca_like.errors import JobError, JobInterruptedError, JobMemoryError, JobTimeoutError, LostOutcomeError
 
@@ -33,6 +34,16 @@ class Resources:
     slurm_use_srun: bool = False
     slurm_additional_parameters: dict[str, int | str | float | bool] | None = None
     slurm_setup: list[str] | None = None
+    requeue: Literal["preemption", "always", "never"] = "preemption"
+    max_requeues: int = 10
+    after: tuple[str, ...] = ()
+    """Slurm jobs that must end well before."""
+    exclude: tuple[str, ...] = ()
+    """Nodes to stay away from."""
+
+
+WAVE_S = 5.0
+"""Seconds between two attempts to send more jobs to a cluster that takes no more of them now."""
 
 
 class Ended(NamedTuple):
@@ -40,6 +51,8 @@ class Ended(NamedTuple):
 
     reason: Reason
     detail: str = ""
+    node: str = ""
+    """Where it ran, if that is known."""
 
     @property
     def interrupted(self) -> bool:
@@ -52,6 +65,29 @@ class Ended(NamedTuple):
             return LostOutcomeError(message) if self.reason == "completed" else JobInterruptedError(message)
         kinds: dict[str, type[JobError]] = {"timeout": JobTimeoutError, "out of memory": JobMemoryError}
         return kinds.get(self.reason, JobError)(message)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A job that failed, and for which another one may be submitted."""
+
+    job_id: str
+    reason: str
+    """Like `Ended.reason`; ``"error"`` for an exception of the method."""
+    error: str = ""
+    """Full name of the exception's class."""
+    node: str = ""
+    mem_gb: float | None = None
+    timeout_min: int | None = None
+
+    def __str__(self) -> str:
+        asked = [f"{name}={value:g}" for name in ("mem_gb", "timeout_min") if (value := getattr(self, name)) is not None]
+        what = self.error.removeprefix("builtins.") or self.reason
+        return (
+            f"job {self.job_id}: {what}"
+            + (f" on {self.node}" if self.node else "")
+            + (f" ({', '.join(asked)})" if asked else "")
+        )
 
 
 class Whereabouts(NamedTuple):
@@ -71,7 +107,8 @@ class JobHandle(Protocol):
     ``file_delay`` is the time in seconds that the file system may take to show what an ended job wrote.
     """
 
-    file_delay: ClassVar[float]
+    @property
+    def file_delay(self) -> float: ...
 
     @property
     def job_id(self) -> str:
@@ -108,9 +145,29 @@ class JobHandle(Protocol):
 class Executor(Protocol):
     """Starts jobs."""
 
-    def submit(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
-        """Start a job for each call, at most ``max_workers`` of them at a time, and return without waiting."""
+    def submit(self, calls: Sequence[Call], max_workers: int) -> Iterator[list[JobHandle]]:
+        """Start a job for each call, of which at most ``max_workers`` run at a time; nothing is waited for.
+
+        Yields the jobs of the calls in order, as many together as were sent together. An empty list means that the cluster
+        takes no more jobs now: the next one is to be asked for after a pause of `WAVE_S`.
+        """
         ...
+
+
+def write_end(path: Path, reason: str, detail: str) -> None:
+    """Leave a note of how a job ended."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"reason": reason, "detail": detail}))
+    temporary.replace(path)
+
+
+def read_end(path: Path) -> Ended | None:
+    """What a `write_end` left, if there was one."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return Ended(content["reason"], content["detail"])
 
 
 def read_log(path: Path) -> str | None:

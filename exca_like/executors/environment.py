@@ -3,14 +3,11 @@
 import os
 import sys
 import sysconfig
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
-from exca_like import files
-from exca_like.errors import CacheFolderError, SubmissionError
-from exca_like.executors.base import Call
+from exca_like.errors import SubmissionError
 from exca_like.names import MAIN_VARIABLE, main_name
 
 # variables of a running job that would confuse a job submitted from it; SLURM_CONF names the cluster and stays
@@ -34,31 +31,6 @@ def job_environment() -> dict[str, str]:
     return environment
 
 
-def dump_call(call: Call, path: Path, max_size_gb: float | None) -> None:
-    """Pickle a call for a job.
-
-    Raises
-    ------
-    SubmissionError
-        It can't be pickled, or the pickle is larger than ``max_size_gb``.
-    CacheFolderError
-        The file can't be written.
-    """
-    data = pickled_call(call)
-    if max_size_gb is not None and len(data) > max_size_gb * 1e9:
-        msg = (
-            f"the config to submit takes {len(data) / 1e9:.3g} GB when pickled, more than max_pickle_size_gb={max_size_gb}: "
-            "load big data inside the method instead of keeping it on the config, or raise the limit"
-        )
-        raise SubmissionError(msg)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(str(path), data)
-    except OSError as error:
-        msg = f"can't write the job file {path}: {error.strerror or error}. Check the `logs` and `folder` of the infra."
-        raise CacheFolderError(error.errno, msg) from error
-
-
 def pickled_call(call: Any) -> bytes:
     """Pickle a call, classes of scripts and notebooks by value."""
     try:
@@ -72,6 +44,11 @@ def pickled_call(call: Any) -> bytes:
 def number_of_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_first_of_job() -> bool:
+    """Whether this process is the only one of its job, or the first of several that srun started."""
+    return os.environ.get("SLURM_PROCID", "0") == "0"
 
 
 def current_job(logs: str) -> dict[str, Any] | None:

@@ -12,10 +12,11 @@ Files of a job, in its log folder (the names are submitit's, so that its tools f
 
 import fcntl
 import os
+import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +25,10 @@ from typing import Any, ClassVar
 import orjson
 
 from exca_like import files
-from exca_like.errors import InfraValueError, SubmissionError
-from exca_like.executors.base import Call, Ended, JobHandle, Resources, Whereabouts
-from exca_like.executors.environment import SLOT_VARIABLE, dump_call, job_environment, number_of_cores
+from exca_like.errors import CacheFolderError, InfraValueError, SubmissionError
+from exca_like.executors.base import Call, Ended, JobHandle, Resources, Whereabouts, read_end
+from exca_like.executors.environment import SLOT_VARIABLE, job_environment, number_of_cores
+from exca_like.executors.payload import payloads
 
 _RECENT = 0.2  # seconds for which "the queue is alive" is believed without looking again
 _alive_until: dict[str, float] = {}
@@ -94,17 +96,10 @@ class LocalJob:
 
     def ended(self) -> Ended | None:
         """How the job ended, if it did."""
-        ended = self._read_end()
+        ended = read_end(self.paths.ended)
         if ended is None and not _queue_is_alive(self.paths.queue):  # the job may have ended since
-            return self._read_end() or Ended("lost", "the process that ran the queue of jobs is gone")
+            return read_end(self.paths.ended) or Ended("lost", "the process that ran the queue of jobs is gone")
         return ended
-
-    def _read_end(self) -> Ended | None:
-        try:
-            content = orjson.loads(self.paths.ended.read_bytes())
-        except FileNotFoundError:
-            return None
-        return Ended(content["reason"], content["detail"])
 
     def whereabouts(self) -> Whereabouts:
         """Where the job is, while it has not ended."""
@@ -131,14 +126,19 @@ class LocalExecutor:
         self.logs = logs
         self.resources = resources
 
-    def submit(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
+    def submit(self, calls: Sequence[Call], max_workers: int) -> Iterator[list[JobHandle]]:
         """Queue a job for each call."""
         array = f"local-{files.token()}"
         jobs = [LocalJob(self.logs, f"{array}_{index}") for index in range(len(calls))]
-        limit = self.resources.max_pickle_size_gb
-        for job, call in zip(jobs, calls, strict=True):
-            dump_call(call, job.paths.submitted_pickle, limit)
         queue = jobs[0].paths.queue
+        try:
+            sent = payloads(calls, queue.parent / "shared", self.resources.max_pickle_size_gb)
+            for job, payload in zip(jobs, sent, strict=True):
+                job.paths.folder.mkdir(parents=True, exist_ok=True)
+                files.write_atomic(str(job.paths.submitted_pickle), pickle.dumps(payload))
+        except OSError as error:
+            msg = f"can't write the job files of {self.logs}: {error.strerror or error}. Check the infra's `logs` and `folder`."
+            raise CacheFolderError(error.errno, msg) from error
         timeout = None if self.resources.timeout_min is None else self.resources.timeout_min * 60
         nested = SLOT_VARIABLE in os.environ
         content = {
@@ -155,7 +155,7 @@ class LocalExecutor:
         if started.returncode:
             msg = f"the local job queue did not start: {started.stderr.decode(errors='replace')[-2000:]}"
             raise SubmissionError(msg)
-        return list(jobs)
+        yield list(jobs)
 
 
 def number_of_slots() -> int:

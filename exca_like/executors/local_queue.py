@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exca_like.executors.base import write_end
+
 # set in jobs, which hold a slot: jobs that they start run in its place, one at a time, or they would wait for ever
 SLOT_VARIABLE = "EXCA_LIKE_HOLDS_SLOT"
 _POLL = 0.05  # seconds
@@ -85,7 +87,7 @@ class _Queue:
         for folder, job_id in list(self.waiting):
             if (folder / f"{job_id}_cancel").exists():
                 self.waiting.remove((folder, job_id))
-                _write_end(folder, job_id, "cancelled", "cancelled before it started")
+                write_end(_end_file(folder, job_id), "cancelled", "cancelled before it started")
 
     def _start(self, folder: Path, job_id: str, slot: int) -> _Running:
         environment = {**os.environ, **_submitit_variables(folder, job_id), SLOT_VARIABLE: "1"}
@@ -111,11 +113,11 @@ class _Queue:
                 continue
             os.close(job.slot)
             if job.stopping:
-                _write_end(job.folder, job.job_id, job.stopping, f"stopped ({job.stopping})")
+                write_end(_end_file(job.folder, job.job_id), job.stopping, f"stopped ({job.stopping})")
             elif code < 0:
-                _write_end(job.folder, job.job_id, _reason_of_signal(-code), f"killed by {_name(-code)}")
+                write_end(_end_file(job.folder, job.job_id), _reason_of_signal(-code), f"killed by {_name(-code)}")
             else:
-                _write_end(job.folder, job.job_id, "failed" if code else "completed", f"exit code {code}")
+                write_end(_end_file(job.folder, job.job_id), "failed" if code else "completed", f"exit code {code}")
         ended = len(still) < len(self.running)
         self.running = still
         return ended
@@ -152,11 +154,8 @@ def _signal(job: _Running, number: int) -> None:
         os.killpg(job.process.pid, number)
 
 
-def _write_end(folder: Path, job_id: str, reason: str, detail: str) -> None:
-    path = folder / f"{job_id}_ended.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"reason": reason, "detail": detail}))
-    temporary.replace(path)
+def _end_file(folder: Path, job_id: str) -> Path:
+    return folder / f"{job_id}_ended.json"
 
 
 def _take_slot(number: int) -> int | None:

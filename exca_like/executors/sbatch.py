@@ -1,4 +1,4 @@
-"""Getting jobs into a Slurm queue: how large an array may be, and what to do when sbatch fails.
+"""Getting jobs into a Slurm queue: how many it takes, together and at a time, and what to do when sbatch fails.
 
 A controller that is busy or restarting makes sbatch fail for a while: it is tried again, more and more rarely. After an answer
 that was lost, there may be a job that its submitter does not know. It can't do anything, as a job starts from a file that is
@@ -8,26 +8,35 @@ other submission has.
 
 import logging
 import os
+import pwd
 import re
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from exca_like.errors import SubmissionError
 
 logger = logging.getLogger(__name__)
 
-_VARIABLE = "EXCA_LIKE_MAX_ARRAY_SIZE"
+_ARRAY_VARIABLE = "EXCA_LIKE_MAX_ARRAY_SIZE"
+_SUBMIT_VARIABLE = "EXCA_LIKE_MAX_SUBMIT_JOBS"
 _DEFAULT_ARRAY_SIZE = 1001  # Slurm's own
 _DELAYS_S = (1, 2, 4, 8, 15, 30, 60)  # before each new attempt
 _LAST_DELAY_S = 10
+_ACCOUNTING_S = 20  # seconds that sacctmgr may take
 _TRANSIENT = re.compile(
     r"timed out|unable to contact slurm controller|connection (refused|failure|reset)|zero bytes were transmitted"
     r"|temporarily un(able|available)|transport endpoint is not connected|controller .*not respond",
     re.IGNORECASE,
 )
-_known: dict[str, int] = {}  # limits of the cluster, asked for once
+_LIMIT = re.compile(r"Max\w*Submit|Grp\w*Submit", re.IGNORECASE)
+_known: dict[Any, Any] = {}  # limits of the cluster, asked for once
+
+
+class QueueFullError(SubmissionError):
+    """The cluster takes no more jobs of this user now."""
 
 
 def max_array_size() -> int:
@@ -38,13 +47,52 @@ def max_array_size() -> int:
     SubmissionError
         The variable is no positive number.
     """
-    setting = os.environ.get(_VARIABLE, "")
-    if not setting:
-        return _max_array_size_of_cluster()
-    if not setting.isdecimal() or int(setting) < 1:
-        msg = f"{_VARIABLE}={setting!r} must be a number of jobs, like 1000"
+    return _number(_ARRAY_VARIABLE) or _max_array_size_of_cluster()
+
+
+def max_submit_jobs(account: str | None, qos: str | None) -> int | None:
+    """How many jobs the user may have in the queue, as far as the accounting or ``EXCA_LIKE_MAX_SUBMIT_JOBS`` says.
+
+    Limits of whole groups of users are not looked at; sbatch tells about those.
+    """
+    setting = _number(_SUBMIT_VARIABLE)
+    if setting is None and (account, qos) not in _known:
+        user = ["user=" + pwd.getpwuid(os.getuid()).pw_name]
+        found = _accounting(
+            "assoc", "account,maxsubmit,defaultqos,partition", [*user, *([f"account={account}"] if account else [])]
+        )
+        if found is None:  # it does not answer
+            return None
+        limits = [fields[1] for fields in found]
+        used = {qos} if qos else {fields[2] for fields in found if fields[2]}
+        for name in sorted(used):
+            limits += [fields[1] for fields in _accounting("qos", "name,maxsubmitjobsperuser", [name]) or []]
+        _known[account, qos] = min((int(limit) for limit in limits if limit.isdecimal()), default=None)
+    return setting or _known[account, qos]
+
+
+def jobs_in_queue() -> int | None:
+    """How many jobs of the user there are, running or not; None if Slurm does not answer."""
+    command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return len(done.stdout.split()) if done.returncode == 0 else None
+
+
+def _accounting(entity: str, fields: str, where: Sequence[str]) -> list[list[str]] | None:
+    command = ["sacctmgr", "--noheader", "--parsable2", "show", entity, *where, f"format={fields}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ACCOUNTING_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else None
+
+
+def _number(variable: str) -> int | None:
+    setting = os.environ.get(variable, "")
+    if setting and (not setting.isdecimal() or int(setting) < 1):
+        msg = f"{variable}={setting!r} must be a number of jobs, like 1000"
         raise SubmissionError(msg)
-    return int(setting)
+    return int(setting) if setting else None
 
 
 def _max_array_size_of_cluster() -> int:
@@ -54,7 +102,8 @@ def _max_array_size_of_cluster() -> int:
         if not found:  # it does not answer
             return _DEFAULT_ARRAY_SIZE
         _known["size"] = max(1, int(found[1]))  # indices are less than it: so many of them, from 0 on
-    return _known["size"]
+    size: int = _known["size"]
+    return size
 
 
 def chunks(number: int, size: int) -> list[range]:
@@ -69,6 +118,8 @@ def sbatch(command: Sequence[str], script: Path) -> str:
 
     Raises
     ------
+    QueueFullError
+        The user has as many jobs as the cluster allows.
     SubmissionError
         Slurm refused it, or could not be reached for minutes.
     """
@@ -82,6 +133,9 @@ def sbatch(command: Sequence[str], script: Path) -> str:
             return found[1]
         said = done.stderr.strip() or done.stdout.strip() or f"sbatch ended with code {done.returncode}"
         said = said.replace("sbatch: error: ", "")
+        if _LIMIT.search(said):
+            msg = f"Slurm refused the submission: {said}"
+            raise QueueFullError(msg)
         if not _TRANSIENT.search(said):
             msg = f"Slurm refused the submission: {said}. Check the infra's resources and slurm_* fields."
             raise SubmissionError(msg)

@@ -5,7 +5,6 @@ import functools
 import os
 import re
 import shutil
-import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,16 +17,21 @@ import submitit
 from submitit.core import utils
 from submitit.core.job_environment import JobEnvironment
 
-from exca_like.errors import CacheFolderError, ExcaLikeError, JobTimeoutError, SubmissionError
-from exca_like.executors.base import Call, Ended, JobHandle, Resources, Whereabouts, read_log
+from exca_like.errors import CacheFolderError, ExcaLikeError, SubmissionError
+from exca_like.executors.base import Call, Ended, JobHandle, Reason, Resources, Whereabouts, read_end, read_log, write_end
 from exca_like.executors.environment import job_environment, pickled_call
-from exca_like.executors.sbatch import chunks, max_array_size, sbatch
+from exca_like.executors.payload import Payload, payloads
+from exca_like.executors.sbatch import QueueFullError, chunks, jobs_in_queue, max_array_size, max_submit_jobs, sbatch
 from exca_like.executors.slurm_state import watcher
+from exca_like.executors.stopping import Requeue, hooks_of_a_call, listen, restart_count
 
 _NO_LIMIT_MIN = 10 * 366 * 24 * 60  # ten years, for submitit, when only the partition's limit counts
 _MAX_TIMEOUTS = 3
 _SIGNAL_DELAY_S = 90
 _LOG_TAIL = 4000  # characters
+_OWN = ("max_pickle_size_gb", "requeue", "max_requeues", "after", "exclude")  # resources that submitit does not know
+_STOPPED_BY: dict[str, Reason] = {"TIME LIMIT": "timeout", "PREEMPTION": "preempted", "NODE FAILURE": "node failure"}
+_STOPPED = re.compile(f"CANCELLED AT .* DUE TO ({'|'.join(_STOPPED_BY)})")
 _MEMORY = re.compile(r"oom.kill|out of memory|exceeded memory limit", re.IGNORECASE)
 
 
@@ -91,13 +95,19 @@ class SlurmJob:
         if self.paths.result_pickle.exists():
             outcome, detail = utils.pickle_load(self.paths.result_pickle)
             return Ended("completed") if outcome == "success" else Ended("failed", str(detail))
+        noted = read_end(self.paths.folder / f"{self.job_id}_ended.json")
+        if noted is not None:
+            return noted
         ended = watcher.ended(self.job_id)
-        if ended is None or ended.reason not in ("failed", "cancelled"):
+        if ended is None or ended.reason not in ("failed", "cancelled", "lost"):
             return ended
         stderr = read_log(self.paths.stderr) or ""
         if _MEMORY.search(stderr):  # clusters without cgroups report a failure
-            return Ended("out of memory", stderr[-_LOG_TAIL:])
-        return Ended(ended.reason, f"{ended.detail}\n{stderr[-_LOG_TAIL:]}".strip())
+            return ended._replace(reason="out of memory", detail=stderr[-_LOG_TAIL:])
+        said = _STOPPED.findall(stderr)
+        if ended.reason == "lost" and said:  # the cluster has forgotten it, but not its log
+            return Ended(_STOPPED_BY[said[-1]], f"the log of job {self.job_id} says: stopped due to {said[-1].lower()}")
+        return ended._replace(detail=f"{ended.detail}\n{stderr[-_LOG_TAIL:]}".strip())
 
     def whereabouts(self) -> Whereabouts:
         """Where the job is, while it has not ended."""
@@ -111,35 +121,28 @@ class SlurmJob:
             raise SubmissionError(msg)
 
 
-class _RequeuedError(BaseException):
-    """Ends a job that Slurm will start again."""
-
-
 @dataclass(frozen=True)
 class _SlurmCall:
-    """A call in a job, in which the end of the time limit is an error of this package."""
+    """A call in a job, which may be stopped and started again."""
 
     call: Call
+    requeue: Requeue
+    max_requeues: int
 
     def __call__(self) -> None:
-        number = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
-        handler = signal.getsignal(number)
-
-        def on_warning(signum: int, frame: Any) -> None:
-            try:
-                handler(signum, frame)  # type: ignore[operator,misc]
-            except utils.UncompletedJobError as error:
-                msg = f"the job reached its time limit: raise timeout_min ({error})"
-                raise JobTimeoutError(msg) from None
-            except SystemExit as error:  # the job was requeued: not an exit of the user's code, which would be stored
-                raise _RequeuedError from error
-
-        if callable(handler):
-            signal.signal(number, on_warning)
-        try:
+        restarts = restart_count()
+        if restarts > self.max_requeues:
+            environment = JobEnvironment()
+            end = environment.paths.folder / f"{environment.job_id}_ended.json"
+            write_end(end, "preempted", f"it was started again {restarts} times, more than max_requeues={self.max_requeues}")
+            raise SystemExit(1)
+        listen(self.requeue, self.max_requeues)
+        with hooks_of_a_call():
             self.call()
-        except _RequeuedError as error:
-            raise SystemExit(-1) from error
+
+    def checkpoint(self) -> utils.DelayedSubmission:
+        """For submitit: the call goes on from what it stored."""
+        return utils.DelayedSubmission(self)
 
 
 class SlurmExecutor:
@@ -150,10 +153,43 @@ class SlurmExecutor:
         self.logs = logs
         self.resources = resources
 
-    def submit(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
-        """Send the calls as one job or one array, of which at most ``max_workers`` elements run at a time."""
+    def submit(self, calls: Sequence[Call], max_workers: int) -> Iterator[list[JobHandle]]:
+        """Send the calls as one job, or as arrays, of which at most ``max_workers`` elements run at a time.
+
+        As many arrays as the cluster's limits make necessary: all at once if it takes them, else in waves.
+        """
+        resources = self.resources
+        with self._errors():
+            folder = utils.JobPaths.get_first_id_independent_folder(self.logs)
+            sent = payloads(calls, folder / "shared", resources.max_pickle_size_gb)
+            limit = max_submit_jobs(resources.slurm_account, resources.slurm_qos) if len(calls) > 1 else None
+            most = max_array_size()
+        place, width = 0, len(calls)
+        while place < len(calls):
+            jobs: list[JobHandle] = []
+            with self._errors():
+                size = len(chunks(min(len(calls) - place, width), most)[0])
+                size = size if limit is None else min(size, self._room(limit))
+                if size > 0:
+                    try:
+                        jobs = self._submit_array(sent[place : place + size], max(1, max_workers * size // len(calls)))
+                        width = len(calls)
+                    except QueueFullError:  # a limit that is not known here, for instance of a group of users
+                        if size == 1 and not jobs_in_queue():
+                            raise
+                        width = max(1, size // 2)
+            yield jobs
+            place += len(jobs)
+
+    def _room(self, limit: int) -> int:
+        """How many more jobs the cluster takes."""
+        queued = jobs_in_queue()
+        return 0 if queued is None else limit - queued
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            return self._submit(calls, max_workers)
+            yield
         except ExcaLikeError:
             raise
         except OSError as error:
@@ -163,33 +199,18 @@ class SlurmExecutor:
             msg = f"Slurm refused the submission: {str(error).strip()}. Check the infra's resources and slurm_* fields."
             raise SubmissionError(msg) from error
 
-    def _submit(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
-        """Send as many arrays as the cluster's limit makes necessary; all of them, or none."""
-        jobs: list[JobHandle] = []
-        try:
-            for chunk in chunks(len(calls), max_array_size()):
-                workers = max(1, max_workers * len(chunk) // len(calls))
-                jobs += self._submit_array([calls[index] for index in chunk], workers)
-        except BaseException:
-            for job_id in {job.job_id.partition("_")[0] for job in jobs}:
-                _scancel(job_id)
-            raise
-        return jobs
-
-    def _submit_array(self, calls: Sequence[Call], max_workers: int) -> list[JobHandle]:
-        executor = make_submitit_executor(self.logs, self.resources)
+    def _submit_array(self, calls: Sequence[Payload], max_workers: int) -> list[JobHandle]:
+        resources = self.resources
+        executor = make_submitit_executor(self.logs, resources)
         folder = utils.JobPaths.get_first_id_independent_folder(self.logs)
         folder.mkdir(parents=True, exist_ok=True)
-        timeout = self.resources.timeout_min or _NO_LIMIT_MIN
         pickles: list[Path] = []
         try:
             for call in calls:
-                delayed = utils.DelayedSubmission(_SlurmCall(call))
-                delayed.set_timeout(timeout, _MAX_TIMEOUTS)
-                data = pickled_call(delayed)
-                self._check_size(len(data) * len(calls), len(calls))
+                delayed = utils.DelayedSubmission(_SlurmCall(call, resources.requeue, resources.max_requeues))
+                delayed.set_timeout(resources.timeout_min or _NO_LIMIT_MIN, _MAX_TIMEOUTS)
                 pickles.append(folder / f"{uuid.uuid4().hex}.pkl")
-                pickles[-1].write_bytes(data)
+                pickles[-1].write_bytes(pickled_call(delayed))
             if len(calls) > 1:
                 executor.parameters.update(map_count=len(calls), array_parallelism=max_workers)
             first = executor._submit_command(executor._submitit_command_str)
@@ -203,15 +224,6 @@ class SlurmExecutor:
             for job, pickled in zip(jobs, pickles, strict=True):
                 job.paths.move_temporary_file(pickled, "submitted_pickle")
         return list(jobs)
-
-    def _check_size(self, size: int, number: int) -> None:
-        limit = self.resources.max_pickle_size_gb
-        if limit is not None and size > limit * 1e9:
-            msg = (
-                f"{number} job(s) of {size / number / 1e9:.3g} GB when pickled are more than max_pickle_size_gb={limit}: "
-                "load big data inside the method instead of keeping it on the config, or raise the limit"
-            )
-            raise SubmissionError(msg)
 
 
 def _scancel(job_id: str) -> None:
@@ -233,7 +245,7 @@ def make_submitit_executor(logs: str, resources: Resources) -> "_SubmititExecuto
     executor = _SubmititExecutor(folder=logs, max_num_timeout=_MAX_TIMEOUTS)
     executor.no_time_limit = resources.timeout_min is None
     values = {name: value for name, value in asdict(resources).items() if value is not None}
-    values.pop("max_pickle_size_gb", None)
+    own = {name: values.pop(name) for name in _OWN if name in values}
     parameters = executor._convert_parameters(
         {name: values.pop(name) for name in list(values) if not name.startswith("slurm_") and name != "job_name"}
     )
@@ -244,6 +256,15 @@ def make_submitit_executor(logs: str, resources: Resources) -> "_SubmititExecuto
         parameters["signal_delay_s"] = min(_SIGNAL_DELAY_S, resources.timeout_min * 60 // 4)
     else:
         parameters["time"] = _NO_LIMIT_MIN
+    more = {name.replace("_", "-"): value for name, value in (parameters.get("additional_parameters") or {}).items()}
+    if not more.keys() & {"requeue", "no-requeue"}:
+        more["no-requeue" if own["requeue"] == "never" else "requeue"] = True
+    for name, wanted in {"dependency": [f"afterok:{job_id}" for job_id in own["after"]], "exclude": own["exclude"]}.items():
+        if wanted:
+            more[name] = ",".join([*wanted, *([str(more[name])] if name in more else [])])
+    if own["after"]:
+        more["kill-on-invalid-dep"] = "yes"
+    parameters["additional_parameters"] = more
     executor.update_parameters(**parameters)
     return executor
 
@@ -257,7 +278,7 @@ def public_executor(cluster: str, logs: str, resources: Resources) -> submitit.A
     executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
     values = asdict(resources)
     values["name"] = values.pop("job_name")
-    values.pop("max_pickle_size_gb")
+    values = {name: value for name, value in values.items() if name not in _OWN}
     if cluster != "slurm":
         values = {name: value for name, value in values.items() if not name.startswith("slurm_")}
     executor.update_parameters(**values)
@@ -290,9 +311,16 @@ class _SubmititExecutor(submitit.SlurmExecutor):
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         text = super()._make_submission_file_text(command, uid)
+        lines = text.splitlines(keepends=True)
         if self.no_time_limit:
-            text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#SBATCH --time="))
-        return text
+            lines = [line for line in lines if not line.startswith("#SBATCH --time=")]
+        if not self.parameters.get("use_srun", True):
+            # else signals would reach the shell alone, which waits for Python before it does anything
+            lines = [
+                line.replace("--signal=", "--signal=B:", 1) if line.startswith("#SBATCH --signal=") else line for line in lines
+            ]
+            lines[lines.index(f"{command}\n")] = f"exec {command}\n"
+        return "".join(lines)
 
 
 __all__ = ["SlurmExecutor", "SlurmJob", "make_submitit_executor", "public_executor", "slurm_is_there"]

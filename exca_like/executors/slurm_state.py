@@ -5,6 +5,7 @@ They are asked soon after a job was submitted and more and more rarely while not
 the answers are wanted. A cluster without accounting, or that forgot a job, leaves it "lost" after a while.
 """
 
+import collections
 import contextlib
 import logging
 import os
@@ -19,6 +20,9 @@ logging.getLogger("exca_like").addHandler(logging.NullHandler())  # here, as not
 logger = logging.getLogger(__name__)
 
 _MIN_DELAY, _MAX_DELAY = 1.0, 20.0  # seconds between two rounds of questions
+_MINUTE_S = 60.0
+_QUICK_CALLS = 10  # within a minute; those after them come with a pause for each
+_PAUSE_S = 6.0
 _LOST_AFTER = 30.0  # seconds for which a job may be unknown everywhere
 _TIMEOUT = 60.0  # seconds that one question may take
 _CHUNK = 500  # jobs asked for in one sacct
@@ -48,6 +52,8 @@ class StateWatcher:
         self._lines: dict[str, list[str]] = {}  # what squeue said last: state, reason, start, nodes
         self._unknown_since: dict[str, float] = {}
         self._asked = float("-inf")
+        self._number = 1  # questions of the last round
+        self._recent: collections.deque[float] = collections.deque()  # times of the last questions
         self._delay = _MIN_DELAY
 
     def state(self, job_id: str) -> str:
@@ -56,15 +62,24 @@ class StateWatcher:
             if job_id not in self._states:
                 self._states[job_id] = "UNKNOWN"
                 self._delay = _MIN_DELAY
-            if self._states[job_id] not in _ENDED and time.monotonic() - self._asked >= self._delay:
+            if self._states[job_id] not in _ENDED and self._is_time():
                 self._ask()
             return self._states[job_id]
+
+    def _is_time(self) -> bool:
+        """Whether to ask again: soon if little was asked in the last minute, never more than 20 times in one."""
+        now = time.monotonic()
+        while self._recent and now - self._recent[0] > _MINUTE_S:
+            self._recent.popleft()
+        pause = self._delay if len(self._recent) < _QUICK_CALLS else max(self._delay, _PAUSE_S * self._number)
+        return now - self._asked >= pause
 
     def ended(self, job_id: str) -> Ended | None:
         """How a job ended, if it did."""
         state = self.state(job_id)
         if state in _ENDED:
-            return Ended(_ENDED[state], f"Slurm reports {state} for job {job_id}")
+            node = self._lines.get(job_id, [""])[-1]
+            return Ended(_ENDED[state], f"Slurm reports {state} for job {job_id}", node)
         since = self._unknown_since.get(job_id)
         if since is not None and time.monotonic() - since > _LOST_AFTER:
             return Ended("lost", f"neither squeue nor sacct knows job {job_id} any more")
@@ -82,13 +97,18 @@ class StateWatcher:
         return Whereabouts(is_running, "" if is_running or reason == "None" else reason, since, nodes if is_running else "")
 
     def _ask(self) -> None:
+        before = self.calls
+        self._ask_all()
+        self._number = self.calls - before
+
+    def _ask_all(self) -> None:
         open_jobs = {job_id for job_id, state in self._states.items() if state not in _ENDED}
         queued = self._queue()
         if queued is None:  # the controller does not answer: nothing is known to have changed
             self._asked = time.monotonic()
             return
         changed = False
-        self._lines = {job_id: queued[job_id] for job_id in open_jobs & queued.keys()}
+        self._lines.update((job_id, queued[job_id]) for job_id in open_jobs & queued.keys())
         finished = self._accounting(sorted(open_jobs - queued.keys()))
         now = time.monotonic()
         for job_id in open_jobs:
@@ -128,6 +148,7 @@ class StateWatcher:
 
     def _run(self, command: list[str]) -> str | None:
         self.calls += 1
+        self._recent.append(time.monotonic())
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
@@ -17,9 +17,10 @@ from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.executors import job_is_over, make_executor
-from exca_like.executors.base import Executor, Resources
+from exca_like.executors.base import Attempt, Executor, Resources
 from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.identity import check_same_identity, fingerprint
+from exca_like.infra.retries import Retries
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import changed_copy, validated
 from exca_like.models.export import export, has_dotted_keys
@@ -98,6 +99,13 @@ class BaseInfra(pydantic.BaseModel):
     """More options of sbatch, by name."""
     slurm_setup: list[str] | None = None
     """Shell commands to run in the job before the computation."""
+    requeue: Literal["preemption", "always", "never"] = "preemption"
+    """When Slurm starts the job again: after it was preempted or its node failed; ``"always"``: also when its time is up."""
+    max_requeues: pydantic.NonNegativeInt = 10
+    """How many times the job is started again at most."""
+    retries: Retries | None = None
+    """When a failed job is submitted again, and with what, like ``{"max": 2, "on": ["out_of_memory"], "mem_gb": 2.0}``: for
+    twice the memory each time. None: never."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -426,7 +434,7 @@ class BaseInfra(pydantic.BaseModel):
         """What a call of the method does."""
 
     def _resources(self) -> Resources:
-        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__ if name in BaseInfra.model_fields}
         if values["job_name"] is None:
             method, _, config = self.uid().rpartition("/")
             values["job_name"] = f"{'.'.join(method.rsplit('.', 2)[-2:])}/{config}"
@@ -435,9 +443,13 @@ class BaseInfra(pydantic.BaseModel):
     def _log_folder(self) -> str:
         return layout.log_folder(os.fspath(self.logs), self._entry().root)
 
-    def _executor(self, number_of_tasks: int) -> Executor:
+    def _next_resources(self, attempts: Sequence[Attempt]) -> Resources | None:
+        """What the job after some that failed asks for; None if there is to be none."""
+        return None if self.retries is None else self.retries.resources(self._resources(), attempts)
+
+    def _executor(self, number_of_tasks: int, resources: Resources | None = None) -> Executor:
         assert self.cluster is not None
-        resources = self._resources()
+        resources = resources or self._resources()
         if number_of_tasks > 1 and self.job_name is None:  # the array has no one config to name
             resources = dataclasses.replace(resources, job_name=str(resources.job_name).rpartition("/")[0])
         return make_executor(self.cluster, self._log_folder(), resources)

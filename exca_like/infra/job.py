@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import (
@@ -10,7 +10,8 @@ from exca_like.errors import (
     JobError,
     LostOutcomeError,
 )
-from exca_like.executors.base import Ended, JobHandle, read_log
+from exca_like.executors import open_job
+from exca_like.executors.base import Attempt, Ended, JobHandle, read_log
 from exca_like.infra.status import HINTS
 from exca_like.store import Outcome, Store, make_information
 
@@ -34,18 +35,47 @@ class TaskJob(Generic[R]):
         The job on its cluster; None for a computation of this process.
     compute:
         What computes the outcome when it is asked for (``cluster="debug"``); None if something else does.
+    retry:
+        Submits another job after the failure of this one: takes the handle, the reason and the name of the exception's class,
+        and gives the new handle and record, or None if there is to be no other one.
+    record:
+        What was noted when it was submitted, for messages: the jobs that failed before (``"attempts"``), and those that it
+        comes after (``"after"``).
     """
 
     _hints: ClassVar[Mapping[str, str]] = HINTS
 
     def __init__(
-        self, label: str, key: str, store: Store, handle: JobHandle | None = None, compute: Callable[[], None] | None = None
+        self,
+        label: str,
+        key: str,
+        store: Store,
+        handle: JobHandle | None = None,
+        compute: Callable[[], None] | None = None,
+        retry: Callable[[JobHandle, Ended, str], tuple[JobHandle, Mapping[str, Any]] | None] | None = None,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
+        self._record = dict(record or {})
         self._label = label
         self._key = key
         self._store = store
         self._handle = handle
         self._compute = compute
+        self._retry = retry
+
+    @property
+    def label(self) -> str:
+        """The uid of the task."""
+        return self._label
+
+    @property
+    def is_on_slurm(self) -> bool:
+        """Whether the job is one of Slurm."""
+        return self._handle is not None and self._handle.record()["cluster"] == "slurm"
+
+    def record(self) -> dict[str, Any]:
+        """What is needed to find the job again; empty for a computation of this process."""
+        return {} if self._handle is None else self._handle.record()
 
     @property
     def job_id(self) -> str:
@@ -122,11 +152,34 @@ class TaskJob(Generic[R]):
         if self._compute is not None:
             compute, self._compute = self._compute, None
             compute()
-        if self._store.peek(self._key) is not None:
+        kind = self._store.peek(self._key)
+        if kind == "value" or (kind is not None and self._retry is None):
             return Ended("completed")
         if self._handle is None:
-            return Ended("lost", "it was computed in a process that left no result")
-        return self._handle.ended()
+            return Ended("completed" if kind else "lost", "" if kind else "it was computed in a process that left no result")
+        ended = Ended("completed") if kind else self._handle.ended()
+        if ended is None or self._retry is None or (ended.reason == "completed" and not kind):
+            return ended
+        return None if self._is_retried(ended, bool(kind)) else ended
+
+    def _is_retried(self, ended: Ended, has_failed: bool) -> bool:
+        """Whether another job was submitted after this one failed, which takes its place."""
+        assert self._retry is not None
+        assert self._handle is not None
+        error = ""
+        if has_failed:
+            outcome = self._store.load(self._key)
+            if outcome is None or outcome.failure is None:
+                return False
+            reason, error = outcome.failure.reason, outcome.failure.type
+            ended = Ended(cast("Any", reason), node=ended.node)
+        elif self._appears(ended):
+            return self._store.peek(self._key) == "failure" and self._is_retried(ended, has_failed=True)
+        submitted = self._retry(self._handle, ended, error)
+        if submitted is None:
+            return False
+        self._handle, self._record = submitted[0], dict(submitted[1])
+        return True
 
     def _outcome(self) -> Outcome:
         self.wait()
@@ -157,16 +210,34 @@ class TaskJob(Generic[R]):
     def _without_result(self, ended: Ended) -> Outcome:
         """The outcome of a job that left none; kept for the next caller unless the job counts as not submitted."""
         log = (self.stderr() or "")[-4000:].strip()
-        detail = "\n".join(part for part in (ended.detail.strip(), log if log not in ended.detail else "") if part)
+        parts = (self._why_cancelled() if ended.reason == "cancelled" else "", ended.detail.strip())
+        detail = "\n".join(part for part in (*parts, log if log not in ended.detail else "") if part)
         msg = (
             f"job {self.job_id} of {self._label} ended without a result: {ended.reason}. "
-            f"To go on: {self._hints[ended.reason]}.\n{detail}"
+            f"To go on: {self._hints[ended.reason]}.{self._attempts()}\n{detail}"
         ).strip()
         if ended.interrupted:
             raise ended.error(msg)
         failure = Failure.of(ended.error(msg), ended.reason)
         self._store.save(self._key, Outcome(failure=failure), make_information(time.time()))
         return Outcome(failure=failure)
+
+    def _attempts(self) -> str:
+        failed = [str(Attempt(**attempt)) for attempt in self._record.get("attempts", ())]
+        return f"\n{len(failed)} job(s) before it failed, too: {'; '.join(failed)}." if failed else ""
+
+    def _why_cancelled(self) -> str:
+        """What is known of jobs that it was to come after, and that did not end well."""
+        ends = [(parent, open_job(dict(parent)).ended()) for parent in self._record.get("after", ())]
+        failed = [
+            f"{parent['uid']} (job {parent['job_id']}: {end.reason})"
+            for parent, end in ends
+            if end and end.reason != "completed"
+        ]
+        return f"It was to come after {', '.join(failed)}, and was cancelled for that." if failed else ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_retry": None}  # whoever gets a copy only looks at it
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}<{self._label}, job_id={self.job_id}, state={self.state}>"

@@ -265,6 +265,7 @@ class MapInfra(BaseInfra):
             cluster=self.cluster,
             call=self._part_call,
             executor=self._executor,
+            next_resources=self._next_resources,
             max_jobs=self.max_jobs,
             min_items=self.min_samples_per_job,
         )

@@ -55,6 +55,8 @@ class StatusDetail:
     """The cluster's id of the job, if there is one."""
     hint: str = ""
     """What to do next."""
+    attempts: tuple[str, ...] = ()
+    """The jobs before the last one, which failed and for which another one was submitted, a line each."""
 
     def __str__(self) -> str:
         parts: list[str] = [self.state]

@@ -2,11 +2,10 @@
 
 import contextlib
 import copy
-import inspect
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from exca_like.errors import OpenBatchError
 from exca_like.executors import open_job
 from exca_like.executors.base import JobHandle
 from exca_like.executors.environment import current_job
+from exca_like.executors.payload import parts_of
 from exca_like.infra.job import R, TaskJob
 from exca_like.infra.status import HINTS
 from exca_like.layout import EntryFolder
@@ -127,7 +127,7 @@ def blame(method: Callable[..., Any], arguments: Mapping[str, Any], error: BaseE
     roots = {**arguments, method.__qualname__: method}
     path, value, seen = "", roots, {id(roots)}
     while True:
-        for name, part in _parts(value):
+        for name, part in parts_of(value):
             if id(part) not in seen and (reason := _why_not_pickled(part)):
                 path, value, error = f"{path}.{name}" if path else name, part, reason
                 seen.add(id(part))
@@ -148,24 +148,3 @@ def _why_not_pickled(value: Any) -> Exception | None:
     except Exception as error:
         return error
     return None
-
-
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a value holds, by name: items, attributes, the variables that a function uses."""
-    with contextlib.suppress(Exception):  # a value that can't be looked into is to blame itself
-        if isinstance(value, dict):
-            yield from ((str(key), item) for key, item in value.items())
-        elif isinstance(value, list | tuple | set | frozenset):
-            yield from ((str(index), item) for index, item in enumerate(value))
-        elif isinstance(value, type):  # of a script, which is pickled with its methods
-            members = {name: inspect.unwrap(getattr(member, "__func__", member)) for name, member in vars(value).items()}
-            yield from ((name, member) for name, member in members.items() if inspect.isfunction(member))
-        elif inspect.isfunction(value):
-            variables = inspect.getclosurevars(inspect.unwrap(value))
-            yield from (*variables.nonlocals.items(), *variables.globals.items())
-        else:
-            yield from getattr(value, "__dict__", {}).items()
-            yield from (getattr(value, "__pydantic_private__", None) or {}).items()
-            slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
-            yield from ((name, getattr(value, name)) for name in slots if hasattr(value, name))
-            yield "__class__", type(value)

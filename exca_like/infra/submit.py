@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overload
 
@@ -19,7 +20,7 @@ from exca_like.errors import (
     OpenBatchError,
     SubmissionError,
 )
-from exca_like.executors.base import Call, Resources
+from exca_like.executors.base import WAVE_S, Call, Resources
 from exca_like.executors.environment import pickled_call
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.base import BaseInfra
@@ -211,9 +212,12 @@ class SubmitInfra(BaseInfra):
                     job.wait()
             return
         processes = (self.nodes or 1) * (self.tasks_per_node or 1) if self.slurm_use_srun else 1
-        handles = self._executor(len(submissions)).submit([call for _, call in submissions], max_workers)
-        for (job, _), handle in zip(submissions, handles, strict=True):
-            job._connect(handle, store_of(handle, self.permissions, self.allow_pickle), processes)
+        left = iter(submissions)
+        for handles in self._executor(len(submissions)).submit([call for _, call in submissions], max_workers):
+            if not handles:
+                time.sleep(WAVE_S)
+            for handle, (job, _) in zip(handles, left):  # noqa: B905 - others are left
+                job._connect(handle, store_of(handle, self.permissions, self.allow_pickle), processes)
 
     def _label(self) -> str:
         """What `uid` gives; but the config stays free, as nothing is stored under this name."""
@@ -225,7 +229,7 @@ class SubmitInfra(BaseInfra):
 
     def _resources(self) -> Resources:
         method, _, config = self._label().rpartition("/")
-        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__ if name in BaseInfra.model_fields}
         values["job_name"] = self.job_name or f"{'.'.join(method.rsplit('.', 2)[-2:])}/{config}"
         return Resources(**values)
 

@@ -4,19 +4,21 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, overload
 
-from exca_like import engine, files
+from exca_like import engine, files, progress
 from exca_like.confdict import ConfDict
-from exca_like.errors import CacheFolderError, ExcaLikeError, InfraUsageError, InfraValueError, LostOutcomeError
+from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError, LostOutcomeError
 from exca_like.executors import open_job
-from exca_like.executors.base import Call, Executor, JobHandle
-from exca_like.infra.applied import MISSING, check_task_signature
+from exca_like.executors.base import Attempt, Ended, JobHandle
+from exca_like.executors.environment import is_first_of_job
+from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import TaskJob
+from exca_like.infra.sending import KEY, Plan, submit, submit_claimed
 from exca_like.infra.status import HINTS, StatusDetail
 from exca_like.layout import EntryFolder
 from exca_like.store import FolderStore, MemoryStore, Store, read_config
@@ -24,8 +26,6 @@ from exca_like.store import FolderStore, MemoryStore, Store, read_config
 M = TypeVar("M")
 
 Status = Literal["not submitted", "running", "completed", "failed"]
-
-KEY = "result"
 
 
 @dataclass
@@ -82,14 +82,26 @@ class TaskInfra(BaseInfra):
 
     # the job
 
-    def job(self) -> TaskJob[Any]:
+    def job(self, after: Iterable[Any] = ()) -> TaskJob[Any]:
         """The job of this task, submitted if it is not computed or running yet; returns at once.
 
         With ``cluster=None`` the task is computed first, in this process. With ``mode="retry"``, a failed task is
         submitted again unless this instance did so already.
+
+        Parameters
+        ----------
+        after:
+            Tasks that must end well before this one starts: configs with one TaskInfra, infras, or jobs. What is not submitted
+            is submitted, what is computed is left out. Slurm waits for Slurm's jobs, and cancels this one if one of them
+            fails; any other is waited for before this one is submitted.
+
+        Raises
+        ------
+        DependencyError
+            A task of ``after`` has failed.
         """
         job = self._present_job("cached" if self._linked_state.recomputed and self.mode == "retry" else self._mode())
-        return _submit([self], max_workers=1)[0] if job is None else job
+        return job or submit([self], Plan(after=[job_of(task) for task in after]))[0]
 
     def status(self) -> Status:
         """``"not submitted"``, ``"running"``, ``"completed"`` or ``"failed"``; nothing is computed or changed on disk."""
@@ -111,7 +123,10 @@ class TaskInfra(BaseInfra):
 
         Nothing is computed or changed on disk.
         """
-        status, handle = self.status(), self._handle()
+        detail = self._detail(self.status(), self._handle())
+        return replace(detail, attempts=tuple(map(str, self._attempts())))
+
+    def _detail(self, status: Status, handle: JobHandle | None) -> StatusDetail:
         job_id = "" if handle is None else handle.job_id
         if status == "completed":
             return StatusDetail("done", job_id=job_id)
@@ -145,7 +160,12 @@ class TaskInfra(BaseInfra):
 
     @contextlib.contextmanager
     def job_array(
-        self, max_workers: int = 256, allow_empty: bool = False, allow_repeated_tasks: bool = False
+        self,
+        max_workers: int = 256,
+        allow_empty: bool = False,
+        allow_repeated_tasks: bool = False,
+        tasks_per_job: int = 1,
+        after: Iterable[Any] = (),
     ) -> Iterator[list[Any]]:
         """A list to fill with configs, whose tasks are submitted together at the end of the ``with`` block.
 
@@ -159,6 +179,11 @@ class TaskInfra(BaseInfra):
             Accept that nothing is added.
         allow_repeated_tasks:
             Accept equal configs, which are computed once.
+        tasks_per_job:
+            How many tasks a job runs, one after the other, so that not each waits for the start of a job of its own. They share
+            the job's resources, its time limit, and its logs; each has its own result, error and status.
+        after:
+            Tasks that must end well before these start, as `job` takes them.
 
         Raises
         ------
@@ -167,8 +192,8 @@ class TaskInfra(BaseInfra):
         ValueError
             Two configs are equal, or one has no such infra.
         """
-        if max_workers < 1:
-            msg = f"max_workers={max_workers}: at least one job must be allowed to run"
+        if max_workers < 1 or tasks_per_job < 1:
+            msg = f"max_workers={max_workers}, tasks_per_job={tasks_per_job}: each must be at least 1"
             raise InfraValueError(msg)
         tasks: list[Any] = []
         yield tasks
@@ -191,8 +216,9 @@ class TaskInfra(BaseInfra):
         for infra in missing:
             settings = replace(infra._resources(), job_name=infra.job_name)
             groups.setdefault(repr((infra.cluster, infra._log_folder(), settings)), []).append(infra)
+        plan = Plan(max_workers, tasks_per_job, [job_of(task) for task in after])
         for group in groups.values():
-            _submit(group, max_workers)
+            submit(group, plan)
 
     # how it is done
 
@@ -254,19 +280,22 @@ class TaskInfra(BaseInfra):
 
     def _run_in_job(self) -> Any:
         try:
-            return (self._present_job(self._mode()) or _submit([self], max_workers=1)[0]).result()
+            return (self._present_job(self._mode()) or submit([self])[0]).result()
         except LostOutcomeError:
             if self.mode == "read-only":
                 raise
             self._forget()
-            return _submit([self], max_workers=1)[0].result()
+            return submit([self])[0].result()
 
     def _run_as_job(self, mode: engine.Mode) -> None:
-        """Compute and store in this process, which is a job."""
+        """Compute and store in this process, which is a job, or one of several of a job."""
         self._prepare_folder()
         batch = self._batch(mode)
-        if not engine.look_up(batch):
-            engine.run(batch)
+        if is_first_of_job():
+            if not engine.look_up(batch):
+                engine.run(batch)
+        else:  # the first one stores what it returns, the others take part in the computation
+            next(self._compute(batch.keys))
 
     def _batch(self, mode: engine.Mode) -> engine.Batch:
         return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), self._claims, mode)
@@ -334,17 +363,72 @@ class TaskInfra(BaseInfra):
         handle = self._handle()
         job: TaskJob[Any] | None = state.job
         if job is None or (handle is not None and handle.job_id != job.job_id):
-            job = state.job = TaskJob(self.uid(), KEY, self._store(), handle)
+            job = state.job = self._job_of(handle)
         return job
+
+    def _job_of(self, handle: JobHandle | None) -> TaskJob[Any]:
+        retry = None if self.retries is None else self._retry
+        return TaskJob(self.uid(), KEY, self._store(), handle, retry=retry, record=self._record())
 
     def _handle(self) -> JobHandle | None:
         """The job that was last submitted for this task, if any."""
-        if self.folder is None:
-            return None
         try:
-            return open_job(json.loads(files.read_bytes(self._entry().job)))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return open_job(self._record())
+        except (KeyError, TypeError):
             return None
+
+    def _record(self) -> dict[str, Any]:
+        """What is noted of the job that was last submitted for this task; empty if there is none."""
+        if self.folder is None:
+            return {}
+        try:
+            record = json.loads(files.read_bytes(self._entry().job))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _attempts(self) -> list[Attempt]:
+        """The jobs before the last one, which failed."""
+        with contextlib.suppress(TypeError):
+            return [Attempt(**attempt) for attempt in self._record().get("attempts", ())]
+        return []
+
+    def _retry(self, handle: JobHandle, ended: Ended, error: str) -> tuple[JobHandle, dict[str, Any]] | None:
+        """Submit another job after one that failed, if that is to be; by one process, however many wait for it."""
+        attempts = self._attempts()
+        asked = self._resources() if not attempts else self._next_resources(attempts)
+        if asked is not None:
+            attempts.append(Attempt(handle.job_id, ended.reason, error, ended.node, asked.mem_gb, asked.timeout_min))
+        resources = self._next_resources(attempts) if asked is not None else None
+        if resources is None:
+            return None
+        claims, _ = self._claims().claim((KEY,), lambda free: [free] if free else [])
+        with contextlib.ExitStack() as claimed:
+            for claim in claims:
+                claimed.enter_context(claim)
+            present = self._handle()
+            if present is None:  # it was cleared meanwhile
+                return None
+            if claims and present.record() == handle.record():
+                progress.tell(f"{self.uid()}: {attempts[-1]}; another job is submitted")
+                submit_claimed([self], claims, self._executor(1, resources), attempts=attempts)
+        return self._handle() or handle, self._record()  # somebody else may have done it
+
+    def _task_call(self) -> TaskCall:
+        return TaskCall(self._linked_state.owner, self._field_name(), self._entry(), self._recomputing_mode())
+
+    def _submitted_as(self, handle: JobHandle, attempts: Sequence[Attempt], after: Sequence[TaskJob[Any]]) -> TaskJob[Any]:
+        """Take note of the job that computes this task from now on."""
+        record = {**handle.record(), "time": time.time()}
+        if attempts:
+            record["attempts"] = [asdict(attempt) for attempt in attempts]
+        if after:
+            record["after"] = [{**parent.record(), "uid": parent.label} for parent in after]
+        files.write_atomic(self._entry().job, json.dumps(record).encode(), self.permissions)
+        state = self._linked_state
+        state.recomputed = True
+        job = state.job = self._job_of(handle)
+        return job
 
     def _is_running(self) -> bool:
         handle = self._handle()
@@ -369,82 +453,34 @@ if TYPE_CHECKING:
         def iter_cached(self) -> Iterator[M]: ...
 
         def job_array(  # type: ignore[override]
-            self, max_workers: int = 256, allow_empty: bool = False, allow_repeated_tasks: bool = False
+            self,
+            max_workers: int = 256,
+            allow_empty: bool = False,
+            allow_repeated_tasks: bool = False,
+            tasks_per_job: int = 1,
+            after: Iterable[Any] = (),
         ) -> contextlib.AbstractContextManager[list[M]]: ...
 
 
-def _submit(infras: Sequence[TaskInfra], max_workers: int) -> list[TaskJob[Any]]:
-    """Start the tasks of infras with the same settings, and give each its job."""
-    first = infras[0]
-    if first.cluster is None or first.cluster == "debug":
-        return [_start_here(infra) for infra in infras]
-    executor = first._executor(len(infras))
-    jobs: dict[int, TaskJob[Any]] = {}
-    left = list(range(len(infras)))
-    patience = engine.Patience(first.uid())
-    while left:
-        with contextlib.ExitStack() as claimed:
-            mine, waiting = [], []
-            for number in left:
-                infras[number]._prepare_folder()
-                claims, others = infras[number]._claims().claim((KEY,), lambda free: [free] if free else [])
-                waiting += others
-                for claim in claims:
-                    claimed.enter_context(claim)
-                    job = infras[number]._present_job(infras[number]._mode())  # somebody may have been first
-                    if job is None:
-                        mine.append(number)
-                    else:
-                        jobs[number] = job
-            if mine:
-                jobs.update(zip(mine, _submit_claimed([infras[number] for number in mine], executor, max_workers), strict=True))
-        # never while something is claimed, or two callers could wait for each other
-        left = [number for number in left if number not in jobs]
-        if left:
-            patience.wait(waiting)
-    return [jobs[number] for number in range(len(infras))]
+def job_of(task: Any) -> TaskJob[Any]:
+    """The job of a task, given as a config with one TaskInfra, an infra, or the job; submitted if it is not yet.
 
-
-def _submit_claimed(infras: Sequence[TaskInfra], executor: Executor, max_workers: int) -> list[TaskJob[Any]]:
-    calls: list[Call] = []
-    with contextlib.ExitStack() as replacing:  # old outcomes come back if the submission fails
-        for infra in infras:
-            handle = infra._handle()
-            if handle is not None and handle.ended() is None:  # forced: its result must not be taken for the new one
-                handle.cancel()
-            replacing.enter_context(infra._store().replaced(KEY))
-            owner, name = infra._linked_state.owner, infra._field_name()
-            calls.append(TaskCall(owner, name, infra._entry(), infra._recomputing_mode()))
-        handles = executor.submit(calls, max_workers)
-    jobs: list[TaskJob[Any]] = []
-    for infra, handle in zip(infras, handles, strict=True):
-        record = {**handle.record(), "time": time.time()}
-        files.write_atomic(infra._entry().job, json.dumps(record).encode(), infra.permissions)
-        jobs.append(TaskJob(infra.uid(), KEY, infra._store(), handle))
-        infra._linked_state.job = jobs[-1]
-        infra._linked_state.recomputed = True
-    return jobs
-
-
-def _start_here(infra: TaskInfra) -> TaskJob[Any]:
-    state = infra._linked_state
-    infra._check_built()
-    if infra.folder is not None:
-        infra._prepare_folder()
-
-    def compute() -> None:
-        try:
-            engine.run(infra._batch(infra._recomputing_mode())._replace(compute=infra._compute_here))
-        except CacheFolderError:
-            raise
-        except (Exception, SystemExit):  # noqa: S110 - the outcome holds it
-            pass
-        state.recomputed = True
-
-    job: TaskJob[Any] = TaskJob(infra.uid(), KEY, infra._store(), compute=compute)
-    state.job = job
-    if infra.cluster is None:
-        job.wait()
+    Raises
+    ------
+    TypeError
+        It is none of them.
+    """
+    if isinstance(task, TaskJob):
+        return task
+    infras = [task]
+    if not isinstance(task, TaskInfra):
+        fields = getattr(type(task), FIELDS, {})
+        infras = [field.linked(task) for field in fields.values() if isinstance(field.default, TaskInfra)]
+    if len(infras) != 1:
+        number = "several TaskInfras" if infras else "no TaskInfra"
+        msg = f"{task!r:.100} has {number}: give configs with one, or infras (`config.infra`), or jobs (`config.infra.job()`)"
+        raise InfraTypeError(msg)
+    job: TaskJob[Any] = infras[0].job()
     return job
 
 

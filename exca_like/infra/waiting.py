@@ -5,10 +5,9 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from exca_like.errors import InfraTypeError, WaitTimeoutError
-from exca_like.infra.applied import FIELDS
+from exca_like.errors import WaitTimeoutError
 from exca_like.infra.job import TaskJob
-from exca_like.infra.task import TaskInfra
+from exca_like.infra.task import job_of
 
 T = TypeVar("T")
 
@@ -56,7 +55,7 @@ class as_completed(Generic[T]):  # noqa: N801 - as the function of this name in 
     """
 
     def __init__(self, tasks: Iterable[T], timeout: float | None = None) -> None:
-        self._open: list[tuple[T, TaskJob[Any]]] = [(task, _job_of(task)) for task in tasks]
+        self._open: list[tuple[T, TaskJob[Any]]] = [(task, job_of(task)) for task in tasks]
         self._total = len(self._open)
         self._timeout = timeout
         self._until = None if timeout is None else time.monotonic() + timeout
@@ -99,18 +98,3 @@ class as_completed(Generic[T]):  # noqa: N801 - as the function of this name in 
             msg = f"{len(self._open)} of {self._total} tasks have not ended within {self._timeout:g} s: {shown}. They go on."
             raise WaitTimeoutError(msg)
         return min(delay, left)
-
-
-def _job_of(task: Any) -> TaskJob[Any]:
-    if isinstance(task, TaskJob):
-        return task
-    infras = [task]
-    if not isinstance(task, TaskInfra):
-        fields = getattr(type(task), FIELDS, {})
-        infras = [field.linked(task) for field in fields.values() if isinstance(field.default, TaskInfra)]
-    if len(infras) != 1:
-        number = "several TaskInfras" if infras else "no TaskInfra"
-        msg = f"{task!r:.100} has {number}: give configs with one, or infras (`config.infra`), or jobs (`config.infra.job()`)"
-        raise InfraTypeError(msg)
-    job: TaskJob[Any] = infras[0].job()
-    return job

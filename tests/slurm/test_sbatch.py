@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from contracts.clusters import Clusters, wait_until
+from contracts.maps import Maps, once
 
 from exca_like import errors
-from exca_like.executors import sbatch
+from exca_like.executors import sbatch, slurm
 
 REAL = "/usr/bin/sbatch"
 LOST_ANSWER = f"""#!/bin/bash
@@ -81,26 +82,60 @@ def test_limit_of_the_environment(idle_cluster, tmp_path, monkeypatch) -> None:
         Clusters("slurm", tmp_path).task(seed=9).infra.job()
 
 
-def test_arrays_are_submitted_all_or_none(idle_cluster, tmp_path, monkeypatch) -> None:
+def test_what_was_sent_before_a_refusal_goes_on(idle_cluster, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("EXCA_LIKE_MAX_ARRAY_SIZE", "2")
     log = tmp_path / "calls"
     refusing = tmp_path / "bin" / "sbatch"
     refusing.parent.mkdir()
     refusing.write_text(
-        f'#!/bin/bash\necho call >> {log}\n[ "$(wc -l < {log})" = 1 ] && exec {REAL} "$@"\necho no >&2\nexit 1\n'
+        f'#!/bin/bash\necho call >> {log}\n[ "$(wc -l < {log})" != 2 ] && exec {REAL} "$@"\necho no >&2\nexit 1\n'
     )
     refusing.chmod(0o755)
     monkeypatch.setenv("PATH", str(refusing.parent), prepend=":")
-    base = Clusters("slurm", tmp_path, job_name="all-or-none").task(action="short sleep")
+    clusters = Clusters("slurm", tmp_path)
+    base = clusters.task()
     tasks = [base.infra.clone_obj(seed=k) for k in range(4)]
     with pytest.raises(errors.SubmissionError, match="refused the submission: no"), base.infra.job_array() as array:
         array.extend(tasks)
-    assert {task.infra.status() for task in tasks} == {"not submitted"}
-    assert len(submitted("all-or-none")) == 1
-    states = subprocess.run(
-        ["squeue", "--noheader", "--name", "all-or-none", "--format", "%T"], capture_output=True, text=True, check=True
-    )
-    assert set(states.stdout.split()) <= {"COMPLETING", "CANCELLED"}
+    assert [task.infra.job().result()["value"] for task in tasks[:2]] == [0.5, 1.5]
+    assert {task.infra.status() for task in tasks[2:]} == {"not submitted"}
+    with base.infra.job_array() as array:
+        array.extend(tasks)
+    assert [task.run()["value"] for task in tasks] == [k + 0.5 for k in range(4)]
+    assert clusters.computed == 4
+
+
+@pytest.fixture
+def limit(idle_cluster):
+    """Sets how many jobs the user may have at a time."""
+
+    def set_limit(number: int) -> None:
+        idle_cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", f"maxsubmitjobs={number}")
+
+    yield set_limit
+    set_limit(-1)
+
+
+def test_arrays_go_out_in_waves_under_the_limit_of_the_user(limit, idle_cluster, tmp_path, capfd) -> None:
+    limit(6)
+    wait_until(lambda: sbatch.max_submit_jobs(None, None) == 6)
+    clusters = Clusters("slurm", tmp_path, cpus_per_task=1, mem_gb=0.1)
+    base = clusters.task()
+    with base.infra.job_array() as array:
+        array.extend(base.infra.clone_obj(seed=k) for k in range(15))
+    assert [task.run()["value"] for task in array] == [k + 0.5 for k in range(15)]
+    assert clusters.computed == 15
+    assert len({task.infra.job().job_id.split("_")[0] for task in array}) >= 3
+    assert capfd.readouterr().err.count("wait to be sent") == 1
+
+
+def test_waves_of_a_map_under_a_limit_that_only_sbatch_knows(limit, idle_cluster, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(slurm, "max_submit_jobs", lambda account, qos: None)
+    limit(4)
+    maps = Maps("slurm", tmp_path, max_jobs=8, cpus_per_task=1, mem_gb=0.1)
+    model = maps.model()
+    assert list(model.compute(range(16))) == model.results(range(16))
+    assert maps.computed == once(range(16))
 
 
 def test_lost_answers_compute_nothing_twice(idle_cluster, tmp_path, monkeypatch) -> None:

@@ -81,6 +81,7 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort={slurmdbd_port}
 # The munge socket for talking to slurmdbd, where AuthInfo doesn't count.
 AccountingStoragePass={root}/munge.sock
+AccountingStorageEnforce=associations,limits
 GresTypes=gpu
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

@@ -1,0 +1,160 @@
+"""How the tasks of infras are sent to their cluster, together; each by one process, however many want it."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from exca_like import engine, progress
+from exca_like.errors import CacheFolderError, DependencyError
+from exca_like.executors import open_job
+from exca_like.executors.base import WAVE_S, Attempt, Call, Executor
+from exca_like.executors.packing import PackingExecutor
+from exca_like.infra.job import TaskJob
+
+KEY = "result"
+
+
+class Plan(NamedTuple):
+    """How tasks are to be sent."""
+
+    max_workers: int = 1
+    tasks_per_job: int = 1
+    after: Sequence[TaskJob[Any]] = ()
+    """Jobs that must end well before."""
+
+
+def submit(infras: Sequence[Any], plan: Plan = Plan()) -> list[TaskJob[Any]]:  # noqa: B008 - it can't be changed
+    """Start the tasks of some `TaskInfra` with the same settings, and give each its job."""
+    first = infras[0]
+    if first.cluster is None or first.cluster == "debug":
+        check_ended(first.uid(), plan.after)
+        return [_start_here(infra) for infra in infras]
+    after = still_running(first.uid(), plan.after)
+    resources = replace(first._resources(), after=tuple(job.job_id for job in after))
+    executor = first._executor(len(infras), resources)
+    if plan.tasks_per_job > 1:
+        executor = PackingExecutor(executor, plan.tasks_per_job, first._log_folder(), open_job)
+    jobs: dict[int, TaskJob[Any]] = {}
+    left = list(range(len(infras)))
+    patience = engine.Patience(first.uid())
+    while left:
+        with contextlib.ExitStack() as claimed:
+            mine: dict[int, Any] = {}
+            waiting = []
+            for number in left:
+                infras[number]._prepare_folder()
+                claims, others = infras[number]._claims().claim((KEY,), lambda free: [free] if free else [])
+                waiting += others
+                for claim in claims:
+                    claimed.enter_context(claim)
+                    job = infras[number]._present_job(infras[number]._mode())  # somebody may have been first
+                    if job is None:
+                        mine[number] = claim
+                    else:
+                        jobs[number] = job
+            if mine:
+                chosen = [infras[number] for number in mine]
+                sent = submit_claimed(chosen, list(mine.values()), executor, plan.max_workers, after=after)
+                jobs.update(zip(mine, sent, strict=True))
+        # never while something is claimed, or two callers could wait for each other
+        left = [number for number in left if number not in jobs]
+        if left:
+            patience.wait(waiting)
+    return [jobs[number] for number in range(len(infras))]
+
+
+def submit_claimed(
+    infras: Sequence[Any],
+    claims: Sequence[Any],
+    executor: Executor,
+    max_workers: int = 1,
+    *,
+    attempts: Sequence[Attempt] = (),
+    after: Sequence[TaskJob[Any]] = (),
+) -> list[TaskJob[Any]]:
+    """Send tasks that are claimed by this process.
+
+    Parameters
+    ----------
+    infras, claims:
+        Whose tasks, and the claims on them, which are released one by one: a job waits for that of its task.
+    executor, max_workers:
+        How they are sent.
+    attempts:
+        Earlier jobs of a task, which failed.
+    after:
+        Jobs that are waited for.
+    """
+    calls: list[Call] = []
+    jobs: list[TaskJob[Any]] = []
+    with contextlib.ExitStack() as replacing:  # old outcomes come back if the submission fails
+        for infra in infras:
+            handle = infra._handle()
+            if handle is not None and handle.ended() is None:  # forced: its result must not be taken for the new one
+                handle.cancel()
+            calls.append(infra._task_call())
+        replaced = [replacing.enter_context(contextlib.ExitStack()) for _ in infras]
+        for infra, stack in zip(infras, replaced, strict=True):
+            stack.enter_context(infra._store().replaced(KEY))
+        is_told = False
+        for handles in executor.submit(calls, max_workers):
+            if not handles:
+                if not is_told:
+                    progress.tell(
+                        f"{len(infras) - len(jobs)} job(s) wait to be sent, as Slurm takes no more of yours at a time"
+                    )
+                is_told = True
+                time.sleep(WAVE_S)
+            for handle in handles:
+                number = len(jobs)
+                replaced[number].close()
+                jobs.append(infras[number]._submitted_as(handle, attempts, after))
+                claims[number].close()
+    return jobs
+
+
+def _start_here(infra: Any) -> TaskJob[Any]:
+    state = infra._linked_state
+    infra._check_built()
+    if infra.folder is not None:
+        infra._prepare_folder()
+
+    def compute() -> None:
+        try:
+            engine.run(infra._batch(infra._recomputing_mode())._replace(compute=infra._compute_here))
+        except CacheFolderError:
+            raise
+        except (Exception, SystemExit):  # noqa: S110 - the outcome holds it
+            pass
+        state.recomputed = True
+
+    job: TaskJob[Any] = TaskJob(infra.uid(), KEY, infra._store(), compute=compute)
+    state.job = job
+    if infra.cluster is None:
+        job.wait()
+    return job
+
+
+def still_running(label: str, parents: Sequence[TaskJob[Any]]) -> list[TaskJob[Any]]:
+    """Those of some jobs that Slurm is to wait for; others are waited for here.
+
+    Raises
+    ------
+    DependencyError
+        One of them failed.
+    """
+    slurm = [job for job in parents if job.is_on_slurm and not job.done()]
+    check_ended(label, [job for job in parents if job not in slurm])
+    return slurm
+
+
+def check_ended(label: str, parents: Sequence[TaskJob[Any]]) -> None:
+    """Wait for some jobs, and raise if one of them failed."""
+    for job in parents:
+        error = job.exception()
+        if error is not None:
+            what = f"{type(error).__name__}: {error}"
+            msg = f"{label} is not submitted, as a task that it was to come after failed: {job!r}: {what}"
+            raise DependencyError(msg) from error
