@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from exca_like import confdict as confdict
     from exca_like import errors as errors
     from exca_like import helpers as helpers
+    from exca_like import settings as settings
     from exca_like.cachedict import CacheDict as CacheDict
     from exca_like.confdict import ConfDict as ConfDict
     from exca_like.infra.map import MapInfra as MapInfra
@@ -33,6 +34,7 @@ _PUBLIC = {
     "confdict": "",
     "errors": "",
     "helpers": "",
+    "settings": "",
     "wait_all": "exca_like.infra.waiting",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "confdict",
     "errors",
     "helpers",
+    "settings",
     "wait_all",
 ]
 

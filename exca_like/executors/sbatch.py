@@ -14,11 +14,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from exca_like import sources
 from exca_like.errors import SubmissionError
 
 logger = logging.getLogger(__name__)
 
-_VARIABLE = "EXCA_LIKE_MAX_ARRAY_SIZE"
 _DEFAULT_ARRAY_SIZE = 1001  # Slurm's own
 _DELAYS_S = (1, 2, 4, 8, 15, 30, 60)  # before each new attempt
 _LAST_DELAY_S = 10
@@ -27,34 +27,21 @@ _TRANSIENT = re.compile(
     r"|temporarily un(able|available)|transport endpoint is not connected|controller .*not respond",
     re.IGNORECASE,
 )
-_known: dict[str, int] = {}  # limits of the cluster, asked for once
 
 
 def max_array_size() -> int:
-    """How many elements an array may have: the cluster's ``MaxArraySize``, or what ``EXCA_LIKE_MAX_ARRAY_SIZE`` says.
+    """How many elements an array may have: what the setting ``max_array_size`` says, else the cluster's ``MaxArraySize``.
 
     Raises
     ------
-    SubmissionError
-        The variable is no positive number.
+    SettingsError
+        The setting is no positive number.
     """
-    setting = os.environ.get(_VARIABLE, "")
-    if not setting:
-        return _max_array_size_of_cluster()
-    if not setting.isdecimal() or int(setting) < 1:
-        msg = f"{_VARIABLE}={setting!r} must be a number of jobs, like 1000"
-        raise SubmissionError(msg)
-    return int(setting)
-
-
-def _max_array_size_of_cluster() -> int:
-    if "size" not in _known:
-        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False).stdout
-        found = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", shown, re.MULTILINE)
-        if not found:  # it does not answer
-            return _DEFAULT_ARRAY_SIZE
-        _known["size"] = max(1, int(found[1]))  # indices are less than it: so many of them, from 0 on
-    return _known["size"]
+    wanted: int | None = sources.tool_setting("max_array_size", on_slurm=True)
+    if wanted is not None:
+        return wanted
+    limit = sources.slurm_config("MaxArraySize") or ""  # indices are less than it: so many of them, from 0 on
+    return max(1, int(limit)) if limit.isdecimal() else _DEFAULT_ARRAY_SIZE
 
 
 def chunks(number: int, size: int) -> list[range]:
@@ -83,7 +70,10 @@ def sbatch(command: Sequence[str], script: Path) -> str:
         said = done.stderr.strip() or done.stdout.strip() or f"sbatch ended with code {done.returncode}"
         said = said.replace("sbatch: error: ", "")
         if not _TRANSIENT.search(said):
-            msg = f"Slurm refused the submission: {said}. Check the infra's resources and slurm_* fields."
+            msg = (
+                f"Slurm refused the submission: {said}. "
+                "Check the infra's resources and slurm_* fields (exca_like.settings.explain(infra) shows where they were set)."
+            )
             raise SubmissionError(msg)
         logger.warning("sbatch failed, going on in %d s: %s", delay or _LAST_DELAY_S, said)
         time.sleep(delay or _LAST_DELAY_S)

@@ -23,6 +23,7 @@ from exca_like.executors.base import Call, Resources
 from exca_like.executors.environment import pickled_call
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.base import BaseInfra
+from exca_like.infra.resources import job_fields
 from exca_like.infra.submission import SubmittedCall, SubmittedJob, blame, store_of
 
 M = TypeVar("M")
@@ -210,7 +211,8 @@ class SubmitInfra(BaseInfra):
                 if self.cluster is None:
                     job.wait()
             return
-        processes = (self.nodes or 1) * (self.tasks_per_node or 1) if self.slurm_use_srun else 1
+        fields = job_fields(self)
+        processes = (fields["nodes"] or 1) * (fields["tasks_per_node"] or 1) if fields["slurm_use_srun"] else 1
         handles = self._executor(len(submissions)).submit([call for _, call in submissions], max_workers)
         for (job, _), handle in zip(submissions, handles, strict=True):
             job._connect(handle, store_of(handle, self.permissions, self.allow_pickle), processes)
@@ -225,7 +227,7 @@ class SubmitInfra(BaseInfra):
 
     def _resources(self) -> Resources:
         method, _, config = self._label().rpartition("/")
-        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__}
+        values = job_fields(self)
         values["job_name"] = self.job_name or f"{'.'.join(method.rsplit('.', 2)[-2:])}/{config}"
         return Resources(**values)
 

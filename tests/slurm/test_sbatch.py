@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from contracts.clusters import Clusters, wait_until
 
-from exca_like import errors
+from exca_like import errors, sources
 from exca_like.executors import sbatch
 
 REAL = "/usr/bin/sbatch"
@@ -26,7 +26,7 @@ exec {REAL} "$@"
 
 @pytest.fixture(autouse=True)
 def limits_are_asked_for(monkeypatch):
-    monkeypatch.setattr(sbatch, "_known", {})
+    monkeypatch.setattr(sources, "_known", {})
     monkeypatch.setattr(sbatch, "_DELAYS_S", (0.1,) * 4)
     monkeypatch.setattr(sbatch, "_LAST_DELAY_S", 0.1)
 
@@ -77,7 +77,7 @@ def test_limit_of_the_environment(idle_cluster, tmp_path, monkeypatch) -> None:
     assert [task.run()["value"] for task in array] == [k + 0.5 for k in range(5)]
     assert len({task.infra.job().job_id.split("_")[0] for task in array}) == 3
     monkeypatch.setenv("EXCA_LIKE_MAX_ARRAY_SIZE", "many")
-    with pytest.raises(errors.SubmissionError, match="EXCA_LIKE_MAX_ARRAY_SIZE='many'"):
+    with pytest.raises(errors.SettingsError, match="EXCA_LIKE_MAX_ARRAY_SIZE='many'"):
         Clusters("slurm", tmp_path).task(seed=9).infra.job()
 
 
