@@ -118,7 +118,7 @@ def _explicit(infra: BaseInfra, name: str) -> Setting | None:
 
 def _state(file: sources.SettingsFile, cluster: str | None) -> str:
     others = [name for name in file.clusters if cluster is None or name.lower() != cluster.lower()]
-    return file.state + (f"; not for {', '.join(others)}" if others else "")
+    return file.state + (f" (its tables for {', '.join(others)} are not for here)" if others else "")
 
 
 def _title(infra: BaseInfra | None, where: str, table: str | None) -> str:

@@ -81,10 +81,18 @@ def checked(cls: "type[BaseInfra]", name: str, found: Found) -> Any:
             return _validated(cls, name, sources.structured(found))
         except pydantic.ValidationError as error:
             wrong = error
-    details = wrong.errors(include_url=False, include_context=False)[0]
-    inside = ".".join(str(part) for part in details["loc"] if part != name)
-    message = details["msg"].replace("Input", "it", 1) + (f" (at {inside})" if inside else "")
-    raise found.error(message + (_JSON_HINTS.get(details["type"], "") if found.is_variable else ""))
+    raise found.error(_expected(wrong, is_variable=found.is_variable))
+
+
+def _expected(wrong: pydantic.ValidationError, *, is_variable: bool) -> str:
+    """What pydantic says of a value, in a sentence that can follow it."""
+    details = wrong.errors(include_url=False, include_context=False)
+    first, place = details[0], details[0]["loc"][:2]
+    said = [error["msg"].removeprefix("Value error, ") for error in details if error["loc"][:2] == place]  # of each in a union
+    text = " or ".join([said[0].replace("Input", "it", 1), *(other.removeprefix("Input should be ") for other in said[1:])])
+    if len(place) > 1:
+        text = f"at {place[1]!r}, {text}"
+    return text + (_JSON_HINTS.get(first["type"], "") if is_variable else "")
 
 
 def _validated(cls: "type[BaseInfra]", name: str, value: Any) -> Any:
