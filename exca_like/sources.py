@@ -146,14 +146,14 @@ def has_cluster_tables(among: Sequence[SettingsFile]) -> bool:
 
 
 def slurm_cluster(among: Sequence[SettingsFile]) -> str | None:
-    """The name of Slurm's cluster; None if it does not matter, as no file has a table for a cluster, or if there is none.
+    """The name of Slurm's cluster; None if it does not matter, as no file has a table for a Slurm, or if there is none.
 
     Raises
     ------
     SubmissionError
         It matters, but Slurm does not say it.
     """
-    if not has_cluster_tables(among):
+    if all(name == "local" for file in among for name in file.clusters):
         return None
     name = os.environ.get(_CLUSTER_VARIABLE) or slurm_config("ClusterName")
     if name is None and _known.get("error"):
@@ -175,7 +175,7 @@ def slurm_config(key: str) -> str | None:
         except OSError:  # there is no Slurm
             return None
         if not re.search(r"^ClusterName\s*=", done.stdout, re.MULTILINE):
-            _known["error"] = (done.stderr.strip() or f"code {done.returncode}")[-300:]
+            _known["error"] = done.stderr.strip().rpartition("\n")[2] or f"code {done.returncode}"
             return None
         _known.pop("error", None)
         _known["config"] = done.stdout

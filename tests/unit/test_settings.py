@@ -234,11 +234,14 @@ def test_slurm_is_asked_only_if_there_are_tables(place):
     assert asked().timeout_min == 1
     assert exca_like.settings.explain().cluster is None
     assert not log.exists()
+    place.user.write_text("timeout_min = 1\n[cluster.local]\ntimeout_min = 2")
+    assert asked().timeout_min == 1
+    assert not log.exists(), "there is nothing for any Slurm"
 
 
 def test_a_slurm_that_does_not_say_its_name(place):
     place.user.write_text(TABLES)
-    place.slurm(script="echo 'Unable to contact slurm controller' >&2; exit 1")
+    place.slurm(script="echo 'scontrol: error' >&2; echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(
         errors.SubmissionError, match=r"does not say which .* 'Unable to contact slurm controller'.*SLURM_CLUSTER"
     ):
