@@ -33,6 +33,19 @@ def pytest_collect_file(file_path):
     return collectors
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_this_user(tmp_path_factory):
+    """Tests find no settings file of whoever runs them; settings in the environment are taken out."""
+    from exca_like import sources
+    from exca_like.infra.resources import JOB_SETTINGS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        for name in (*JOB_SETTINGS, *sources.TOOL_SETTINGS):
+            patch.delenv(f"EXCA_LIKE_{name.upper()}", raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _surroundings_of_code_blocks(request, tmp_path_factory, monkeypatch):
     """Code blocks run in an empty folder, so that they may write to `"cache"` as a reader would, and print nothing."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from exca_like import confdict as confdict
     from exca_like import errors as errors
     from exca_like import helpers as helpers
+    from exca_like import settings as settings
     from exca_like.cachedict import CacheDict as CacheDict
     from exca_like.confdict import ConfDict as ConfDict
     from exca_like.executors.stopping import on_requeue as on_requeue
@@ -35,6 +36,7 @@ _PUBLIC = {
     "errors": "",
     "helpers": "",
     "on_requeue": "exca_like.executors.stopping",
+    "settings": "",
     "wait_all": "exca_like.infra.waiting",
 }
 
@@ -51,6 +53,7 @@ __all__ = [
     "errors",
     "helpers",
     "on_requeue",
+    "settings",
     "wait_all",
 ]
 

@@ -12,6 +12,7 @@
     │   └── ItemParameterError (NameError) items were given under another name than the method's parameter has
     ├── InfraUsageError (RuntimeError)     an infra was not applied, or not where it should be
     │   └── OpenBatchError (AttributeError) something is there only after a ``batch`` block
+    ├── SettingsError (ValueError)         a settings file or a variable holds something wrong
     ├── ConfigMismatchError (RuntimeError) a cache folder holds results of another config
     ├── NotCachedError (RuntimeError)      read-only mode, and the result is not there
     ├── ResultLoadError (RuntimeError)     a stored result can't be loaded in this process
@@ -76,6 +77,10 @@ class InfraUsageError(ExcaLikeError, RuntimeError):
 
 class OpenBatchError(InfraUsageError, AttributeError):
     """Something was asked for inside a ``batch`` block that is there only after it."""
+
+
+class SettingsError(ExcaLikeError, ValueError):
+    """A settings file or an environment variable holds something that is no setting, or a wrong value."""
 
 
 class ConfigMismatchError(ExcaLikeError, RuntimeError):

@@ -1,25 +1,35 @@
 """How far a map is, shown on the terminal."""
 
-import os
 import sys
 import time
 from typing import Any
 
-_VARIABLE = "EXCA_LIKE_PROGRESS"
+from exca_like import sources
+from exca_like.errors import SettingsError
+
 DELAY_S = 0.5  # seconds after which there is a bar: a loop of quick calls is not to draw one for each
 
 
 def is_shown() -> bool:
-    """Whether progress is shown: on a terminal, unless ``EXCA_LIKE_PROGRESS=0``; everywhere with ``EXCA_LIKE_PROGRESS=1``."""
-    setting = os.environ.get(_VARIABLE, "")
-    return setting != "0" and (setting == "1" or (sys.stderr is not None and sys.stderr.isatty()))
+    """Whether progress is shown: as the setting ``progress`` says, else on a terminal."""
+    wanted = _setting()
+    return wanted or (wanted is None and sys.stderr is not None and sys.stderr.isatty())
 
 
 def tell(text: str) -> None:
-    """Say something that a waiting user needs to know, on standard error, unless ``EXCA_LIKE_PROGRESS=0``."""
-    if os.environ.get(_VARIABLE, "") != "0" and sys.stderr is not None:
+    """Say something that a waiting user needs to know, on standard error, unless the setting ``progress`` is off."""
+    if _setting() is not False and sys.stderr is not None:
         sys.stderr.write(f"exca_like: {text}\n")
         sys.stderr.flush()
+
+
+def _setting() -> bool | None:
+    """What the setting ``progress`` says; None if nothing."""
+    try:
+        wanted: bool | None = sources.tool_setting("progress")
+    except SettingsError:  # a job that needs the settings says so; what is computed here must not end for a bar
+        return None
+    return wanted
 
 
 class Progress:

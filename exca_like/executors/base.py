@@ -17,7 +17,10 @@ Reason = Literal["completed", "failed", "timeout", "out of memory", "cancelled",
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job asks for; None is "not set". ``timeout_min`` is in minutes, ``mem_gb`` in GB per node."""
+    """What a job asks for; None is "not set". ``timeout_min`` is in minutes, ``mem_gb`` in GB per node.
+
+    Those named in `SETTINGS` have the names of fields of infras.
+    """
 
     job_name: str | None = None
     timeout_min: int | None = None
@@ -41,6 +44,10 @@ class Resources:
     exclude: tuple[str, ...] = ()
     """Nodes to stay away from."""
 
+
+_OWN = ("after", "exclude")
+SETTINGS = tuple(name for name in Resources.__dataclass_fields__ if name not in _OWN)
+"""Fields that resources share with infras."""
 
 WAVE_S = 5.0
 """Seconds between two attempts to send more jobs to a cluster that takes no more of them now."""

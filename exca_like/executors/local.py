@@ -120,7 +120,8 @@ class LocalExecutor:
         if (resources.nodes or 1) > 1 or (resources.tasks_per_node or 1) > 1:
             msg = (
                 f"nodes={resources.nodes}, tasks_per_node={resources.tasks_per_node}: "
-                "cluster='local' runs a job as one process; use cluster='slurm' for more"
+                "cluster='local' runs a job as one process; use cluster='slurm' for more "
+                "(exca_like.settings.explain(infra) shows where they were set)"
             )
             raise InfraValueError(msg)
         self.logs = logs

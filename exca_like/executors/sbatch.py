@@ -14,14 +14,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from exca_like import sources
 from exca_like.errors import SubmissionError
 
 logger = logging.getLogger(__name__)
 
-_ARRAY_VARIABLE = "EXCA_LIKE_MAX_ARRAY_SIZE"
-_SUBMIT_VARIABLE = "EXCA_LIKE_MAX_SUBMIT_JOBS"
 _DEFAULT_ARRAY_SIZE = 1001  # Slurm's own
 _DELAYS_S = (1, 2, 4, 8, 15, 30, 60)  # before each new attempt
 _LAST_DELAY_S = 10
@@ -32,7 +30,7 @@ _TRANSIENT = re.compile(
     re.IGNORECASE,
 )
 _LIMIT = re.compile(r"Max\w*Submit|Grp\w*Submit", re.IGNORECASE)
-_known: dict[Any, Any] = {}  # limits of the cluster, asked for once
+_known: dict[tuple[str | None, str | None], int | None] = {}  # limits of the user, asked for once
 
 
 class QueueFullError(SubmissionError):
@@ -40,23 +38,29 @@ class QueueFullError(SubmissionError):
 
 
 def max_array_size() -> int:
-    """How many elements an array may have: the cluster's ``MaxArraySize``, or what ``EXCA_LIKE_MAX_ARRAY_SIZE`` says.
+    """How many elements an array may have: what the setting ``max_array_size`` says, else the cluster's ``MaxArraySize``.
 
     Raises
     ------
-    SubmissionError
-        The variable is no positive number.
+    SettingsError
+        The setting is no positive number.
     """
-    return _number(_ARRAY_VARIABLE) or _max_array_size_of_cluster()
+    wanted: int | None = sources.tool_setting("max_array_size", on_slurm=True)
+    if wanted is not None:
+        return wanted
+    limit = sources.slurm_config("MaxArraySize") or ""  # indices are less than it: so many of them, from 0 on
+    return max(1, int(limit)) if limit.isdecimal() else _DEFAULT_ARRAY_SIZE
 
 
 def max_submit_jobs(account: str | None, qos: str | None) -> int | None:
-    """How many jobs the user may have in the queue, as far as the accounting or ``EXCA_LIKE_MAX_SUBMIT_JOBS`` says.
+    """How many jobs the user may have in the queue, as far as the setting ``max_submit_jobs`` or the accounting says.
 
     Limits of whole groups of users are not looked at; sbatch tells about those.
     """
-    setting = _number(_SUBMIT_VARIABLE)
-    if setting is None and (account, qos) not in _known:
+    wanted: int | None = sources.tool_setting("max_submit_jobs", on_slurm=True)
+    if wanted is not None:
+        return wanted
+    if (account, qos) not in _known:
         user = ["user=" + pwd.getpwuid(os.getuid()).pw_name]
         found = _accounting(
             "assoc", "account,maxsubmit,defaultqos,partition", [*user, *([f"account={account}"] if account else [])]
@@ -68,7 +72,7 @@ def max_submit_jobs(account: str | None, qos: str | None) -> int | None:
         for name in sorted(used):
             limits += [fields[1] for fields in _accounting("qos", "name,maxsubmitjobsperuser", [name]) or []]
         _known[account, qos] = min((int(limit) for limit in limits if limit.isdecimal()), default=None)
-    return setting or _known[account, qos]
+    return _known[account, qos]
 
 
 def jobs_in_queue() -> int | None:
@@ -85,25 +89,6 @@ def _accounting(entity: str, fields: str, where: Sequence[str]) -> list[list[str
     except (OSError, subprocess.TimeoutExpired):
         return None
     return [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else None
-
-
-def _number(variable: str) -> int | None:
-    setting = os.environ.get(variable, "")
-    if setting and (not setting.isdecimal() or int(setting) < 1):
-        msg = f"{variable}={setting!r} must be a number of jobs, like 1000"
-        raise SubmissionError(msg)
-    return int(setting) if setting else None
-
-
-def _max_array_size_of_cluster() -> int:
-    if "size" not in _known:
-        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False).stdout
-        found = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", shown, re.MULTILINE)
-        if not found:  # it does not answer
-            return _DEFAULT_ARRAY_SIZE
-        _known["size"] = max(1, int(found[1]))  # indices are less than it: so many of them, from 0 on
-    size: int = _known["size"]
-    return size
 
 
 def chunks(number: int, size: int) -> list[range]:
@@ -137,7 +122,10 @@ def sbatch(command: Sequence[str], script: Path) -> str:
             msg = f"Slurm refused the submission: {said}"
             raise QueueFullError(msg)
         if not _TRANSIENT.search(said):
-            msg = f"Slurm refused the submission: {said}. Check the infra's resources and slurm_* fields."
+            msg = (
+                f"Slurm refused the submission: {said}. "
+                "Check the infra's resources and slurm_* fields (exca_like.settings.explain(infra) shows where they were set)."
+            )
             raise SubmissionError(msg)
         logger.warning("sbatch failed, going on in %d s: %s", delay or _LAST_DELAY_S, said)
         time.sleep(delay or _LAST_DELAY_S)

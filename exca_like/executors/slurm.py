@@ -196,7 +196,10 @@ class SlurmExecutor:
             msg = f"can't write the job files in {self.logs}: {error.strerror or error}. Check the infra's `logs` and `folder`."
             raise CacheFolderError(error.errno, msg) from error
         except Exception as error:
-            msg = f"Slurm refused the submission: {str(error).strip()}. Check the infra's resources and slurm_* fields."
+            msg = (
+                f"Slurm refused the submission: {str(error).strip()}. "
+                "Check the infra's resources and slurm_* fields (exca_like.settings.explain(infra) shows where they were set)."
+            )
             raise SubmissionError(msg) from error
 
     def _submit_array(self, calls: Sequence[Payload], max_workers: int) -> list[JobHandle]:

@@ -20,6 +20,7 @@ from exca_like.executors import job_is_over, make_executor
 from exca_like.executors.base import Attempt, Executor, Resources
 from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.identity import check_same_identity, fingerprint
+from exca_like.infra.resources import job_fields
 from exca_like.infra.retries import Retries
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import changed_copy, validated
@@ -434,7 +435,7 @@ class BaseInfra(pydantic.BaseModel):
         """What a call of the method does."""
 
     def _resources(self) -> Resources:
-        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__ if name in BaseInfra.model_fields}
+        values = job_fields(self)
         if values["job_name"] is None:
             method, _, config = self.uid().rpartition("/")
             values["job_name"] = f"{'.'.join(method.rsplit('.', 2)[-2:])}/{config}"

@@ -24,6 +24,7 @@ from exca_like.executors.base import WAVE_S, Call, Resources
 from exca_like.executors.environment import pickled_call
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.base import BaseInfra
+from exca_like.infra.resources import job_fields
 from exca_like.infra.submission import SubmittedCall, SubmittedJob, blame, store_of
 
 M = TypeVar("M")
@@ -211,7 +212,8 @@ class SubmitInfra(BaseInfra):
                 if self.cluster is None:
                     job.wait()
             return
-        processes = (self.nodes or 1) * (self.tasks_per_node or 1) if self.slurm_use_srun else 1
+        fields = job_fields(self)
+        processes = (fields["nodes"] or 1) * (fields["tasks_per_node"] or 1) if fields["slurm_use_srun"] else 1
         left = iter(submissions)
         for handles in self._executor(len(submissions)).submit([call for _, call in submissions], max_workers):
             if not handles:
@@ -229,7 +231,7 @@ class SubmitInfra(BaseInfra):
 
     def _resources(self) -> Resources:
         method, _, config = self._label().rpartition("/")
-        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__ if name in BaseInfra.model_fields}
+        values = job_fields(self)
         values["job_name"] = self.job_name or f"{'.'.join(method.rsplit('.', 2)[-2:])}/{config}"
         return Resources(**values)
 

@@ -44,7 +44,9 @@ def _changed(model: pydantic.BaseModel, changes: dict[str, Any] = _NO_CHANGES) -
             data[name] = value if type(value) in SCALARS else _unpacked(value, by_name[name])
     for field in plan.mutable:  # what may have been edited in place since it was made from the default
         if field.name not in given and not dict.__contains__(changes, field.name):
-            data[field.name] = _unpacked(values[field.name], field)
+            value = values[field.name]
+            if value is not None or field.static_default is not None:  # else it would count as set, which it was not
+                data[field.name] = _unpacked(value, field)
     data.update(model.__pydantic_extra__ or _NO_CHANGES)
     for name, change in changes.items():
         # a name that is no field is left to the validation, which refuses it

@@ -9,7 +9,7 @@ import pytest
 from contracts.clusters import Clusters, wait_until
 from contracts.maps import Maps, once
 
-from exca_like import errors
+from exca_like import errors, sources
 from exca_like.executors import sbatch, slurm
 
 REAL = "/usr/bin/sbatch"
@@ -27,6 +27,7 @@ exec {REAL} "$@"
 
 @pytest.fixture(autouse=True)
 def limits_are_asked_for(monkeypatch):
+    monkeypatch.setattr(sources, "_known", {})
     monkeypatch.setattr(sbatch, "_known", {})
     monkeypatch.setattr(sbatch, "_DELAYS_S", (0.1,) * 4)
     monkeypatch.setattr(sbatch, "_LAST_DELAY_S", 0.1)
@@ -78,8 +79,25 @@ def test_limit_of_the_environment(idle_cluster, tmp_path, monkeypatch) -> None:
     assert [task.run()["value"] for task in array] == [k + 0.5 for k in range(5)]
     assert len({task.infra.job().job_id.split("_")[0] for task in array}) == 3
     monkeypatch.setenv("EXCA_LIKE_MAX_ARRAY_SIZE", "many")
-    with pytest.raises(errors.SubmissionError, match="EXCA_LIKE_MAX_ARRAY_SIZE='many'"):
+    with pytest.raises(errors.SettingsError, match="EXCA_LIKE_MAX_ARRAY_SIZE='many'"):
         Clusters("slurm", tmp_path).task(seed=9).infra.job()
+
+
+def test_settings_for_this_cluster(idle_cluster, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    tables = [f"[cluster.{name}]\ntimeout_min = {minutes}\n" for name, minutes in (("other", 5), ("TEST", 7))]
+    file = tmp_path / "exca_like" / "config.toml"
+    file.parent.mkdir()
+    file.write_text("".join(["max_array_size = 2\n", *tables, 'slurm_additional_parameters = {comment = "set"}\n']))
+    base = Clusters("slurm", tmp_path, job_name="settings", mem_gb=0.1).task()
+    with base.infra.job_array() as array:
+        array.extend(base.infra.clone_obj(seed=k) for k in range(3))
+    assert [task.run()["value"] for task in array] == [k + 0.5 for k in range(3)]
+    command = ["squeue", "--noheader", "--states", "all", "--name", "settings", "--format", "%F %l %k"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(shown) == 3
+    assert {line.split(" ", 1)[1] for line in shown} == {"7:00 set"}
+    assert len({line.split(" ", 1)[0] for line in shown}) == 2
 
 
 def test_what_was_sent_before_a_refusal_goes_on(idle_cluster, tmp_path, monkeypatch) -> None:
