@@ -8,6 +8,14 @@ from exca_like.executors.base import Executor, JobHandle, Resources
 
 def make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
     """The executor of a cluster: ``"local"``, ``"slurm"``, or ``"auto"`` for Slurm if there is one, else local."""
+    if resources.import_path or resources.python:
+        from exca_like.executors.elsewhere import ElsewhereExecutor
+
+        return ElsewhereExecutor(_make_executor(cluster, logs, resources), resources)
+    return _make_executor(cluster, logs, resources)
+
+
+def _make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
     if cluster == "auto":
         from exca_like.executors.slurm import slurm_is_there
 

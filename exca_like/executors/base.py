@@ -16,7 +16,11 @@ Reason = Literal["completed", "failed", "timeout", "out of memory", "cancelled",
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job asks for; None is "not set". ``timeout_min`` is in minutes, ``mem_gb`` in GB per node."""
+    """What a job asks for; None is "not set". ``timeout_min`` is in minutes, ``mem_gb`` in GB per node.
+
+    All but ``workdir`` (the job's current folder), ``import_path`` (folders that come first on its import path) and
+    ``python`` (its interpreter) have the names of fields of infras.
+    """
 
     job_name: str | None = None
     timeout_min: int | None = None
@@ -33,6 +37,13 @@ class Resources:
     slurm_use_srun: bool = False
     slurm_additional_parameters: dict[str, int | str | float | bool] | None = None
     slurm_setup: list[str] | None = None
+    workdir: str | None = None
+    import_path: tuple[str, ...] = ()
+    python: str | None = None
+
+
+SETTINGS = tuple(name for name in Resources.__dataclass_fields__ if name not in ("workdir", "import_path", "python"))
+"""Fields that resources share with infras."""
 
 
 class Ended(NamedTuple):

@@ -4,12 +4,13 @@ import contextlib
 import functools
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from submitit.core import utils
 from submitit.core.job_environment import JobEnvironment
 
 from exca_like.errors import CacheFolderError, ExcaLikeError, JobTimeoutError, SubmissionError
-from exca_like.executors.base import Call, Ended, JobHandle, Resources, Whereabouts, read_log
+from exca_like.executors.base import SETTINGS, Call, Ended, JobHandle, Resources, Whereabouts, read_log
 from exca_like.executors.environment import job_environment, pickled_call
 from exca_like.executors.sbatch import chunks, max_array_size, sbatch
 from exca_like.executors.slurm_state import watcher
@@ -230,15 +231,19 @@ def _cancelled_on_error(job_id: str) -> Iterator[None]:
 
 def make_submitit_executor(logs: str, resources: Resources) -> "_SubmititExecutor":
     """A submitit executor with these resources, for Slurm."""
-    executor = _SubmititExecutor(folder=logs, max_num_timeout=_MAX_TIMEOUTS)
+    python = None if resources.python is None else shlex.quote(resources.python)
+    executor = _SubmititExecutor(folder=logs, max_num_timeout=_MAX_TIMEOUTS, python=python)
+    executor.resources = resources
     executor.no_time_limit = resources.timeout_min is None
-    values = {name: value for name, value in asdict(resources).items() if value is not None}
+    values = {name: value for name in SETTINGS if (value := getattr(resources, name)) is not None}
     values.pop("max_pickle_size_gb", None)
     parameters = executor._convert_parameters(
         {name: values.pop(name) for name in list(values) if not name.startswith("slurm_") and name != "job_name"}
     )
     parameters["job_name"] = values.pop("job_name", "exca_like")
     parameters.update({name.removeprefix("slurm_"): value for name, value in values.items()})
+    if resources.workdir is not None:
+        parameters["setup"] = [*parameters.get("setup", []), f"cd {shlex.quote(resources.workdir)} || exit 1"]
     if resources.timeout_min is not None:
         # the warning before the limit must not come before the job had time to start
         parameters["signal_delay_s"] = min(_SIGNAL_DELAY_S, resources.timeout_min * 60 // 4)
@@ -255,7 +260,7 @@ def public_executor(cluster: str, logs: str, resources: Resources) -> submitit.A
     if cluster == "slurm":
         check_commands()
     executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
-    values = asdict(resources)
+    values = {name: getattr(resources, name) for name in SETTINGS}
     values["name"] = values.pop("job_name")
     values.pop("max_pickle_size_gb")
     if cluster != "slurm":
@@ -268,6 +273,7 @@ class _SubmititExecutor(submitit.SlurmExecutor):
     """submitit's executor, with a clean environment and without its time limit of five minutes by default."""
 
     no_time_limit = False
+    resources = Resources()
 
     def _submit_command(self, command: str) -> Any:
         """As submitit's, but sbatch is tried again."""
@@ -282,7 +288,7 @@ class _SubmititExecutor(submitit.SlurmExecutor):
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         # through `env` and not os.environ, which belongs to the whole process
-        wanted = job_environment()
+        wanted = job_environment(self.resources)
         removed = [name for name in os.environ if name not in wanted]
         changed = [f"{name}={value}" for name, value in wanted.items() if os.environ.get(name) != value]
         unset = [part for name in removed for part in ("-u", name)]

@@ -17,7 +17,7 @@ from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.executors import job_is_over, make_executor
-from exca_like.executors.base import Executor, Resources
+from exca_like.executors.base import SETTINGS, Executor, Resources
 from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.identity import check_same_identity, fingerprint
 from exca_like.layout import EntryFolder
@@ -25,6 +25,7 @@ from exca_like.models.clone import changed_copy, validated
 from exca_like.models.export import export, has_dotted_keys
 from exca_like.models.freeze import freeze
 from exca_like.uid import config_uid
+from exca_like.workdir import WorkDir
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -98,6 +99,10 @@ class BaseInfra(pydantic.BaseModel):
     """More options of sbatch, by name."""
     slurm_setup: list[str] | None = None
     """Shell commands to run in the job before the computation."""
+    workdir: WorkDir | None = None
+    """Code to copy for jobs, which run in the copy; None: they import the code as it is when they start."""
+    conda_env: str | Path | None = None
+    """Environment whose Python runs jobs: the name of a conda environment, or a folder with ``bin/python``; None: this one."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -426,7 +431,7 @@ class BaseInfra(pydantic.BaseModel):
         """What a call of the method does."""
 
     def _resources(self) -> Resources:
-        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in SETTINGS}
         if values["job_name"] is None:
             method, _, config = self.uid().rpartition("/")
             values["job_name"] = f"{'.'.join(method.rsplit('.', 2)[-2:])}/{config}"
@@ -440,7 +445,12 @@ class BaseInfra(pydantic.BaseModel):
         resources = self._resources()
         if number_of_tasks > 1 and self.job_name is None:  # the array has no one config to name
             resources = dataclasses.replace(resources, job_name=str(resources.job_name).rpartition("/")[0])
-        return make_executor(self.cluster, self._log_folder(), resources)
+        logs = self._log_folder()
+        if self.workdir is not None or self.conda_env is not None:
+            from exca_like.infra.code import with_code
+
+            resources = with_code(self, resources, logs)
+        return make_executor(self.cluster, logs, resources)
 
     def executor(self) -> Any:
         """A submitit executor with this infra's settings, for functions of one's own; None for ``cluster=None``.

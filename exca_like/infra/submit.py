@@ -19,7 +19,7 @@ from exca_like.errors import (
     OpenBatchError,
     SubmissionError,
 )
-from exca_like.executors.base import Call, Resources
+from exca_like.executors.base import SETTINGS, Call, Resources
 from exca_like.executors.environment import pickled_call
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.base import BaseInfra
@@ -225,7 +225,7 @@ class SubmitInfra(BaseInfra):
 
     def _resources(self) -> Resources:
         method, _, config = self._label().rpartition("/")
-        values = {name: getattr(self, name) for name in Resources.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in SETTINGS}
         values["job_name"] = self.job_name or f"{'.'.join(method.rsplit('.', 2)[-2:])}/{config}"
         return Resources(**values)
 
