@@ -79,7 +79,8 @@ def absolute(folder: str | Path) -> str:
     text = os.fspath(folder)
     if _CLEAN_PATH.fullmatch(text):  # what is absolute already need not be taken apart for each config
         return text
-    return os.path.abspath(os.path.join(origin(), os.path.expanduser(text)))
+    expanded = os.path.expanduser(text)
+    return os.path.abspath(expanded if os.path.isabs(expanded) else os.path.join(origin(), expanded))
 
 
 def origin() -> str:

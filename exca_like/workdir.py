@@ -7,20 +7,19 @@ import importlib
 import importlib.machinery
 import importlib.util
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pydantic
 
 from exca_like import layout
 from exca_like.errors import InfraValueError, SubmissionError
-from exca_like.snapshots import Source, snapshot
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from exca_like.snapshots import Source  # in functions, as all infras import this module
 
 COMMITS = "commits.json"
 _GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
@@ -86,6 +85,8 @@ class WorkDir(pydantic.BaseModel):
 
     def _snapshot(self, folder: str, permissions: int | None, left_out: Sequence[str] = ()) -> Snapshot:
         """Copy the code, if there is no copy of it yet; ``folder`` is the infra's."""
+        from exca_like.snapshots import snapshot
+
         sources = _sources(self.copied)
         ignore = Ignore(self.includes, self.excludes)
         extra = {}
@@ -190,7 +191,7 @@ def _module_path(name: str) -> Path:
         raise InfraValueError(msg)
     path = Path(found[0])
     if any(part in path.parts for part in _INSTALLED):
-        logger.info("%s is installed in %s, and not editable: it is copied all the same", name, path.parent)
+        _log("%s is installed in %s, and not editable: it is copied all the same", name, path.parent)
     return path
 
 
@@ -230,8 +231,10 @@ def _is_standard(path: str) -> bool:
     return inside and not any(part in Path(path).parts for part in _INSTALLED)
 
 
-def _sources(names: Sequence[str | Path]) -> list[Source]:
+def _sources(names: Sequence[str | Path]) -> "list[Source]":
     """What to copy; two things can't have the same place."""
+    from exca_like.snapshots import Source
+
     sources: dict[str, Source] = {}
     for name in names:
         path = str(identify_path(name))
@@ -255,7 +258,7 @@ def _sources(names: Sequence[str | Path]) -> list[Source]:
     return list(sources.values())
 
 
-def _import_folders(sources: Sequence[Source], path: str) -> Iterator[str]:
+def _import_folders(sources: "Sequence[Source]", path: str) -> Iterator[str]:
     """Copies of folders on this process's import path, which are to come before these."""
     for entry in dict.fromkeys(os.path.realpath(entry) for entry in sys.path):
         for source in sources:
@@ -266,16 +269,22 @@ def _import_folders(sources: Sequence[Source], path: str) -> Iterator[str]:
                     yield copy
 
 
+def _log(message: str, *values: object) -> None:
+    import logging
+
+    logging.getLogger(__name__).info(message, *values)
+
+
 # git
 
 
-def _commit(source: Source, ignore: Ignore) -> str | None:
+def _commit(source: "Source", ignore: Ignore) -> str | None:
     """The commit of a source in a git repository, without changes; None if it is in none."""
     path = os.path.realpath(source.path)
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     top = _git(folder, "rev-parse", "--show-toplevel", may_lack_repository=True)
     if top is None:
-        logger.info("%s is in no git repository: no commit is recorded for it", path)
+        _log("%s is in no git repository: no commit is recorded for it", path)
         return None
     top = top.removesuffix("\n")
     told = _git(folder, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", path) or ""
@@ -290,7 +299,7 @@ def _commit(source: Source, ignore: Ignore) -> str | None:
         )
         raise SubmissionError(msg)
     commit = (_git(folder, "rev-parse", "HEAD") or "").strip()
-    logger.info("code of jobs: %s is commit %s", source.target, commit)
+    _log("code of jobs: %s is commit %s", source.target, commit)
     return commit
 
 

@@ -157,13 +157,13 @@ def _told_by_slurm(job_id: str) -> tuple[list[str], list[str]]:
 
 def _check_array(job_id: str, templates: list[str]) -> None:
     """Raise for the id of a whole array."""
-    elements: list[str] = []
+    found: set[str] = set()
     for template in templates:
         before, _, after = template.partition("%j")
         if not after and before.endswith(os.sep):
-            elements += [name for name in files.visible_folders(before) if name.rpartition("_")[0] == job_id]
-    if elements:
-        elements.sort(key=lambda name: (len(name), name))
+            found |= {name for name in files.visible_folders(before) if name.rpartition("_")[0] == job_id}
+    if found:
+        elements = sorted(found, key=lambda name: (len(name), name))
         msg = f"job {job_id} is an array of {len(elements)} jobs: give the id of one, like {elements[0]!r}"
         raise InfraValueError(msg)
 
