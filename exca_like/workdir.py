@@ -237,23 +237,29 @@ def _sources(names: Sequence[str | Path]) -> "list[Source]":
 
     sources: dict[str, Source] = {}
     for name in names:
-        path = str(identify_path(name))
+        try:
+            path = str(identify_path(name))
+        except InfraValueError as error:
+            msg = f"workdir, copied={os.fspath(name)!r}: {error}"
+            raise InfraValueError(msg) from None
         target = os.path.basename(path)
         if not os.path.exists(os.path.expanduser(name)) and "." in str(name):  # of a namespace package
             target = f"{os.path.dirname(str(name).replace('.', '/'))}/{target}"
         if not target:
-            msg = f"copied: {path!r} can't be copied: give the folders in it that your code needs"
+            msg = f"workdir, copied: {path!r} can't be copied: give the folders in it that your code needs"
             raise InfraValueError(msg)
         present = sources.setdefault(target, Source(path, target))
         if present.path != path:
             msg = (
-                f"copied: {present.path} and {path} would both be copied to {target!r}: rename one of them, or copy a "
+                f"workdir, copied: {present.path} and {path} would both be copied to {target!r}: rename one of them, or copy a "
                 "folder that holds it"
             )
             raise InfraValueError(msg)
     for target, source in sources.items():
         if target == COMMITS:
-            msg = f"copied: {source.path} has the name of the file that log_commit writes: rename it, or copy its folder"
+            msg = (
+                f"workdir, copied: {source.path} has the name of the file that log_commit writes: rename it, or copy its folder"
+            )
             raise InfraValueError(msg)
     return list(sources.values())
 

@@ -473,6 +473,19 @@ def test_what_is_missing_is_told_at_submission(tmp_path: Path) -> None:
     assert not (tmp_path / "cache/logs").exists()
 
 
+def test_array_is_split_by_code(project: Path, tmp_path: Path) -> None:
+    infra = {"folder": tmp_path / "cache", "cluster": "local"}
+    workdirs = [{"copied": [project / name]} for name in ("single.py", "pack", "pack")]
+    tasks = [Plain(x=x, infra={**infra, "workdir": workdir}) for x, workdir in enumerate([None, *workdirs])]
+    with tasks[0].infra.job_array() as array:
+        array.extend(tasks)
+    assert [task.run() for task in tasks] == [0, 1, 4, 9]
+    arrays = [task.infra.job().job_id.partition("_")[0] for task in tasks]
+    assert len(set(arrays)) == 3
+    assert arrays[2] == arrays[3]
+    assert len(list((tmp_path / "cache/code").iterdir())) == 2
+
+
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory) -> Path:
     """An environment with the packages that jobs need, but not this one, and an import hook before all others."""
