@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from exca_like.infra.task import TaskInfra as TaskInfra
     from exca_like.infra.waiting import as_completed as as_completed
     from exca_like.infra.waiting import wait_all as wait_all
+    from exca_like.workdir import WorkDir as WorkDir
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ _PUBLIC = {
     "MapInfra": "exca_like.infra.map",
     "SubmitInfra": "exca_like.infra.submit",
     "TaskInfra": "exca_like.infra.task",
+    "WorkDir": "exca_like.workdir",
     "as_completed": "exca_like.infra.waiting",
     "cachedict": "",
     "confdict": "",
@@ -46,6 +48,7 @@ __all__ = [
     "MapInfra",
     "SubmitInfra",
     "TaskInfra",
+    "WorkDir",
     "__version__",
     "as_completed",
     "cachedict",

@@ -12,6 +12,7 @@
           <writer>-failed.jsonl                 errors
           job.json                              the job that computes it, or did
       logs/<user>/<job id>/                     what jobs print, and the pickles they start from
+      code/<digest>/                            copies of code for jobs (see exca_like.workdir)
 """
 
 import os
@@ -25,6 +26,10 @@ FULL_UID = "full-uid.yaml"
 JOB = "job.json"
 EXCA_JOB = "job.pkl"
 DEFAULT_UID = "default"
+
+# set in jobs that run in a copy of code: this copy, and the current folder of their submission
+WORKDIR_VARIABLE = "EXCA_LIKE_WORKDIR"
+ORIGIN_VARIABLE = "EXCA_LIKE_ORIGIN"
 
 _CLEAN_PATH = re.compile(r"(/[^/.][^/]*)+")
 
@@ -74,7 +79,17 @@ def absolute(folder: str | Path) -> str:
     text = os.fspath(folder)
     if _CLEAN_PATH.fullmatch(text):  # what is absolute already need not be taken apart for each config
         return text
-    return os.path.abspath(os.path.expanduser(text))
+    expanded = os.path.expanduser(text)
+    return os.path.abspath(expanded if os.path.isabs(expanded) else os.path.join(origin(), expanded))
+
+
+def origin() -> str:
+    """The folder that relative ones start from: the current one, or in a copy of code that of the submission.
+
+    So a relative folder of an infra is the same one for a config and for the jobs that it is sent to.
+    """
+    current = os.getcwd()
+    return os.environ.get(ORIGIN_VARIABLE, current) if os.environ.get(WORKDIR_VARIABLE) == current else current
 
 
 def log_folder(template: str, root: str) -> str:

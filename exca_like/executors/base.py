@@ -43,9 +43,15 @@ class Resources:
     """Slurm jobs that must end well before."""
     exclude: tuple[str, ...] = ()
     """Nodes to stay away from."""
+    workdir: str | None = None
+    """The job's current folder."""
+    import_path: tuple[str, ...] = ()
+    """Folders that come first on its import path."""
+    python: str | None = None
+    """Its interpreter."""
 
 
-_OWN = ("after", "exclude")
+_OWN = ("after", "exclude", "workdir", "import_path", "python")
 SETTINGS = tuple(name for name in Resources.__dataclass_fields__ if name not in _OWN)
 """Fields that resources share with infras."""
 

@@ -3,11 +3,14 @@
 import os
 import sys
 import sysconfig
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
 from exca_like.errors import SubmissionError
+from exca_like.executors.base import Resources
+from exca_like.layout import ORIGIN_VARIABLE, WORKDIR_VARIABLE, origin
 from exca_like.names import MAIN_VARIABLE, main_name
 
 # variables of a running job that would confuse a job submitted from it; SLURM_CONF names the cluster and stays
@@ -16,25 +19,50 @@ _JOB_NAMES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", 
 # set in local jobs, which hold a slot of the machine (see exca_like.executors.local_queue)
 SLOT_VARIABLE = "EXCA_LIKE_HOLDS_SLOT"
 _KEPT = ("SLURM_CONF",)
+# of the Python environment that is active here
+_ACTIVE = ("PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")
+_INSTALLED = ("site-packages", "dist-packages")
+_PICKLE_PROTOCOL = 5  # known to every Python that this package runs on
 
 
-def job_environment() -> dict[str, str]:
+def job_environment(resources: Resources | None = None) -> dict[str, str]:
     """Environment for a job: this process's, without traces of a job that it may be, able to import the same modules."""
+    resources = resources or Resources()
     environment = dict(os.environ)
     if "SLURM_JOB_ID" in environment or "SUBMITIT_EXECUTOR" in environment:
         for name in os.environ:
             if (name.startswith(_JOB_PREFIXES) or name in _JOB_NAMES) and name not in _KEPT:
                 del environment[name]
     environment.pop(SLOT_VARIABLE, None)
-    environment["PYTHONPATH"] = os.pathsep.join(_import_path())
+    own = [path for path in _import_path() if resources.python is None or not is_installed(path)]
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*resources.import_path, *own]))
     environment[MAIN_VARIABLE] = main_name()
+    if resources.workdir is not None:
+        environment[ORIGIN_VARIABLE] = origin()
+        environment[WORKDIR_VARIABLE] = os.path.realpath(resources.workdir)
+    if resources.python is not None:
+        _activate(environment, os.path.dirname(resources.python))
     return environment
+
+
+def is_installed(path: str) -> bool:
+    """Whether a path is where packages are installed for one Python, and are of no use to another one."""
+    return any(part in _INSTALLED for part in Path(path).parts)
+
+
+def _activate(environment: dict[str, str], programs: str) -> None:
+    """Let a job find the programs of its Python environment first."""
+    root = os.path.dirname(programs)
+    for name in _ACTIVE:
+        environment.pop(name, None)
+    environment["VIRTUAL_ENV" if os.path.exists(f"{root}/pyvenv.cfg") else "CONDA_PREFIX"] = root
+    environment["PATH"] = os.pathsep.join([programs, environment.get("PATH", os.defpath)])
 
 
 def pickled_call(call: Any) -> bytes:
     """Pickle a call, classes of scripts and notebooks by value."""
     try:
-        data: bytes = cloudpickle.dumps(call)
+        data: bytes = cloudpickle.dumps(call, _PICKLE_PROTOCOL)
     except Exception as error:
         msg = f"the config can't be pickled to be sent to a job: {error}"
         raise SubmissionError(msg) from error

@@ -133,7 +133,7 @@ class LocalExecutor:
         jobs = [LocalJob(self.logs, f"{array}_{index}") for index in range(len(calls))]
         queue = jobs[0].paths.queue
         try:
-            sent = payloads(calls, queue.parent / "shared", self.resources.max_pickle_size_gb)
+            sent = payloads(calls, queue.parent / "shared", self.resources)
             for job, payload in zip(jobs, sent, strict=True):
                 job.paths.folder.mkdir(parents=True, exist_ok=True)
                 files.write_atomic(str(job.paths.submitted_pickle), pickle.dumps(payload))
@@ -142,17 +142,21 @@ class LocalExecutor:
             raise CacheFolderError(error.errno, msg) from error
         timeout = None if self.resources.timeout_min is None else self.resources.timeout_min * 60
         nested = SLOT_VARIABLE in os.environ
+        queue_environment, wanted = job_environment(), job_environment(self.resources)
         content = {
             "jobs": [[str(job.paths.folder), job.job_id] for job in jobs],
             "slots": 0 if nested else number_of_slots(),
             "max_workers": 1 if nested else max_workers,
             "timeout": timeout,
             "gpus": self.resources.gpus_per_node,
-            "python": sys.executable,
+            "python": self.resources.python or sys.executable,
+            "workdir": self.resources.workdir,
+            "environment": {name: value for name, value in wanted.items() if queue_environment.get(name) != value},
+            "unset": [name for name in queue_environment if name not in wanted],
         }
         files.write_atomic(str(queue), orjson.dumps(content))
         command = [sys.executable, "-m", "exca_like.executors.local_queue", str(queue)]
-        started = subprocess.run(command, env=job_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        started = subprocess.run(command, env=queue_environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if started.returncode:
             msg = f"the local job queue did not start: {started.stderr.decode(errors='replace')[-2000:]}"
             raise SubmissionError(msg)

@@ -90,7 +90,9 @@ class _Queue:
                 write_end(_end_file(folder, job_id), "cancelled", "cancelled before it started")
 
     def _start(self, folder: Path, job_id: str, slot: int) -> _Running:
-        environment = {**os.environ, **_submitit_variables(folder, job_id), SLOT_VARIABLE: "1"}
+        environment = {**os.environ, **self.queue["environment"], **_submitit_variables(folder, job_id), SLOT_VARIABLE: "1"}
+        for name in self.queue["unset"]:
+            environment.pop(name, None)
         if self.queue["gpus"] is not None:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
             gpus = visible.split(",") if visible else [str(gpu) for gpu in range(self.queue["gpus"])]
@@ -98,7 +100,13 @@ class _Queue:
         command = [self.queue["python"], "-u", "-m", "exca_like.executors.local_job", str(folder / f"{job_id}_submitted.pkl")]
         with open(folder / f"{job_id}_0_log.out", "ab") as out, open(folder / f"{job_id}_0_log.err", "ab") as err:
             process = subprocess.Popen(
-                command, env=environment, stdout=out, stderr=err, pass_fds=(self.lock, slot), start_new_session=True
+                command,
+                cwd=self.queue["workdir"],
+                env=environment,
+                stdout=out,
+                stderr=err,
+                pass_fds=(self.lock, slot),
+                start_new_session=True,
             )
         timeout = self.queue["timeout"]
         return _Running(job_id, folder, process, slot, time.monotonic() + timeout if timeout else float("inf"))

@@ -10,7 +10,7 @@ import io
 import logging
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -20,6 +20,8 @@ import cloudpickle
 
 from exca_like import files
 from exca_like.errors import SubmissionError
+from exca_like.executors.base import Resources
+from exca_like.executors.elsewhere import check_code, put_first
 from exca_like.names import qualified_name
 
 logger = logging.getLogger(__name__)
@@ -31,13 +33,15 @@ _SHOWN = 4  # attributes
 
 @dataclass(frozen=True)
 class Payload:
-    """A pickled call, and the folder of the shared parts it refers to."""
+    """A pickled call, the folder of the shared parts it refers to, and the folders that its modules come from first."""
 
     data: bytes
     folder: str
+    import_path: tuple[str, ...] = ()
 
     def __call__(self) -> Any:
         """Run the call."""
+        put_first(self.import_path)
         return self.load()()
 
     def load(self) -> Any:
@@ -45,7 +49,7 @@ class Payload:
         return _Unpickler(io.BytesIO(self.data), self.folder).load()
 
 
-def payloads(calls: Sequence[Callable[[], Any]], folder: Path, max_size_gb: float | None) -> list[Payload]:
+def payloads(calls: Sequence[Callable[[], Any]], folder: Path, resources: Resources) -> list[Payload]:
     """Pickle the calls of one submission.
 
     Parameters
@@ -54,8 +58,8 @@ def payloads(calls: Sequence[Callable[[], Any]], folder: Path, max_size_gb: floa
         What jobs are to run. An ``owner`` that several have in common is pickled once.
     folder:
         Where shared parts go.
-    max_size_gb:
-        Limit for all of it together.
+    resources:
+        A limit for all of it together, and where jobs import from.
 
     Raises
     ------
@@ -63,8 +67,11 @@ def payloads(calls: Sequence[Callable[[], Any]], folder: Path, max_size_gb: floa
         A call can't be pickled, or all together are larger than the limit.
     """
     shared = _Shared(folder, calls)
-    made = [Payload(shared.pickled(call), str(folder)) for call in calls]
-    size = shared.size + sum(len(payload.data) for payload in made)
+    made = [Payload(shared.pickled(call), str(folder), resources.import_path) for call in calls]
+    if resources.python is not None:
+        check_code([*(payload.data for payload in made), *shared.parts], resources.python)
+    size = sum(map(len, shared.parts)) + sum(len(payload.data) for payload in made)
+    max_size_gb = resources.max_pickle_size_gb
     if max_size_gb is not None and size > max_size_gb * 1e9:
         msg = (
             f"{len(calls)} job(s) take {size / 1e9:.3g} GB when pickled, more than max_pickle_size_gb={max_size_gb}: "
@@ -93,9 +100,9 @@ class _Shared:
         self._parts: dict[str, bytes] = {}
 
     @property
-    def size(self) -> int:
-        """Bytes of all parts."""
-        return sum(map(len, self._parts.values()))
+    def parts(self) -> Collection[bytes]:
+        """The pickled parts."""
+        return self._parts.values()
 
     def pickled(self, value: Any) -> bytes:
         """Pickle a value, without its shared parts."""

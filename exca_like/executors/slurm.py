@@ -4,11 +4,12 @@ import contextlib
 import functools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +19,18 @@ from submitit.core import utils
 from submitit.core.job_environment import JobEnvironment
 
 from exca_like.errors import CacheFolderError, ExcaLikeError, SubmissionError
-from exca_like.executors.base import Call, Ended, JobHandle, Reason, Resources, Whereabouts, read_end, read_log, write_end
+from exca_like.executors.base import (
+    SETTINGS,
+    Call,
+    Ended,
+    JobHandle,
+    Reason,
+    Resources,
+    Whereabouts,
+    read_end,
+    read_log,
+    write_end,
+)
 from exca_like.executors.environment import job_environment, pickled_call
 from exca_like.executors.payload import Payload, payloads
 from exca_like.executors.sbatch import QueueFullError, chunks, jobs_in_queue, max_array_size, max_submit_jobs, sbatch
@@ -29,7 +41,7 @@ _NO_LIMIT_MIN = 10 * 366 * 24 * 60  # ten years, for submitit, when only the par
 _MAX_TIMEOUTS = 3
 _SIGNAL_DELAY_S = 90
 _LOG_TAIL = 4000  # characters
-_OWN = ("max_pickle_size_gb", "requeue", "max_requeues", "after", "exclude")  # resources that submitit does not know
+_SETTINGS = tuple(name for name in SETTINGS if name not in ("max_pickle_size_gb", "requeue", "max_requeues"))  # submitit's
 _STOPPED_BY: dict[str, Reason] = {"TIME LIMIT": "timeout", "PREEMPTION": "preempted", "NODE FAILURE": "node failure"}
 _STOPPED = re.compile(f"CANCELLED AT .* DUE TO ({'|'.join(_STOPPED_BY)})")
 _MEMORY = re.compile(r"oom.kill|out of memory|exceeded memory limit", re.IGNORECASE)
@@ -161,7 +173,7 @@ class SlurmExecutor:
         resources = self.resources
         with self._errors():
             folder = utils.JobPaths.get_first_id_independent_folder(self.logs)
-            sent = payloads(calls, folder / "shared", resources.max_pickle_size_gb)
+            sent = payloads(calls, folder / "shared", resources)
             limit = max_submit_jobs(resources.slurm_account, resources.slurm_qos) if len(calls) > 1 else None
             most = max_array_size()
         place, width = 0, len(calls)
@@ -245,15 +257,18 @@ def _cancelled_on_error(job_id: str) -> Iterator[None]:
 
 def make_submitit_executor(logs: str, resources: Resources) -> "_SubmititExecutor":
     """A submitit executor with these resources, for Slurm."""
-    executor = _SubmititExecutor(folder=logs, max_num_timeout=_MAX_TIMEOUTS)
+    python = None if resources.python is None else shlex.quote(resources.python)
+    executor = _SubmititExecutor(folder=logs, max_num_timeout=_MAX_TIMEOUTS, python=python)
+    executor.resources = resources
     executor.no_time_limit = resources.timeout_min is None
-    values = {name: value for name, value in asdict(resources).items() if value is not None}
-    own = {name: values.pop(name) for name in _OWN if name in values}
+    values = {name: value for name in _SETTINGS if (value := getattr(resources, name)) is not None}
     parameters = executor._convert_parameters(
         {name: values.pop(name) for name in list(values) if not name.startswith("slurm_") and name != "job_name"}
     )
     parameters["job_name"] = values.pop("job_name", "exca_like")
     parameters.update({name.removeprefix("slurm_"): value for name, value in values.items()})
+    if resources.workdir is not None:
+        parameters["setup"] = [*parameters.get("setup", []), f"cd {shlex.quote(resources.workdir)} || exit 1"]
     if resources.timeout_min is not None:
         # the warning before the limit must not come before the job had time to start
         parameters["signal_delay_s"] = min(_SIGNAL_DELAY_S, resources.timeout_min * 60 // 4)
@@ -261,11 +276,14 @@ def make_submitit_executor(logs: str, resources: Resources) -> "_SubmititExecuto
         parameters["time"] = _NO_LIMIT_MIN
     more = {name.replace("_", "-"): value for name, value in (parameters.get("additional_parameters") or {}).items()}
     if not more.keys() & {"requeue", "no-requeue"}:
-        more["no-requeue" if own["requeue"] == "never" else "requeue"] = True
-    for name, wanted in {"dependency": [f"afterok:{job_id}" for job_id in own["after"]], "exclude": own["exclude"]}.items():
+        more["no-requeue" if resources.requeue == "never" else "requeue"] = True
+    for name, wanted in {
+        "dependency": [f"afterok:{job_id}" for job_id in resources.after],
+        "exclude": resources.exclude,
+    }.items():
         if wanted:
             more[name] = ",".join([*wanted, *([str(more[name])] if name in more else [])])
-    if own["after"]:
+    if resources.after:
         more["kill-on-invalid-dep"] = "yes"
     parameters["additional_parameters"] = more
     executor.update_parameters(**parameters)
@@ -279,9 +297,8 @@ def public_executor(cluster: str, logs: str, resources: Resources) -> submitit.A
     if cluster == "slurm":
         check_commands()
     executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
-    values = asdict(resources)
+    values = {name: getattr(resources, name) for name in _SETTINGS}
     values["name"] = values.pop("job_name")
-    values = {name: value for name, value in values.items() if name not in _OWN}
     if cluster != "slurm":
         values = {name: value for name, value in values.items() if not name.startswith("slurm_")}
     executor.update_parameters(**values)
@@ -292,6 +309,7 @@ class _SubmititExecutor(submitit.SlurmExecutor):
     """submitit's executor, with a clean environment and without its time limit of five minutes by default."""
 
     no_time_limit = False
+    resources = Resources()
 
     def _submit_command(self, command: str) -> Any:
         """As submitit's, but sbatch is tried again."""
@@ -306,7 +324,7 @@ class _SubmititExecutor(submitit.SlurmExecutor):
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         # through `env` and not os.environ, which belongs to the whole process
-        wanted = job_environment()
+        wanted = job_environment(self.resources)
         removed = [name for name in os.environ if name not in wanted]
         changed = [f"{name}={value}" for name, value in wanted.items() if os.environ.get(name) != value]
         unset = [part for name in removed for part in ("-u", name)]

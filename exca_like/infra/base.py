@@ -27,6 +27,7 @@ from exca_like.models.clone import changed_copy, validated
 from exca_like.models.export import export, has_dotted_keys
 from exca_like.models.freeze import freeze
 from exca_like.uid import config_uid
+from exca_like.workdir import WorkDir
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -107,6 +108,10 @@ class BaseInfra(pydantic.BaseModel):
     retries: Retries | None = None
     """When a failed job is submitted again, and with what, like ``{"max": 2, "on": ["out_of_memory"], "mem_gb": 2.0}``: for
     twice the memory each time. None: never."""
+    workdir: WorkDir | None = None
+    """Code to copy for jobs, which run in the copy; None: they import the code as it is when they start."""
+    conda_env: str | Path | None = None
+    """Environment whose Python runs jobs: the name of a conda environment, or a folder with ``bin/python``; None: this one."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -453,7 +458,12 @@ class BaseInfra(pydantic.BaseModel):
         resources = resources or self._resources()
         if number_of_tasks > 1 and self.job_name is None:  # the array has no one config to name
             resources = dataclasses.replace(resources, job_name=str(resources.job_name).rpartition("/")[0])
-        return make_executor(self.cluster, self._log_folder(), resources)
+        logs = self._log_folder()
+        if self.workdir is not None or self.conda_env is not None:
+            from exca_like.infra.code import with_code
+
+            resources = with_code(self, resources, logs)
+        return make_executor(self.cluster, logs, resources)
 
     def executor(self) -> Any:
         """A submitit executor with this infra's settings, for functions of one's own; None for ``cluster=None``.

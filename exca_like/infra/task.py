@@ -215,7 +215,8 @@ class TaskInfra(BaseInfra):
         groups: dict[str, list[TaskInfra]] = {}
         for infra in missing:
             settings = replace(infra._resources(), job_name=infra.job_name)
-            groups.setdefault(repr((infra.cluster, infra._log_folder(), settings)), []).append(infra)
+            code = (infra.workdir, infra.conda_env, infra.workdir and infra.folder)
+            groups.setdefault(repr((infra.cluster, infra._log_folder(), settings, code)), []).append(infra)
         plan = Plan(max_workers, tasks_per_job, [job_of(task) for task in after])
         for group in groups.values():
             submit(group, plan)
