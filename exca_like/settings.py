@@ -9,7 +9,11 @@ from exca_like.infra.base import BaseInfra
 from exca_like.infra.resources import JOB_CLUSTERS, JOB_SETTINGS, checked, checked_files, cluster_of
 from exca_like.infra.task import TaskInfra
 
-_DEFAULTS = {"max_array_size": "default: the cluster's MaxArraySize", "progress": "default: on terminals"}
+_DEFAULTS = {
+    "max_array_size": "default: the cluster's MaxArraySize",
+    "max_submit_jobs": "default: as the accounting says",
+    "progress": "default: on terminals",
+}
 _LONGEST = 40  # characters of a value in the table
 
 

@@ -23,6 +23,7 @@ _MIN_DELAY, _MAX_DELAY = 1.0, 20.0  # seconds between two rounds of questions
 _MINUTE_S = 60.0
 _QUICK_CALLS = 10  # within a minute; those after them come with a pause for each
 _PAUSE_S = 6.0
+_WANTED_S = 120.0
 _LOST_AFTER = 30.0  # seconds for which a job may be unknown everywhere
 _TIMEOUT = 60.0  # seconds that one question may take
 _CHUNK = 500  # jobs asked for in one sacct
@@ -49,6 +50,7 @@ class StateWatcher:
         self.calls = 0
         self._lock = threading.Lock()
         self._states: dict[str, str] = {}
+        self._wanted: dict[str, float] = {}  # when their states were last asked for
         self._lines: dict[str, list[str]] = {}  # what squeue said last: state, reason, start, nodes
         self._unknown_since: dict[str, float] = {}
         self._asked = float("-inf")
@@ -59,6 +61,7 @@ class StateWatcher:
     def state(self, job_id: str) -> str:
         """Slurm's word for the state of a job, ``"UNKNOWN"`` if it has none."""
         with self._lock:
+            self._wanted[job_id] = time.monotonic()
             if job_id not in self._states:
                 self._states[job_id] = "UNKNOWN"
                 self._delay = _MIN_DELAY
@@ -102,7 +105,8 @@ class StateWatcher:
         self._number = self.calls - before
 
     def _ask_all(self) -> None:
-        open_jobs = {job_id for job_id, state in self._states.items() if state not in _ENDED}
+        since = time.monotonic() - _WANTED_S  # of others, the results may have been found by other means
+        open_jobs = {job_id for job_id, state in self._states.items() if state not in _ENDED and self._wanted[job_id] >= since}
         queued = self._queue()
         if queued is None:  # the controller does not answer: nothing is known to have changed
             self._asked = time.monotonic()

@@ -1,6 +1,7 @@
 """Waiting for many tasks at once."""
 
 import asyncio
+import collections
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -56,36 +57,39 @@ class as_completed(Generic[T]):  # noqa: N801 - as the function of this name in 
 
     def __init__(self, tasks: Iterable[T], timeout: float | None = None) -> None:
         self._open: list[tuple[T, TaskJob[Any]]] = [(task, job_of(task)) for task in tasks]
+        self._ready: collections.deque[T] = collections.deque()  # have ended, and were not given yet
         self._total = len(self._open)
         self._timeout = timeout
         self._until = None if timeout is None else time.monotonic() + timeout
         self._delay = _FIRST_POLL
 
     def __iter__(self) -> Iterator[T]:
-        while self._open:
-            ended = self._ended()
-            yield from ended
-            if self._open and not ended:
+        while self._ready or self._open:
+            if not self._ready:
+                self._look()
+            if self._ready:
+                yield self._ready.popleft()
+            else:
                 time.sleep(self._pause())
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        while self._open:
-            ended = await asyncio.to_thread(self._ended)  # it reads files, and may compute (``cluster="debug"``)
-            for task in ended:
-                yield task
-            if self._open and not ended:
+        while self._ready or self._open:
+            if not self._ready:
+                await asyncio.to_thread(self._look)  # it reads files, and may compute (``cluster="debug"``)
+            if self._ready:
+                yield self._ready.popleft()
+            else:
                 await asyncio.sleep(self._pause())
 
-    def _ended(self) -> list[T]:
-        """Those that have ended since the last question."""
-        ended, still = [], []
+    def _look(self) -> None:
+        """Find those that have ended since the last question."""
+        still = []
         for task, job in self._open:
             if job.done():
-                ended.append(task)
+                self._ready.append(task)
             else:
                 still.append((task, job))
         self._open = still
-        return ended
 
     def _pause(self) -> float:
         """How long to wait before the next question, in seconds."""

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import testbed
 
+from exca_like.executors import slurm_state
+
 REQUIRE_VARIABLE = "EXCA_LIKE_REQUIRE_SLURM"
 
 
@@ -66,3 +68,9 @@ def idle_cluster(cluster: testbed.Testbed) -> testbed.Testbed:
     """The cluster with everything running, no job and idle nodes, whatever the tests before left behind."""
     cluster.settle()
     return cluster
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_asked_yet() -> None:
+    """What the tests before asked of the scheduler must not make this one wait."""
+    slurm_state.watcher.__init__()  # type: ignore[misc]

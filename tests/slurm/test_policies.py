@@ -208,6 +208,7 @@ def test_a_failed_node_is_left_out(idle_cluster, tmp_path: Path, notes: str) -> 
     task = Steps(notes=notes, infra=infra)
     job = task.infra.job()
     wait_until(lambda: len(noted(Path(notes, "steps"))) > 1)
+    wait_until(lambda: task.infra.status_detail().node)
     node = task.infra.status_detail().node
     idle_cluster.fail_node(node)
     started = time.monotonic()

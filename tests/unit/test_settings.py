@@ -13,7 +13,7 @@ import pytest
 import exca_like
 from exca_like import errors, progress, sources
 from exca_like.executors import sbatch
-from exca_like.executors.base import Resources
+from exca_like.executors.base import SETTINGS, Resources
 
 
 class Model(pydantic.BaseModel):
@@ -133,7 +133,7 @@ def test_every_field_of_resources_but_the_name_has_a_setting(place):
     assert (resources.mem_gb, resources.slurm_account, resources.nodes) == (0.5, "123", 1)
     assert str(resources.job_name).startswith("Model.run")
     settings = set(exca_like.settings.explain())
-    assert settings == {*Resources.__dataclass_fields__, "max_array_size", "progress"} - {"job_name"}
+    assert settings == {*SETTINGS, "max_array_size", "max_submit_jobs", "progress"} - {"job_name"}
     assert settings.isdisjoint({"folder", "cluster", "version", "mode"})
 
 
@@ -475,7 +475,7 @@ def test_explain_says_where_each_value_comes_from(place):
     assert list(shown.files) == [str(place.user), str(place.project)]
     resources = infra._resources()
     assert {name: shown[name].value for name in shown if hasattr(resources, name)} == {
-        name: getattr(resources, name) for name in Resources.__dataclass_fields__ if name != "job_name"
+        name: getattr(resources, name) for name in SETTINGS if name != "job_name"
     }
     lines = str(shown).splitlines()
     assert lines[0] == "What jobs on the Slurm cluster 'alps' ask for"
