@@ -396,13 +396,6 @@ class TaskInfra(BaseInfra):
 
     def _retry(self, handle: JobHandle, ended: Ended, error: str) -> tuple[JobHandle, dict[str, Any]] | None:
         """Submit another job after one that failed, if that is to be; by one process, however many wait for it."""
-        attempts = self._attempts()
-        asked = self._resources() if not attempts else self._next_resources(attempts)
-        if asked is not None:
-            attempts.append(Attempt(handle.job_id, ended.reason, error, ended.node, asked.mem_gb, asked.timeout_min))
-        resources = self._next_resources(attempts) if asked is not None else None
-        if resources is None:
-            return None
         claims, _ = self._claims().claim((KEY,), lambda free: [free] if free else [])
         with contextlib.ExitStack() as claimed:
             for claim in claims:
@@ -410,10 +403,18 @@ class TaskInfra(BaseInfra):
             present = self._handle()
             if present is None:  # it was cleared meanwhile
                 return None
-            if claims and present.record() == handle.record():
+            if claims and present.record() == handle.record():  # else somebody else does it, or has done it
+                attempts = self._attempts()
+                asked = self._next_resources(attempts) if attempts else self._resources()
+                if asked is None:
+                    return None
+                attempts.append(Attempt(handle.job_id, ended.reason, error, ended.node, asked.mem_gb, asked.timeout_min))
+                resources = self._next_resources(attempts)
+                if resources is None:
+                    return None
                 progress.tell(f"{self.uid()}: {attempts[-1]}; another job is submitted")
                 submit_claimed([self], claims, self._executor(1, resources), attempts=attempts)
-        return self._handle() or handle, self._record()  # somebody else may have done it
+        return self._handle() or handle, self._record()
 
     def _task_call(self) -> TaskCall:
         return TaskCall(self._linked_state.owner, self._field_name(), self._entry(), self._recomputing_mode())
