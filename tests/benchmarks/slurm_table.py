@@ -50,13 +50,13 @@ def with_exca(folder: Path) -> float:
 
     class Theirs(pydantic.BaseModel):
         k: int = 0
-        infra: exca.TaskInfra = exca.TaskInfra(cluster="slurm", cpus_per_task=1, slurm_additional_parameters={"mem": "100M"})
+        infra: exca.TaskInfra = exca.TaskInfra(cpus_per_task=1, slurm_additional_parameters={"mem": "100M"})
 
         @infra.apply
         def run(self) -> int:
             return self.k
 
-    base = Theirs(infra={"folder": str(folder)})
+    base = Theirs(infra={"folder": str(folder), "cluster": "slurm"})
     started = time.perf_counter()
     with base.infra.job_array() as array:
         array.extend(base.infra.clone_obj(k=k) for k in range(NUMBER))

@@ -206,7 +206,7 @@ def test_a_map_tries_only_unfinished_items_again(idle_cluster, tmp_path: Path, n
 def test_a_failed_node_is_left_out(idle_cluster, tmp_path: Path, notes: str) -> None:
     infra = {"folder": tmp_path, "requeue": "never", "retries": {"on": ["node_failure"]}}
     task = Steps(notes=notes, infra=infra)
-    job = task.infra.job()
+    first = task.infra.job().job_id
     wait_until(lambda: len(noted(Path(notes, "steps"))) > 1)
     wait_until(lambda: task.infra.status_detail().node)
     node = task.infra.status_detail().node
@@ -215,7 +215,7 @@ def test_a_failed_node_is_left_out(idle_cluster, tmp_path: Path, notes: str) -> 
     found = task.run()
     print(f"node failure: done after {time.monotonic() - started:.1f} s")
     assert found["node"] != node
-    assert task.infra.status_detail().attempts == (f"job {job.job_id}: node failure on {node} (mem_gb=0.1)",)
+    assert task.infra.status_detail().attempts == (f"job {first}: node failure on {node} (mem_gb=0.1)",)
     script = next(tmp_path.rglob(f"*{task.infra.job().job_id}*.sh")).read_text()
     assert f"#SBATCH --exclude={node}" in script
 
