@@ -6,7 +6,7 @@ Results come in the order of the items, each as soon as it is there. A `Mapping`
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from exca_like.cachedict.failures import Failure
@@ -80,7 +80,7 @@ class _Run:
         self._works: list[Work] = []
         self._waiting: list[Waiting] = []
         self._failed: dict[str, Failure] = {}
-        self._lost: dict[str, list[Attempt]] = {}  # jobs that failed before they came to an item
+        self._lost = self._lost_before() if mapping.has_retries else {}
         self._errors: list[BaseException] = []
         self._patience = Patience(mapping.label)
         self._bar = Progress(mapping.label, len(mapping.keys), len(mapping.keys) - len(keys))
@@ -88,6 +88,12 @@ class _Run:
         self._done = 0  # items that were computed, if that is to be shown; others failed
         self._shown = 0.0
         self.here: Here | None = None  # see `begun`
+
+    def _lost_before(self) -> dict[str, list[Attempt]]:
+        """The jobs that failed before they came to an item, of an earlier call, which this one goes on with."""
+        failures = {key: self.mapping.store.failure(key) for key in self._seen_failures}
+        found = {key: [Attempt(**attempt) for attempt in failure.attempts] for key, failure in failures.items() if failure}
+        return {key: attempts for key, attempts in found.items() if attempts and self.mapping.next_resources(attempts)}
 
     def is_there(self, key: str) -> bool:
         """Whether there is a (new) value for a key, as known since the last look at the folder."""
@@ -165,12 +171,17 @@ class _Run:
         if self._todo:
             self._begin()
         elif self._works:
-            work = self._works[0]
+            work = self._works.pop(0)
+            self._works.append(work)  # the next time, another one
             work.advance()
+            if isinstance(work, InJobs):
+                self._decide(work.take_settled(), work)
             if work.is_over:
                 self.here = None
-                self._works.pop(0)
-                self._end(work)
+                self._works.remove(work)
+                if not isinstance(work, InJobs):
+                    self._decide(work.keys, work)
+                work.close()
         elif self._waiting:
             if not help_along({name for others in self._waiting for name in others.names()}):
                 self._patience.pause(self._waiting)
@@ -235,7 +246,8 @@ class _Run:
             if not self.replaces and self.is_there(key):
                 self._done += 1
             elif not self.replaces and (failure := self._new_failure(key)) is not None:  # shared by those who waited for it
-                self._failed[key] = failure
+                if not self._is_retried(key, failure):
+                    self._failed[key] = failure
             else:
                 self._todo.append(key)
 
@@ -247,29 +259,39 @@ class _Run:
     def _new_failure(self, key: str) -> Failure | None:
         return self.mapping.store.failure(key) if self.has_failed(key) else None
 
-    def _end(self, work: Work) -> None:
-        """Find out what became of the items of a work that is over."""
-        if not work.knows_all:
-            self._cache.refresh()
-        keys = () if work.knows_all else work.keys
-        missing = [key for key in keys if not self.is_there(key) and key not in self._failed]
-        work.close()
-        for key in missing:
-            failure = self._new_failure(key) or work.why_missing(key)
-            if not self._is_retried(key, failure, work.job_of(key)):
-                self._failed[key] = failure
+    def _decide(self, keys: Sequence[str], work: Work) -> None:
+        """Find out what became of items that a work has done with."""
+        if not keys or work.knows_all:
+            return
+        self._cache.refresh()
+        for key in keys:
+            if not self.is_there(key) and key not in self._failed:
+                failure = self._new_failure(key) or work.why_missing(key)
+                if not self._is_retried(key, failure, work.job_of(key)):
+                    self._failed[key] = failure
 
-    def _is_retried(self, key: str, failure: Failure, job: Attempt | None) -> bool:
-        """Whether an item that failed is to be computed by another job."""
-        if job is None:
+    def _is_retried(self, key: str, failure: Failure, job: Attempt | None = None) -> bool:
+        """Whether an item that failed is to be computed by another job; ``job`` is the one of ours that failed."""
+        if not self.mapping.has_retries:
             return False
-        attempt = replace(job, reason=failure.reason, error=failure.type if failure.reason == "error" else "")
-        attempts = [*self._lost.get(key, ()), attempt]
+        attempts = [Attempt(**attempt) for attempt in failure.attempts]
+        if not attempts:
+            attempt = replace(
+                job or Attempt("", failure.reason),
+                reason=failure.reason,
+                error=failure.type if failure.reason == "error" else "",
+            )
+            attempts = [*self._lost.get(key, ()), attempt]
+            if (
+                job is not None and not self.mapping.store.is_in_memory
+            ):  # others that wait for it, or come later, go on from there
+                with self._cache.write():
+                    self._cache.put_failure(key, replace(failure, attempts=tuple(map(asdict, attempts))))
+        if (mark := self.mapping.store.failure_mark(key)) is not None:
+            self._seen_failures[key] = mark
         if self.mapping.next_resources(attempts) is None:
             return False
         self._lost[key] = attempts
-        if (mark := self.mapping.store.failure_mark(key)) is not None:
-            self._seen_failures[key] = mark
         self._todo.append(key)
         return True
 

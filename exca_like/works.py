@@ -60,7 +60,8 @@ class Mapping:
     executor:
         Makes the executor for a number of jobs, with resources, if they are not to be the usual ones.
     next_resources:
-        What jobs ask for that compute what was lost with others; None if there are to be none.
+        What jobs ask for that compute what was lost with others; None if there are to be none. Without ``has_retries``, there
+        never are.
     """
 
     label: str
@@ -76,6 +77,7 @@ class Mapping:
     call: Callable[[Sequence[str], Sequence[Any], str], Callable[[], Any]]
     executor: Callable[[int, Any], Executor]
     next_resources: Callable[[Sequence[Attempt]], Any]
+    has_retries: bool = False
     max_jobs: int | None = 128
     min_items: int = 1
 
@@ -385,6 +387,7 @@ class InJobs:
         self._deadlines: dict[str, float] = {}  # until when what a job stored may still appear
         self._ends: dict[str, tuple[JobHandle, Ended]] = {}  # of the jobs that left items without an outcome
         self._jobs: dict[str, str] = {}  # ids of the jobs of items
+        self._settled: list[str] = []
         self._submit()
 
     def _submit(self) -> None:
@@ -413,6 +416,11 @@ class InJobs:
         self._run.count(max(0, count - self._before))
         self.is_over = not still and not self._unsent
 
+    def take_settled(self) -> list[str]:
+        """Keys of the jobs that have ended since the last question: no more outcomes of theirs will come."""
+        keys, self._settled = self._settled, []
+        return keys
+
     def _is_settled(self, handle: JobHandle, claim: Claim, ended: Ended) -> bool:
         """Whether all that an ended job stored is seen, which the file system may take some time for."""
         if ended.reason == "completed":
@@ -425,10 +433,11 @@ class InJobs:
         if missing and ended.reason == "failed":  # what it said last tells why
             log = (read_log(handle.paths.stderr) or "")[-_LOG_TAIL:].strip()
             ended = ended if log in ended.detail else ended._replace(detail=f"{ended.detail}\n{log}")
-        elif ended.reason == "failed":
+        elif ended.reason == "failed" and not any(map(self._run.has_failed, claim.keys)):
             self._run.note_error(JobError(f"job {handle.job_id} failed, though it stored all its results: {ended.detail}"))
         self._ends.update(dict.fromkeys(missing, (handle, ended)))
         self._jobs.update(dict.fromkeys(claim.keys, handle.job_id))
+        self._settled += claim.keys
         return True
 
     def why_missing(self, key: str) -> Failure:

@@ -123,7 +123,20 @@ class Claim:
     @classmethod
     def adopt(cls, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Self | None:
         """Take over a claim that was made for this process, a job or a worker; see `FolderClaims.adopt`."""
-        claim = cls(path, keys, digests_of(keys))
+        digests = digests_of(keys)
+        try:
+            with open(path, "rb") as stream:
+                stream.seek(_HEAD + digests.nbytes)
+                status = np.frombuffer(stream.read(), np.uint8)
+        except FileNotFoundError:
+            return None
+        if len(status) == len(keys) and (status == _RELEASED).any():  # the job was started again: what is done is done
+            held = np.sort(digests)[status != _RELEASED]
+            keys = list(itertools.compress(keys, np.isin(digests, held).tolist()))
+            claim = cls(path, keys, digests)
+            claim._status = status.copy()
+        else:
+            claim = cls(path, keys, digests)
         if not claim._write_at(0, _head(this_process(job))):
             return None
         heartbeat.add(path)

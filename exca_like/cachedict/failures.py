@@ -5,7 +5,7 @@ import binascii
 import os
 import pickle
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from exca_like import pickling
@@ -21,7 +21,8 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 class Failure:
     """An error as it is stored: what it was, and the exception itself if it can be pickled.
 
-    ``reason`` is ``"error"`` for an exception of the user's code, else why the job ended.
+    ``reason`` is ``"error"`` for an exception of the user's code, else why the job ended. ``attempts`` describes the jobs that
+    failed, this one included, if others are to be tried after them.
     """
 
     type: str
@@ -29,6 +30,7 @@ class Failure:
     traceback: str
     reason: str = "error"
     pickled: bytes | None = None
+    attempts: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def of(cls, error: BaseException, reason: str = "error") -> "Failure":
@@ -48,7 +50,8 @@ class Failure:
         pickled = None if self.pickled is None else base64.b64encode(self.pickled).decode()
         texts = {"type": self.type, "message": self.message, "traceback": self.traceback, "reason": self.reason}
         # lone surrogates, as in names of undecodable files, have no place in JSON
-        return {**{name: text.encode(errors="replace").decode() for name, text in texts.items()}, "pickled": pickled}
+        info = {**{name: text.encode(errors="replace").decode() for name, text in texts.items()}, "pickled": pickled}
+        return {**info, "attempts": list(self.attempts)} if self.attempts else info
 
     @classmethod
     def from_info(cls, info: dict[str, Any]) -> "Failure":
@@ -57,7 +60,14 @@ class Failure:
             pickled = None if info.get("pickled") is None else base64.b64decode(info["pickled"])
         except (TypeError, binascii.Error):
             pickled = None
-        return cls(info["type"], info["message"], info["traceback"], info.get("reason", "error"), pickled)
+        return cls(
+            info["type"],
+            info["message"],
+            info["traceback"],
+            info.get("reason", "error"),
+            pickled,
+            tuple(info.get("attempts", ())),
+        )
 
     def exception(self) -> BaseException:
         """The exception to raise: the original, or a `RemoteError` in its place, with the traceback as a note."""
@@ -76,7 +86,7 @@ class Failure:
 
 def without_pickle(failure: Failure) -> Failure:
     """A failure whose exception is not to be unpickled: its text remains."""
-    return Failure(failure.type, failure.message, failure.traceback, failure.reason)
+    return replace(failure, pickled=None)
 
 
 def _user_frames(tb: types.TracebackType | None) -> types.TracebackType | None:

@@ -66,6 +66,8 @@ class Ended(NamedTuple):
     detail: str = ""
     node: str = ""
     """Where it ran, if that is known."""
+    is_untried: bool = False
+    """Whether it ended before it came to its call."""
 
     @property
     def interrupted(self) -> bool:
@@ -157,6 +159,11 @@ class JobHandle(Protocol):
 
 class Executor(Protocol):
     """Starts jobs."""
+
+    @property
+    def resources(self) -> Resources:
+        """What the jobs ask for."""
+        ...
 
     def submit(self, calls: Sequence[Call], max_workers: int) -> Iterator[list[JobHandle]]:
         """Start a job for each call, of which at most ``max_workers`` run at a time; nothing is waited for.

@@ -28,7 +28,7 @@ from exca_like import files
 from exca_like.errors import CacheFolderError, InfraValueError, SubmissionError
 from exca_like.executors.base import Call, Ended, JobHandle, Resources, Whereabouts, read_end
 from exca_like.executors.environment import SLOT_VARIABLE, job_environment, number_of_cores
-from exca_like.executors.payload import payloads
+from exca_like.executors.payload import payloads, shared_folder
 
 _RECENT = 0.2  # seconds for which "the queue is alive" is believed without looking again
 _alive_until: dict[str, float] = {}
@@ -133,7 +133,7 @@ class LocalExecutor:
         jobs = [LocalJob(self.logs, f"{array}_{index}") for index in range(len(calls))]
         queue = jobs[0].paths.queue
         try:
-            sent = payloads(calls, queue.parent / "shared", self.resources)
+            sent = payloads(calls, shared_folder(self.logs), self.resources)
             for job, payload in zip(jobs, sent, strict=True):
                 job.paths.folder.mkdir(parents=True, exist_ok=True)
                 files.write_atomic(str(job.paths.submitted_pickle), pickle.dumps(payload))

@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from exca_like import progress
 from exca_like.errors import JobError
-from exca_like.executors.base import Call, Ended, Executor, JobHandle, Whereabouts
+from exca_like.executors.base import Call, Ended, Executor, JobHandle, Resources, Whereabouts
 from exca_like.executors.environment import current_job, is_first_of_job
 from exca_like.executors.stopping import hooks_of_a_call
 
@@ -28,6 +29,10 @@ class PackingExecutor:
     logs: str
     open_job: Callable[[dict[str, Any]], JobHandle]
     """Makes a job from its record."""
+
+    @property
+    def resources(self) -> Resources:
+        return self.executor.resources
 
     def submit(self, calls: Sequence[Call], max_workers: int) -> Iterator[list[JobHandle]]:
         """See `Executor`."""
@@ -107,6 +112,8 @@ class PackedJob:
             return Ended("completed" if note == "done" else "failed")
         if note == "cancelled":
             return Ended("cancelled", f"it was taken out of job {self.job_id}")
+        if note is None and self._is_here():  # a task before it needs its result, and must not wait for it
+            return Ended("lost", f"job {self.job_id} has not come to this task yet", is_untried=True)
         ended = self.job.ended()
         if ended is None:
             return None
@@ -114,7 +121,8 @@ class PackedJob:
         if note in _OVER:
             return self.ended()
         if note is None and not ended.interrupted:
-            return Ended("lost", f"job {self.job_id} ended before it came to this task: {ended.reason}")
+            detail = f"job {self.job_id} ended before it came to this task: {ended.reason}"
+            return Ended("lost", detail, is_untried=True)
         return ended
 
     def whereabouts(self) -> Whereabouts:
@@ -128,7 +136,13 @@ class PackedJob:
         if self._note() is None:
             self._notes.add("cancelled", self.number)
         elif self.ended() is None:
+            progress.tell(f"job {self.job_id} is cancelled, with all tasks that it did not come to yet")
             self.job.cancel()
+
+    def _is_here(self) -> bool:
+        """Whether this process is the job."""
+        record = self.job.record()
+        return current_job(record["logs"]) == record
 
     def _note(self) -> str | None:
         return self._notes.read().get(self.number)

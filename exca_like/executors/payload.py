@@ -89,6 +89,12 @@ def payloads(calls: Sequence[Callable[[], Any]], folder: Path, resources: Resour
     return made
 
 
+def shared_folder(logs: str) -> Path:
+    """Where the shared parts of jobs lie, whose logs are in ``logs`` (with ``%j`` for the job)."""
+    parent, _, _ = logs.partition("%j")
+    return (Path(parent) if parent.endswith("/") else Path(parent).parent) / "shared"
+
+
 class _Shared:
     """Parts that are pickled once for all calls of a submission."""
 

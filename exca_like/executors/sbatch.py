@@ -12,6 +12,7 @@ import pwd
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,11 +76,11 @@ def max_submit_jobs(account: str | None, qos: str | None) -> int | None:
     return _known[account, qos]
 
 
-def jobs_in_queue() -> int | None:
-    """How many jobs of the user there are, running or not; None if Slurm does not answer."""
-    command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i"]
+def jobs_in_queue() -> dict[str, int] | None:
+    """How many jobs of the user there are, running or not, by their array; None if Slurm does not answer."""
+    command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%F"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return len(done.stdout.split()) if done.returncode == 0 else None
+    return dict(Counter(done.stdout.split())) if done.returncode == 0 else None
 
 
 def _accounting(entity: str, fields: str, where: Sequence[str]) -> list[list[str]] | None:

@@ -32,7 +32,7 @@ from exca_like.executors.base import (
     write_end,
 )
 from exca_like.executors.environment import job_environment, pickled_call
-from exca_like.executors.payload import Payload, payloads
+from exca_like.executors.payload import Payload, payloads, shared_folder
 from exca_like.executors.sbatch import QueueFullError, chunks, jobs_in_queue, max_array_size, max_submit_jobs, sbatch
 from exca_like.executors.slurm_state import watcher
 from exca_like.executors.stopping import Requeue, hooks_of_a_call, listen, restart_count
@@ -41,6 +41,7 @@ _NO_LIMIT_MIN = 10 * 366 * 24 * 60  # ten years, for submitit, when only the par
 _MAX_TIMEOUTS = 3
 _SIGNAL_DELAY_S = 90
 _LOG_TAIL = 4000  # characters
+_WAVES = 4  # a wave is sent when there is room for such a part of what the cluster takes
 _SETTINGS = tuple(name for name in SETTINGS if name not in ("max_pickle_size_gb", "requeue", "max_requeues"))  # submitit's
 _STOPPED_BY: dict[str, Reason] = {"TIME LIMIT": "timeout", "PREEMPTION": "preempted", "NODE FAILURE": "node failure"}
 _STOPPED = re.compile(f"CANCELLED AT .* DUE TO ({'|'.join(_STOPPED_BY)})")
@@ -172,31 +173,42 @@ class SlurmExecutor:
         """
         resources = self.resources
         with self._errors():
-            folder = utils.JobPaths.get_first_id_independent_folder(self.logs)
-            sent = payloads(calls, folder / "shared", resources)
+            sent = payloads(calls, shared_folder(self.logs), resources)
             limit = max_submit_jobs(resources.slurm_account, resources.slurm_qos) if len(calls) > 1 else None
             most = max_array_size()
         place, width = 0, len(calls)
+        arrays: set[str] = set()
+        is_in_waves = limit is not None and len(calls) > limit
         while place < len(calls):
             jobs: list[JobHandle] = []
             with self._errors():
-                size = len(chunks(min(len(calls) - place, width), most)[0])
-                size = size if limit is None else min(size, self._room(limit))
-                if size > 0:
+                left = len(calls) - place
+                size, workers = len(chunks(min(left, width), most)[0]), max_workers
+                queued = self._queued(limit) if limit is not None or (arrays and is_in_waves) else {}
+                if limit is not None:
+                    room = limit - sum(queued.values())
+                    # not one by one as they end
+                    size = min(size, room) if room >= min(left, max(1, limit // _WAVES)) else 0
+                if is_in_waves:
+                    workers -= sum(queued.get(array, 0) for array in arrays)
+                else:  # those that are sent together share them
+                    workers = max(1, max_workers * size // len(calls))
+                if size > 0 and workers > 0:
                     try:
-                        jobs = self._submit_array(sent[place : place + size], max(1, max_workers * size // len(calls)))
+                        jobs = self._submit_array(sent[place : place + size], workers)
                         width = len(calls)
                     except QueueFullError:  # a limit that is not known here, for instance of a group of users
-                        if size == 1 and not jobs_in_queue():
+                        if size == 1 and jobs_in_queue() == {}:
                             raise
-                        width = max(1, size // 2)
+                        width, is_in_waves = max(1, size // 2), True
             yield jobs
+            arrays |= {job.job_id.partition("_")[0] for job in jobs}
             place += len(jobs)
 
-    def _room(self, limit: int) -> int:
-        """How many more jobs the cluster takes."""
+    def _queued(self, limit: int | None) -> dict[str, int]:
+        """The user's jobs by array; as many as there may be, if Slurm does not answer."""
         queued = jobs_in_queue()
-        return 0 if queued is None else limit - queued
+        return {"": limit or 0} if queued is None else queued
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ _QUICK_CALLS = 10  # within a minute; those after them come with a pause for eac
 _PAUSE_S = 6.0
 _WANTED_S = 120.0
 _LOST_AFTER = 30.0  # seconds for which a job may be unknown everywhere
-_TIMEOUT = 60.0  # seconds that one question may take
+_TIMEOUT = 30.0  # seconds that one question may take
 _CHUNK = 500  # jobs asked for in one sacct
 
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "UNKNOWN")
@@ -107,7 +107,7 @@ class StateWatcher:
     def _ask_all(self) -> None:
         since = time.monotonic() - _WANTED_S  # of others, the results may have been found by other means
         open_jobs = {job_id for job_id, state in self._states.items() if state not in _ENDED and self._wanted[job_id] >= since}
-        queued = self._queue()
+        queued = self._queue("--user", str(os.getuid()))
         if queued is None:  # the controller does not answer: nothing is known to have changed
             self._asked = time.monotonic()
             return
@@ -128,9 +128,9 @@ class StateWatcher:
         self._delay = _MIN_DELAY if changed else min(self._delay * 1.5, _MAX_DELAY)
         self._asked = now
 
-    def _queue(self) -> dict[str, list[str]] | None:
-        options = ["--noheader", "--array", "--states", "all", "--format", "%i|%T|%r|%S|%N", "--user", str(os.getuid())]
-        output = self._run(["squeue", *options])
+    def _queue(self, *which: str) -> dict[str, list[str]] | None:
+        options = ["--noheader", "--array", "--states", "all", "--format", "%i|%T|%r|%S|%N"]
+        output = self._run(["squeue", *options, *which])
         if output is None:
             return None
         lines = [line.strip().split("|") for line in output.splitlines()]
@@ -142,12 +142,22 @@ class StateWatcher:
         for start in range(0, len(parents), _CHUNK):
             chunk = ",".join(parents[start : start + _CHUNK])
             # a colleague's jobs, too, as folders may be shared
-            options = ["--noheader", "--parsable2", "--allocations", "--allusers", "--array", "--format", "JobID,State"]
-            options += ["--jobs", chunk]
-            for line in (self._run(["sacct", *options]) or "").splitlines():
-                job_id, _, state = line.partition("|")
+            options = [
+                "--noheader",
+                "--parsable2",
+                "--allocations",
+                "--allusers",
+                "--array",
+                "--format",
+                "JobID,State,NodeList",
+            ]
+            answer = self._run(["sacct", *options, "--jobs", chunk])
+            for job_id, state, node in (line.split("|") for line in (answer or "").splitlines()):
                 if state:
                     states[job_id] = state.split()[0]  # "CANCELLED by 0"
+                    self._lines.setdefault(job_id, ["", "", "", node])
+            if answer is None:  # no accounting; in squeue, there may be a colleague's
+                states.update((job_id, line[0]) for job_id, line in (self._queue("--jobs", chunk) or {}).items())
         return states
 
     def _run(self, command: list[str]) -> str | None:

@@ -72,11 +72,19 @@ def listen(requeue: Requeue, max_requeues: int) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    warned = False
+    warned, own = False, os.getpid()
+
+    def is_other(number: int) -> bool:
+        """Whether this is a fork of the job's process, which ends as if there were no handler."""
+        if os.getpid() == own:
+            return False
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return True
 
     def on_warning(number: int, frame: Any) -> None:  # noqa: ARG001 - see signal.signal
         nonlocal warned
-        if warned:
+        if is_other(number) or warned:
             return
         warned = True
         _tell("the job is about to reach its time limit, or to be preempted")
@@ -85,6 +93,8 @@ def listen(requeue: Requeue, max_requeues: int) -> None:
             _requeue()
 
     def on_end(number: int, frame: Any) -> None:  # noqa: ARG001 - see signal.signal
+        if is_other(number):
+            return
         _tell("the job is stopped")
         if not warned:
             _call_hooks()

@@ -459,7 +459,7 @@ class BaseInfra(pydantic.BaseModel):
         if number_of_tasks > 1 and self.job_name is None:  # the array has no one config to name
             resources = dataclasses.replace(resources, job_name=str(resources.job_name).rpartition("/")[0])
         logs = self._log_folder()
-        if self.workdir is not None or self.conda_env is not None:
+        if (self.workdir or self.conda_env) and not (resources.workdir or resources.python):  # else it has what it had before
             from exca_like.infra.code import with_code
 
             resources = with_code(self, resources, logs)

@@ -226,7 +226,8 @@ class _Holder(_Thing):
     def __setstate__(self, state: Any) -> None:
         inner = _Reader(state["data"])
         inner.load()
-        self.reader.kind, self.reader.entry = inner.kind, inner.entry
+        if inner.kind:
+            self.reader.kind, self.reader.entry = inner.kind, inner.entry
 
 
 def _sent(path: Path) -> tuple[str, EntryFolder | None] | None:

@@ -1,8 +1,8 @@
 """The job of a task, as users see it."""
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import (
@@ -35,9 +35,8 @@ class TaskJob(Generic[R]):
         The job on its cluster; None for a computation of this process.
     compute:
         What computes the outcome when it is asked for (``cluster="debug"``); None if something else does.
-    retry:
-        Submits another job after the failure of this one: takes the handle, the reason and the name of the exception's class,
-        and gives the new handle and record, or None if there is to be no other one.
+    settle:
+        Sends another job for those of several that failed and are to be tried again; gives those that go on.
     record:
         What was noted when it was submitted, for messages: the jobs that failed before (``"attempts"``), and those that it
         comes after (``"after"``).
@@ -52,7 +51,7 @@ class TaskJob(Generic[R]):
         store: Store,
         handle: JobHandle | None = None,
         compute: Callable[[], None] | None = None,
-        retry: Callable[[JobHandle, Ended, str], tuple[JobHandle, Mapping[str, Any]] | None] | None = None,
+        settle: "Callable[[Sequence[TaskJob[Any]]], Sequence[TaskJob[Any]]] | None" = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         self._record = dict(record or {})
@@ -61,7 +60,11 @@ class TaskJob(Generic[R]):
         self._store = store
         self._handle = handle
         self._compute = compute
-        self._retry = retry
+        self._settle = settle
+        self._infra: Any = None  # whose task it is, for `settle`
+        self._seen_end: float | None = None  # when it was seen that the job had ended without an outcome
+        self._refused = ""  # why no other job could be sent
+        self.parents: Sequence[TaskJob[Any]] = ()
 
     @property
     def label(self) -> str:
@@ -106,9 +109,13 @@ class TaskJob(Generic[R]):
         """What the job printed as errors so far; None if there is no such file (yet)."""
         return None if self._handle is None else read_log(self._handle.paths.stderr)
 
+    def has_result(self) -> bool:
+        """Whether the result is there; the cluster is not asked."""
+        return self._compute is None and self._store.peek(self._key) == "value"
+
     def done(self) -> bool:
-        """Whether the job has ended, well or not."""
-        return self._ended() is not None
+        """Whether the job has ended, well or not, and no other one takes its place."""
+        return self._settled() is not None and not (self._settle and self._settle([self]))
 
     def wait(self) -> None:
         """Wait for the end of the job."""
@@ -152,34 +159,30 @@ class TaskJob(Generic[R]):
         if self._compute is not None:
             compute, self._compute = self._compute, None
             compute()
-        kind = self._store.peek(self._key)
-        if kind == "value" or (kind is not None and self._retry is None):
+        if self._store.peek(self._key) is not None:
             return Ended("completed")
         if self._handle is None:
-            return Ended("completed" if kind else "lost", "" if kind else "it was computed in a process that left no result")
-        ended = Ended("completed") if kind else self._handle.ended()
-        if ended is None or self._retry is None or (ended.reason == "completed" and not kind):
-            return ended
-        return None if self._is_retried(ended, bool(kind)) else ended
+            return Ended("lost", "it was computed in a process that left no result")
+        return self._handle.ended()
 
-    def _is_retried(self, ended: Ended, has_failed: bool) -> bool:
-        """Whether another job was submitted after this one failed, which takes its place."""
-        assert self._retry is not None
-        assert self._handle is not None
-        error = ""
-        if has_failed:
-            outcome = self._store.load(self._key)
-            if outcome is None or outcome.failure is None:
-                return False
-            reason, error = outcome.failure.reason, outcome.failure.type
-            ended = Ended(cast("Any", reason), node=ended.node)
-        elif self._appears(ended):
-            return self._store.peek(self._key) == "failure" and self._is_retried(ended, has_failed=True)
-        submitted = self._retry(self._handle, ended, error)
-        if submitted is None:
-            return False
-        self._handle, self._record = submitted[0], dict(submitted[1])
-        return True
+    def _settled(self) -> Ended | None:
+        """How the job ended; of one without an outcome, only after the time that the file system may take to show it."""
+        ended = self._ended()
+        if ended is None or self._handle is None or self._store.peek(self._key) is not None:
+            return ended
+        if self._seen_end is None:
+            self._seen_end = time.monotonic()
+        return ended if time.monotonic() - self._seen_end >= self._delay(ended) else None
+
+    def _delay(self, ended: Ended) -> float:
+        """How long the outcome of an ended job may take to be seen, in seconds."""
+        delay = 0.0 if self._handle is None else self._handle.file_delay
+        # else an outcome is not expected, though it may have come just before the end
+        return delay if ended.reason == "completed" else min(delay, 1.0)
+
+    def follow(self, handle: JobHandle, record: Mapping[str, Any]) -> None:
+        """Stand for another job, which took the place of this one."""
+        self._handle, self._record, self._seen_end = handle, dict(record), None
 
     def _outcome(self) -> Outcome:
         self.wait()
@@ -190,19 +193,13 @@ class TaskJob(Generic[R]):
         if there:
             msg = f"the stored result of {self._label} is corrupt: call the method to compute it again"
             raise LostOutcomeError(msg)
-        ended = self._ended() or Ended("lost")
-        if self._appears(ended):
-            return self._outcome()
-        return self._without_result(ended)
+        return self._without_result(self._ended() or Ended("lost"))
 
     def _appears(self, ended: Ended) -> bool:
-        """Whether an ended job's outcome turns up within the time that the file system may take."""
-        delay = 0.0 if self._handle is None else self._handle.file_delay
-        if ended.reason != "completed":  # an outcome is not expected, though it may have come just before the end
-            delay = min(delay, 1.0)
-        patience = time.monotonic() + delay
+        """Wait for the outcome of an ended job as long as the file system may take; whether it turned up."""
+        until = time.monotonic() + self._delay(ended)
         while self._store.peek(self._key) is None:
-            if time.monotonic() > patience:
+            if time.monotonic() > until:
                 return False
             time.sleep(_LAST_POLL / 4)
         return True
@@ -214,7 +211,7 @@ class TaskJob(Generic[R]):
         detail = "\n".join(part for part in (*parts, log if log not in ended.detail else "") if part)
         msg = (
             f"job {self.job_id} of {self._label} ended without a result: {ended.reason}. "
-            f"To go on: {self._hints[ended.reason]}.{self._attempts()}\n{detail}"
+            f"To go on: {self._hints[ended.reason]}.{self._attempts()}{self._refused}\n{detail}"
         ).strip()
         if ended.interrupted:
             raise ended.error(msg)
@@ -237,7 +234,7 @@ class TaskJob(Generic[R]):
         return f"It was to come after {', '.join(failed)}, and was cancelled for that." if failed else ""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_retry": None}  # whoever gets a copy only looks at it
+        return {**self.__dict__, "_settle": None, "parents": ()}  # whoever gets a copy only looks at it
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}<{self._label}, job_id={self.job_id}, state={self.state}>"

@@ -266,6 +266,7 @@ class MapInfra(BaseInfra):
             call=self._part_call,
             executor=self._executor,
             next_resources=self._next_resources,
+            has_retries=self.retries is not None,
             max_jobs=self.max_jobs,
             min_items=self.min_samples_per_job,
         )

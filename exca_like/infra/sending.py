@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from exca_like import engine, progress
-from exca_like.errors import CacheFolderError, DependencyError
+from exca_like.errors import CacheFolderError, DependencyError, InfraUsageError, InfraValueError
 from exca_like.executors import open_job
 from exca_like.executors.base import WAVE_S, Attempt, Call, Executor
 from exca_like.executors.packing import PackingExecutor
@@ -35,6 +35,12 @@ def submit(infras: Sequence[Any], plan: Plan = Plan()) -> list[TaskJob[Any]]:  #
     resources = replace(first._resources(), after=tuple(job.job_id for job in after))
     executor = first._executor(len(infras), resources)
     if plan.tasks_per_job > 1:
+        if (resources.nodes or 1) * (resources.tasks_per_node or 1) > 1:
+            msg = (
+                f"tasks_per_job={plan.tasks_per_job} runs several tasks in one process, but these ask for more in each job: "
+                f"nodes={resources.nodes}, tasks_per_node={resources.tasks_per_node}. Use tasks_per_job=1."
+            )
+            raise InfraValueError(msg)
         executor = PackingExecutor(executor, plan.tasks_per_job, first._log_folder(), open_job)
     jobs: dict[int, TaskJob[Any]] = {}
     left = list(range(len(infras)))
@@ -71,7 +77,7 @@ def submit_claimed(
     executor: Executor,
     max_workers: int = 1,
     *,
-    attempts: Sequence[Attempt] = (),
+    attempts: Sequence[Sequence[Attempt]] = (),
     after: Sequence[TaskJob[Any]] = (),
 ) -> list[TaskJob[Any]]:
     """Send tasks that are claimed by this process.
@@ -83,7 +89,7 @@ def submit_claimed(
     executor, max_workers:
         How they are sent.
     attempts:
-        Earlier jobs of a task, which failed.
+        Earlier jobs of each task, which failed.
     after:
         Jobs that are waited for.
     """
@@ -98,6 +104,7 @@ def submit_claimed(
         replaced = [replacing.enter_context(contextlib.ExitStack()) for _ in infras]
         for infra, stack in zip(infras, replaced, strict=True):
             stack.enter_context(infra._store().replaced(KEY))
+        code = {name: getattr(executor.resources, name) for name in ("workdir", "import_path", "python")}
         is_told = False
         for handles in executor.submit(calls, max_workers):
             if not handles:
@@ -110,7 +117,7 @@ def submit_claimed(
             for handle in handles:
                 number = len(jobs)
                 replaced[number].close()
-                jobs.append(infras[number]._submitted_as(handle, attempts, after))
+                jobs.append(infras[number]._submitted_as(handle, code, attempts[number] if attempts else (), after))
                 claims[number].close()
     return jobs
 
@@ -146,6 +153,13 @@ def still_running(label: str, parents: Sequence[TaskJob[Any]]) -> list[TaskJob[A
         One of them failed.
     """
     slurm = [job for job in parents if job.is_on_slurm and not job.done()]
+    packed = [job for job in slurm if "part" in job.record()]
+    if packed:
+        msg = (
+            f"{label} can't come after {packed[0].label}, which is one of several tasks of job {packed[0].job_id}: Slurm "
+            "waits for whole jobs only. Wait for it first (`exca_like.wait_all`), or submit it without tasks_per_job."
+        )
+        raise InfraUsageError(msg)
     check_ended(label, [job for job in parents if job not in slurm])
     return slurm
 

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import os
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from exca_like.errors import OpenBatchError
 from exca_like.executors import open_job
 from exca_like.executors.base import JobHandle
 from exca_like.executors.environment import current_job
-from exca_like.executors.payload import parts_of
+from exca_like.executors.payload import Payload, parts_of
 from exca_like.infra.job import R, TaskJob
 from exca_like.infra.status import HINTS
 from exca_like.layout import EntryFolder
@@ -89,7 +88,7 @@ class SubmittedCall:
     """What the job of a submission runs; the outcome goes to a folder beside the job's logs."""
 
     logs: str
-    pickled: bytes
+    call: Payload
     permissions: int | None
 
     def __call__(self) -> None:
@@ -97,10 +96,7 @@ class SubmittedCall:
         assert job is not None  # nothing else runs this
         store, key = store_of(open_job(job), self.permissions), _key(int(os.environ.get("SLURM_PROCID", "0")))
         if store.peek(key) is None:  # else the job was started again after it had ended
-            _run(self._call, store, key)
-
-    def _call(self) -> Any:
-        return pickle.loads(self.pickled)()
+            _run(self.call, store, key)
 
 
 def _run(call: Callable[[], Any], store: Store, key: str) -> None:

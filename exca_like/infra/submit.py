@@ -21,7 +21,7 @@ from exca_like.errors import (
     SubmissionError,
 )
 from exca_like.executors.base import WAVE_S, Call, Resources
-from exca_like.executors.environment import pickled_call
+from exca_like.executors.payload import payloads, shared_folder
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.resources import job_fields
@@ -200,9 +200,14 @@ class SubmitInfra(BaseInfra):
                 call = copy.deepcopy(call) if is_later else call
             return call
         try:
-            return SubmittedCall(self._log_folder(), pickled_call(call), self.permissions)
+            logs = self._log_folder()  # large parts lie there once, by their content, as those of other calls may be the same
+            limit = Resources(max_pickle_size_gb=job_fields(self)["max_pickle_size_gb"])
+            (payload,) = payloads([call], shared_folder(logs), limit)
+            return SubmittedCall(logs, payload, self.permissions)
         except SubmissionError as error:
             cause = error.__cause__
+            if cause is None:  # it is too large
+                raise
             raise SubmissionError(blame(method, named, cause)) from cause
 
     def _send(self, submissions: list[tuple[SubmittedJob[Any], Call]], max_workers: int) -> None:

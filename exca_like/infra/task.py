@@ -9,16 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, overload
 
-from exca_like import engine, files, progress
+from exca_like import engine, files
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError, LostOutcomeError
 from exca_like.executors import open_job
-from exca_like.executors.base import Attempt, Ended, JobHandle
+from exca_like.executors.base import Attempt, JobHandle
 from exca_like.executors.environment import is_first_of_job
+from exca_like.infra.again import settle
 from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import TaskJob
-from exca_like.infra.sending import KEY, Plan, submit, submit_claimed
+from exca_like.infra.sending import KEY, Plan, submit
 from exca_like.infra.status import HINTS, StatusDetail
 from exca_like.layout import EntryFolder
 from exca_like.store import FolderStore, MemoryStore, Store, read_config
@@ -368,8 +369,10 @@ class TaskInfra(BaseInfra):
         return job
 
     def _job_of(self, handle: JobHandle | None) -> TaskJob[Any]:
-        retry = None if self.retries is None else self._retry
-        return TaskJob(self.uid(), KEY, self._store(), handle, retry=retry, record=self._record())
+        job: TaskJob[Any] = TaskJob(self.uid(), KEY, self._store(), handle, record=self._record())
+        if self.mode != "read-only":
+            job._settle, job._infra = settle, self
+        return job
 
     def _handle(self) -> JobHandle | None:
         """The job that was last submitted for this task, if any."""
@@ -394,42 +397,25 @@ class TaskInfra(BaseInfra):
             return [Attempt(**attempt) for attempt in self._record().get("attempts", ())]
         return []
 
-    def _retry(self, handle: JobHandle, ended: Ended, error: str) -> tuple[JobHandle, dict[str, Any]] | None:
-        """Submit another job after one that failed, if that is to be; by one process, however many wait for it."""
-        claims, _ = self._claims().claim((KEY,), lambda free: [free] if free else [])
-        with contextlib.ExitStack() as claimed:
-            for claim in claims:
-                claimed.enter_context(claim)
-            present = self._handle()
-            if present is None:  # it was cleared meanwhile
-                return None
-            if claims and present.record() == handle.record():  # else somebody else does it, or has done it
-                attempts = self._attempts()
-                asked = self._next_resources(attempts) if attempts else self._resources()
-                if asked is None:
-                    return None
-                attempts.append(Attempt(handle.job_id, ended.reason, error, ended.node, asked.mem_gb, asked.timeout_min))
-                resources = self._next_resources(attempts)
-                if resources is None:
-                    return None
-                progress.tell(f"{self.uid()}: {attempts[-1]}; another job is submitted")
-                submit_claimed([self], claims, self._executor(1, resources), attempts=attempts)
-        return self._handle() or handle, self._record()
-
     def _task_call(self) -> TaskCall:
         return TaskCall(self._linked_state.owner, self._field_name(), self._entry(), self._recomputing_mode())
 
-    def _submitted_as(self, handle: JobHandle, attempts: Sequence[Attempt], after: Sequence[TaskJob[Any]]) -> TaskJob[Any]:
+    def _submitted_as(
+        self, handle: JobHandle, code: Mapping[str, Any], attempts: Sequence[Attempt], after: Sequence[TaskJob[Any]]
+    ) -> TaskJob[Any]:
         """Take note of the job that computes this task from now on."""
         record = {**handle.record(), "time": time.time()}
         if attempts:
             record["attempts"] = [asdict(attempt) for attempt in attempts]
+        if any(code.values()):
+            record["code"] = code
         if after:
             record["after"] = [{**parent.record(), "uid": parent.label} for parent in after]
         files.write_atomic(self._entry().job, json.dumps(record).encode(), self.permissions)
         state = self._linked_state
         state.recomputed = True
         job = state.job = self._job_of(handle)
+        job.parents = after
         return job
 
     def _is_running(self) -> bool:

@@ -3,10 +3,11 @@
 import asyncio
 import collections
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from exca_like.errors import WaitTimeoutError
+from exca_like.infra.again import settle
 from exca_like.infra.job import TaskJob
 from exca_like.infra.task import job_of
 
@@ -58,6 +59,7 @@ class as_completed(Generic[T]):  # noqa: N801 - as the function of this name in 
     def __init__(self, tasks: Iterable[T], timeout: float | None = None) -> None:
         self._open: list[tuple[T, TaskJob[Any]]] = [(task, job_of(task)) for task in tasks]
         self._ready: collections.deque[T] = collections.deque()  # have ended, and were not given yet
+        self._next_question = 0.0
         self._total = len(self._open)
         self._timeout = timeout
         self._until = None if timeout is None else time.monotonic() + timeout
@@ -82,10 +84,22 @@ class as_completed(Generic[T]):  # noqa: N801 - as the function of this name in 
                 await asyncio.sleep(self._pause())
 
     def _look(self) -> None:
-        """Find those that have ended since the last question."""
+        """Find those that have ended since the last question: first by their results, for which no cluster is asked."""
+        self._sort(TaskJob.has_result)
+        if not self._ready or time.monotonic() > self._next_question:
+            self._settle()
+            self._next_question = time.monotonic() + _LAST_POLL
+
+    def _settle(self) -> None:
+        """Find those that have ended, and for which no other job is sent: of all that failed, in one go."""
+        ended = [job for _, job in self._open if job._settled() is not None]
+        over = set(map(id, ended)) - set(map(id, settle(ended)))
+        self._sort(lambda job: id(job) in over)
+
+    def _sort(self, has_ended: Callable[[TaskJob[Any]], bool]) -> None:
         still = []
         for task, job in self._open:
-            if job.done():
+            if has_ended(job):
                 self._ready.append(task)
             else:
                 still.append((task, job))
