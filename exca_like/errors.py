@@ -22,7 +22,7 @@
     ├── CacheUsageError (RuntimeError)     a CacheDict is written to outside of a block
     ├── CacheFolderError (OSError)         the cache folder can't be written or read
     ├── SubmissionError (RuntimeError)     a job could not be sent to the cluster
-    │   └── DependencyError                a task that it was to come after failed
+    │   └── DependencyError (RuntimeError) a task that it was to come after failed
     ├── WaitTimeoutError (TimeoutError)    tasks that are waited for did not end in time, and go on
     ├── RemoteError (RuntimeError)         stands for an exception that could not be pickled
     ├── ItemsFailedError (RuntimeError)    some items of a map failed; also of their errors' type, if that is one

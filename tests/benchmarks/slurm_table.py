@@ -50,7 +50,7 @@ def with_exca(folder: Path) -> float:
 
     class Theirs(pydantic.BaseModel):
         k: int = 0
-        infra: exca.TaskInfra = exca.TaskInfra(cpus_per_task=1, slurm_additional_parameters={"mem": "100M"})
+        infra: exca.TaskInfra = exca.TaskInfra(cpus_per_task=1, mem_gb=0.1)
 
         @infra.apply
         def run(self) -> int:

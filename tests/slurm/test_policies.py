@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import time
@@ -393,3 +394,109 @@ def test_all_processes_of_a_job_take_part_and_the_first_gives_the_result(idle_cl
     task = Ranks(notes=notes, infra={"folder": tmp_path})
     assert task.run() == 0
     wait_until(lambda: sorted(noted(Path(notes, "ranks"))) == ["0", "1", "2", "3"])
+
+
+# what a review found
+
+
+class Forks(pydantic.BaseModel):
+    notes: str
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(cluster="slurm", cpus_per_task=1, mem_gb=0.1)
+
+    @infra.apply
+    def run(self) -> int:
+        @exca_like.on_requeue
+        def save() -> None:
+            note(f"{self.notes}/saved", os.getpid())
+
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        time.sleep(0.5)
+        os.kill(child, signal.SIGTERM)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_hooks_are_not_for_forks_of_the_job(idle_cluster, tmp_path: Path, notes: str) -> None:
+    assert Forks(notes=notes, infra={"folder": tmp_path}).run() == -signal.SIGTERM
+    assert noted(Path(notes, "saved")) == []
+
+
+def test_a_forced_map_does_not_begin_anew_when_it_is_requeued(idle_cluster, tmp_path: Path, notes: str) -> None:
+    infra = {"folder": tmp_path, "slurm_partition": "scavenge", "max_jobs": 1}
+    model = Slow(notes=notes, pause=0, infra=infra)
+    assert len(list(model.compute(range(12)))) == 12
+    Path(notes, "finished").unlink()
+    forced = Slow(notes=notes, pause=0.6, infra={**infra, "mode": "force"})
+    results = forced.compute(range(12))
+    next(results)
+    wait_until(lambda: len(noted(Path(notes, "finished"))) > 5)
+    preempt(idle_cluster)
+    assert len(list(results)) == 11
+    again = Counter(noted(Path(notes, "finished"))) - Counter(map(str, range(12)))
+    assert sum(again.values()) <= 2, "what was done in the last second before may be done again"
+
+
+def test_an_escalation_that_the_cluster_refuses_does_not_hide_the_failure(idle_cluster, tmp_path: Path, notes: str) -> None:
+    task = Hungry(notes=notes, infra={"folder": tmp_path, "retries": {"on": ["out_of_memory"], "mem_gb": 100.0}})
+    other = Steps(notes=notes, steps=3, infra={"folder": tmp_path})
+    exca_like.wait_all([task, other])
+    assert other.infra.status() == "completed"
+    with pytest.raises(errors.JobMemoryError, match="(?s)out of memory.*Another job was refused: .*"):
+        task.run()
+
+
+def test_tasks_that_a_packed_job_did_not_come_to_are_sent_together(idle_cluster, tmp_path: Path) -> None:
+    clusters = Clusters("slurm", tmp_path, **SMALL, retries={"on": ["out_of_memory"]})
+    tasks = [clusters.task(seed=k, action=action) for k, action in enumerate(["return", "exit", "return", "return"])]
+    with tasks[0].infra.job_array(tasks_per_job=4) as array:
+        array.extend(tasks)
+    exca_like.wait_all(tasks)
+    assert [task.infra.status() for task in tasks] == ["completed", "failed", "completed", "completed"]
+    ids = {task.infra.job().job_id.partition("_")[0] for task in tasks[2:]}
+    assert len(ids) == 1, "an array, not a job each"
+
+
+def test_a_child_follows_a_parent_that_is_tried_again(idle_cluster, tmp_path: Path, notes: str) -> None:
+    parent = Fails(notes=notes, times=1, infra={"folder": tmp_path, "retries": {"on": ["ConnectionError"]}})
+    child = Steps(notes=notes, steps=2, infra={"folder": tmp_path})
+    job = child.infra.job(after=[parent])
+    assert job.result()["steps"] == 2
+    assert parent.run() == 2
+
+
+def test_cancelled_tasks_do_not_wait_for_each_other(idle_cluster, tmp_path: Path) -> None:
+    base = Clusters("slurm", tmp_path, **SMALL, retries={}).task(action="sleep")
+    with base.infra.job_array() as array:
+        array.extend(base.infra.clone_obj(seed=k) for k in range(12))
+    for task in array:
+        task.infra.job().cancel()
+    wait_until(lambda: {task.infra.status() for task in array} == {"not submitted"})
+    started = time.monotonic()
+    exca_like.wait_all([task.infra._current_job() for task in array])  # type: ignore[attr-defined]
+    assert time.monotonic() - started < 10  # it was more than a second for each
+
+
+class Chain(pydantic.BaseModel):
+    """A task that may need the result of another one of its kind."""
+
+    notes: str
+    depth: int = 0
+    before: "Chain | None" = None
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(cluster="slurm", cpus_per_task=1, mem_gb=0.1)
+
+    @infra.apply
+    def run(self) -> int:
+        note(f"{self.notes}/chain", self.depth)
+        return self.depth + (0 if self.before is None else self.before.run())
+
+
+def test_a_packed_task_may_need_one_that_comes_after_it(idle_cluster, tmp_path: Path, notes: str) -> None:
+    first = Chain(notes=notes, depth=1, infra={"folder": tmp_path})
+    second = Chain(notes=notes, depth=2, before=first, infra={"folder": tmp_path})
+    with second.infra.job_array(tasks_per_job=2) as array:
+        array.extend([second, first])
+    assert second.run() == 3
+    assert first.run() == 1
+    assert sorted(noted(Path(notes, "chain"))) == ["1", "2"]

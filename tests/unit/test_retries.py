@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -130,8 +131,6 @@ def test_another_process_goes_on_with_the_attempts(tmp_path: Path) -> None:
 
 
 def test_many_that_wait_submit_one(tmp_path: Path) -> None:
-    import threading
-
     flaky(tmp_path, "ConnectionError").infra.job()
     results: list[int] = []
     threads = [threading.Thread(target=lambda: results.append(flaky(tmp_path, "ConnectionError").run())) for _ in range(6)]
@@ -201,3 +200,51 @@ def test_a_task_after_a_local_one(tmp_path: Path) -> None:
         child.infra.clone_obj(kind="child3").infra.job(after=["parent"])
     with pytest.raises(ValueError, match="tasks_per_job=0"), child.infra.job_array(tasks_per_job=0):
         pass
+
+
+def test_read_only_submits_nothing(tmp_path: Path) -> None:
+    task = flaky(tmp_path, "KeyError")
+    with pytest.raises(ConnectionError):
+        task.run()
+    reader = task.infra.clone_obj(infra={"mode": "read-only", "retries": {"on": ["ConnectionError"]}})
+    with pytest.raises(ConnectionError):
+        reader.run()
+    assert len(noted(tmp_path / "notes" / "calls")) == 1
+
+
+def test_drivers_of_a_map_share_the_attempts(tmp_path: Path) -> None:
+    infra = {"folder": tmp_path / "cache", "retries": {"on": ["ConnectionError"], "max": 1}}
+
+    def drive() -> None:
+        results.append(list(FlakyMap(notes=str(tmp_path), infra=infra).compute([7, 8])))
+
+    results: list[list[int]] = []
+    threads = [threading.Thread(target=drive) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [[14, 16]] * 3
+    assert noted(tmp_path / "items").count("7") == 2
+
+
+class SlowAndFlaky(pydantic.BaseModel):
+    notes: str
+    infra: exca_like.MapInfra = exca_like.MapInfra(cluster="local", max_jobs=2)
+
+    @infra.apply(item_uid=str)
+    def compute(self, items: list[int]) -> Any:
+        for item in items:
+            note(f"{self.notes}/{item}", time.time())
+            if item == 0:
+                time.sleep(4)
+            elif len(noted(Path(self.notes, "1"))) == 1:
+                os._exit(3)
+            yield item
+
+
+def test_a_map_does_not_wait_for_its_other_jobs_to_try_again(tmp_path: Path) -> None:
+    model = SlowAndFlaky(notes=str(tmp_path), infra={"folder": tmp_path / "cache", "retries": {"on": ["failed"]}})
+    assert list(model.compute([0, 1])) == [0, 1]
+    (started,), (_, again) = noted(tmp_path / "0"), noted(tmp_path / "1")
+    assert float(again) < float(started) + 3.5
