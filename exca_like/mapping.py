@@ -11,10 +11,7 @@ from typing import Any
 
 from exca_like.cachedict.failures import Failure
 from exca_like.engine import Patience, Waiting
-from exca_like.errors import (
-    ItemsFailedError,
-    LostOutcomeError,
-)
+from exca_like.errors import ItemsFailedError, LostOutcomeError, SubmissionError
 from exca_like.executors.base import Attempt
 from exca_like.executors.environment import number_of_cores
 from exca_like.executors.pools import PARTS_PER_WORKER
@@ -80,6 +77,8 @@ class _Run:
         self._works: list[Work] = []
         self._waiting: list[Waiting] = []
         self._failed: dict[str, Failure] = {}
+        # what there is of items that are to be computed again
+        self._before = {key: self._cache.mark(key) for key in keys} if self.replaces else {}
         self._lost = self._lost_before() if mapping.has_retries else {}
         self._errors: list[BaseException] = []
         self._patience = Patience(mapping.label)
@@ -218,10 +217,17 @@ class _Run:
                 self._works.append(work)
                 if isinstance(work, Here) and self._cache.cache_type is None:  # else what is loaded may be of another type
                     self.here = work
-            except BaseException:
+            except BaseException as error:
+                keys = [key for claim in claims for key in claim.keys]
                 for claim in claims:
                     claim.close()
-                raise
+                if not (isinstance(error, SubmissionError) and self.attempts(keys)):
+                    raise
+                for key in keys:  # what failed before is to be told, not only that there is no other job
+                    failure = mapping.store.failure(key) or Failure.of(error)
+                    self._failed[key] = replace(
+                        failure, message=f"{failure.message}\nAnother job was refused: {error}", pickled=None
+                    )
 
     def _number_of_parts(self, number: int) -> int:
         mapping = self.mapping
@@ -264,6 +270,10 @@ class _Run:
         if not keys or work.knows_all:
             return
         self._cache.refresh()
+        if self.replaces:  # what a job stored before it failed is done
+            changed = [key for key in keys if self._cache.mark(key) not in (None, self._before.get(key))]
+            self._fresh.update(changed)
+            self.mapping.recomputed.update(changed)
         for key in keys:
             if not self.is_there(key) and key not in self._failed:
                 failure = self._new_failure(key) or work.why_missing(key)

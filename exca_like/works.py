@@ -20,7 +20,7 @@ from exca_like.errors import (
     JobError,
     JobInterruptedError,
 )
-from exca_like.executors.base import WAVE_S, Attempt, Ended, Executor, JobHandle, read_log
+from exca_like.executors.base import WAVE_S, Attempt, Ended, Executor, JobHandle, cancelled_unless_noted, read_log
 from exca_like.executors.pools import make_pool
 from exca_like.parts import Given, Part, outcomes
 from exca_like.store import ItemStore
@@ -294,7 +294,7 @@ class InPool:
         self._claims = claims
         self._errors: dict[str, BaseException] = {}
         self._before = mapping.store.cache.count()
-        self._pool = make_pool(mapping.cluster or "", mapping.max_jobs or len(claims))
+        pool = self._pool = make_pool(mapping.cluster or "", mapping.max_jobs or len(claims))
         if mapping.cluster == "threadpool":
             calls: list[Callable[[], Any]] = [self._in_thread(claim) for claim in claims]
         else:
@@ -303,7 +303,11 @@ class InPool:
                 for claim in claims
                 for part in (run.part(claim.keys),)
             ]
-        self._futures: dict[Future[Any], Any] = dict(zip(self._pool.submit(calls), claims, strict=True))
+        try:
+            self._futures: dict[Future[Any], Any] = dict(zip(pool.submit(calls), claims, strict=True))
+        except BaseException:
+            pool.close()
+            raise
 
     def _in_thread(self, claim: Any) -> Callable[[], Any]:
         run = self._run
@@ -394,10 +398,13 @@ class InJobs:
         """Send as many jobs as the cluster takes now."""
         while self._unsent and time.monotonic() >= self._next_wave:
             handles = next(self._submission)
-            for handle in handles:
-                claim = self._unsent.pop(0)
-                claim.hand_over(handle.record())
-                self._open.append((handle, claim))
+            with cancelled_unless_noted(handles) as noted:
+                for handle in handles:
+                    claim = self._unsent[0]
+                    claim.hand_over(handle.record())
+                    self._open.append((handle, claim))
+                    self._unsent.pop(0)
+                    noted.append(handle)
             if not handles:
                 self._next_wave = time.monotonic() + WAVE_S
 

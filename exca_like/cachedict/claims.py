@@ -74,21 +74,24 @@ def _digests(keys: Sequence[str]) -> Digests:
 class Claim:
     """Keys that one owner computes; releases what is not released yet when its ``with`` block ends."""
 
-    def __init__(self, path: str, keys: Sequence[str], digests: Digests) -> None:
+    def __init__(self, path: str, keys: Sequence[str], digests: Digests, job: dict[str, Any] | None = None) -> None:
         self.path = path
         self.name = os.path.basename(path)
         self.keys = keys
         self._digests = np.sort(digests)
         self._status = np.full(len(keys), _HELD, np.uint8)
         self._released: list[str] = []  # what the file does not show yet
+        self._job = job
         self._is_held = True
         self._next_flush = 0.0
         self._forks = files.Process.forks
 
     @classmethod
-    def new(cls, folder: str, keys: Sequence[str], digests: Digests, permissions: int | None) -> Self:
+    def new(
+        cls, folder: str, keys: Sequence[str], digests: Digests, permissions: int | None, job: dict[str, Any] | None = None
+    ) -> Self:
         """Write a claim; the folder is locked."""
-        claim = cls(_new_path(folder), keys, digests)
+        claim = cls(_new_path(folder), keys, digests, job)
         try:
             files.write_new(claim.path, claim._content())
             files.permit(claim.path, permissions)
@@ -118,7 +121,7 @@ class Claim:
         return None
 
     def _content(self) -> bytes:
-        return b"".join((_head(this_process()), self._digests.tobytes(), self._status.tobytes()))
+        return b"".join((_head(this_process(self._job)), self._digests.tobytes(), self._status.tobytes()))
 
     @classmethod
     def adopt(cls, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Self | None:
@@ -292,6 +295,8 @@ class FolderClaims:
         self.folder = folder
         self._lock = lock
         self.permissions = permissions
+        self.job: dict[str, Any] | None = None
+        """The record of the job that this process is, if it is one: its end frees what it claims."""
         self._is_over = is_over
         self._beats: dict[str, tuple[int, float]] = {}  # of claims on other hosts, and since when they have not moved
 
@@ -321,7 +326,7 @@ class FolderClaims:
                     else:
                         known = known or dict(zip(keys, digests.tolist(), strict=True))
                         wanted = np.fromiter((known[key] for key in group), np.uint64, len(group))
-                    claims.append(Claim.new(self.folder, group, wanted, self.permissions))
+                    claims.append(Claim.new(self.folder, group, wanted, self.permissions, self.job))
             except BaseException:
                 for claim in claims:
                     claim.close()

@@ -1,5 +1,6 @@
 """What the rest of the package knows of executors."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -172,6 +173,20 @@ class Executor(Protocol):
         takes no more jobs now: the next one is to be asked for after a pause of `WAVE_S`.
         """
         ...
+
+
+@contextlib.contextmanager
+def cancelled_unless_noted(handles: Sequence[JobHandle]) -> Iterator[list[JobHandle]]:
+    """A block that takes note of jobs, in the list it is given: if it is left by an exception, the others are cancelled."""
+    noted: list[JobHandle] = []
+    try:
+        yield noted
+    except BaseException:
+        for handle in handles:
+            if handle not in noted:
+                with contextlib.suppress(Exception):
+                    handle.cancel()
+        raise
 
 
 def write_end(path: Path, reason: str, detail: str) -> None:

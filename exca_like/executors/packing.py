@@ -165,7 +165,15 @@ class _Notes:
     def read(self) -> dict[int, str]:
         """The last note of each call."""
         try:
-            lines = self.path.read_text().splitlines()
+            status = self.path.stat()
         except FileNotFoundError:
             return {}
-        return {int(number): note for note, number in (line.split() for line in lines)}
+        seen = (status.st_size, status.st_mtime_ns)
+        known = _known.get(self.path)
+        if known is None or known[0] != seen:  # many calls of a job ask
+            lines = self.path.read_text().splitlines()
+            known = _known[self.path] = seen, {int(number): note for note, number in (line.split() for line in lines)}
+        return known[1]
+
+
+_known: dict[Path, tuple[tuple[int, int], dict[int, str]]] = {}

@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 
 from exca_like import files
-from exca_like.errors import SubmissionError
+from exca_like.errors import CorruptEntryError, SubmissionError
 from exca_like.executors.base import Resources
 from exca_like.executors.elsewhere import check_code, put_first
 from exca_like.names import qualified_name
@@ -70,12 +70,14 @@ def payloads(calls: Sequence[Callable[[], Any]], folder: Path, resources: Resour
     made = [Payload(shared.pickled(call), str(folder), resources.import_path) for call in calls]
     if resources.python is not None:
         check_code([*(payload.data for payload in made), *shared.parts], resources.python)
-    size = sum(map(len, shared.parts)) + sum(len(payload.data) for payload in made)
+    sizes = [len(payload.data) for payload in made]
+    size = sum(map(len, shared.parts)) + sum(sizes)
     max_size_gb = resources.max_pickle_size_gb
     if max_size_gb is not None and size > max_size_gb * 1e9:
         msg = (
             f"{len(calls)} job(s) take {size / 1e9:.3g} GB when pickled, more than max_pickle_size_gb={max_size_gb}: "
-            f"{_heaviest(calls)}. Load big data inside the method instead of keeping it on the config, or raise the limit."
+            f"{_heaviest(calls, sizes)}. "
+            "Load big data inside the method instead of keeping it on the config, or raise the limit."
         )
         raise SubmissionError(msg)
     if size > _WARN_FROM:
@@ -83,7 +85,7 @@ def payloads(calls: Sequence[Callable[[], Any]], folder: Path, resources: Resour
             "%d job(s) take %s along: %s. Load big data inside the method instead of keeping it on the config.",
             len(calls),
             _text(size),
-            _heaviest(calls),
+            _heaviest(calls, sizes),
         )
     shared.write()
     return made
@@ -102,7 +104,10 @@ class _Shared:
         self._folder = folder
         owners = Counter(id(call.owner) for call in calls if hasattr(call, "owner"))
         self._owners = {owner for owner, number in owners.items() if number > 1}
-        self._seen: dict[int, tuple[Any, str | None]] = {}  # with the object, whose id must not be given to another one
+        self._numbers: Counter[str] = Counter()  # of different objects with the same content
+        self._seen: dict[
+            int, tuple[Any, tuple[str, int] | None]
+        ] = {}  # with the object, whose id must not be given to another one
         self._parts: dict[str, bytes] = {}
 
     @property
@@ -122,26 +127,28 @@ class _Shared:
             raise SubmissionError(msg) from error
         return buffer.getvalue()
 
-    def name_of(self, value: Any) -> str | None:
-        """Name of a shared part; None for what is no such."""
+    def name_of(self, value: Any) -> tuple[str, int] | None:
+        """Name of a shared part, and which of the equal objects it is; None for what is no such."""
         is_owner = id(value) in self._owners
         if not is_owner and _size(value) < SHARED_FROM:
             return None
         if id(value) not in self._seen:
             self._seen[id(value)] = value, None  # while it is pickled itself
             data = self.pickled(value)
-            name = None
+            part = None
             if len(data) >= SHARED_FROM:
-                name = blake2b(data, digest_size=16).hexdigest()
+                name = _digest(data)
+                part = name, self._numbers[name]
+                self._numbers[name] += 1
                 self._parts[name] = data
-            self._seen[id(value)] = value, name
+            self._seen[id(value)] = value, part
         return self._seen[id(value)][1]
 
     def write(self) -> None:
-        """Write the parts that are not there yet."""
+        """Write the parts that are not there, or not whole."""
         for name, data in self._parts.items():
             path = self._folder / name
-            if not path.exists():
+            if not path.exists() or path.stat().st_size != len(data):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files.write_atomic(str(path), data)
 
@@ -151,7 +158,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(buffer)
         self._name_of = shared.name_of
 
-    def persistent_id(self, obj: Any) -> str | None:
+    def persistent_id(self, obj: Any) -> tuple[str, int] | None:
         return self._name_of(obj)
 
 
@@ -159,11 +166,15 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, stream: io.BytesIO, folder: str) -> None:
         super().__init__(stream)
         self._folder = folder
-        self._loaded: dict[str, Any] = {}
+        self._loaded: dict[tuple[str, int], Any] = {}
 
-    def persistent_load(self, pid: str) -> Any:
+    def persistent_load(self, pid: tuple[str, int]) -> Any:
         if pid not in self._loaded:
-            data = Path(self._folder, pid).read_bytes()
+            path = Path(self._folder, pid[0])
+            data = path.read_bytes()
+            if _digest(data) != pid[0]:
+                msg = f"{path}, which this job needs, is damaged: remove it, and submit again"
+                raise CorruptEntryError(msg)
             nested = _Unpickler(io.BytesIO(data), self._folder)
             nested._loaded = self._loaded
             self._loaded[pid] = nested.load()
@@ -180,10 +191,14 @@ def _size(value: Any) -> int:
     return 0
 
 
-def _heaviest(calls: Sequence[Any]) -> str:
-    """The largest attributes of the largest of some calls, in words."""
-    sizes = [(_pickled_size(call), place) for place, call in enumerate(calls)]
-    total, place = max(sizes)
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def _heaviest(calls: Sequence[Any], sizes: Sequence[int]) -> str:
+    """The largest attributes of the largest of some calls, in words; sizes are without what is shared."""
+    place = max(range(len(calls)), key=sizes.__getitem__)
+    total = _pickled_size(calls[place])
     found: list[tuple[int, str, Any]] = []
     todo: list[tuple[str, Any, int]] = [("", calls[place], total)]
     seen: set[int] = set()
@@ -232,5 +247,5 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
             yield from getattr(value, "__dict__", {}).items()
             yield from (getattr(value, "__pydantic_private__", None) or {}).items()
             slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
-            yield from ((name, getattr(value, name)) for name in slots if hasattr(value, name))
+            yield from ((name, getattr(value, name)) for name in slots if not name.startswith("__") and hasattr(value, name))
             yield "__class__", type(value)

@@ -85,36 +85,45 @@ class ProcessPool:
 
     def _serve(self, number: int, payloads: list[bytes], todo: Iterator[tuple[int, "Future[Any]"]]) -> None:
         """Keep a worker busy."""
-        worker = self._workers[number]
-        while True:
-            with self._lock:  # an iterator is for one thread at a time
-                following = next(todo, None)
-            if following is None or self._is_closed:
-                break
-            index, future = following
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                outcome = worker.run(index)
-            except OSError:
-                worker.kill()
-                worker.end()
-                future.set_exception(BrokenExecutor("a process of the pool died: it was killed, or memory ran out"))
-                with self._lock:
-                    if self._is_closed:
-                        return
-                    worker = self._workers[number] = _Worker(payloads)
-                continue
-            try:
-                value = pickle.loads(outcome)
-            except Exception as error:
-                future.set_exception(error)
-                continue
-            if isinstance(value, Failure):
-                future.set_exception(value.exception())
-            else:
-                future.set_result(value[0])
-        worker.end()
+        try:
+            while True:
+                with self._lock:  # an iterator is for one thread at a time
+                    following = next(todo, None)
+                if following is None or self._is_closed:
+                    break
+                index, future = following
+                if future.set_running_or_notify_cancel() and not self._run(self._workers[number], index, future):
+                    with self._lock:
+                        if self._is_closed:
+                            return
+                        self._workers[number] = _Worker(payloads)
+        except OSError as error:  # no process can be made in place of one that died
+            with self._lock:
+                left = list(todo)
+            for _, future in left:
+                future.set_exception(BrokenExecutor(f"a process of the pool died, and no other can be started: {error}"))
+            return
+        self._workers[number].end()
+
+    def _run(self, worker: "_Worker", index: int, future: "Future[Any]") -> bool:
+        """Have a worker run a call; False if it dies."""
+        try:
+            outcome = worker.run(index)
+        except OSError:
+            worker.kill()
+            worker.end()
+            future.set_exception(BrokenExecutor("a process of the pool died: it was killed, or memory ran out"))
+            return False
+        try:
+            value = pickle.loads(outcome)
+        except Exception as error:
+            future.set_exception(error)
+            return True
+        if isinstance(value, Failure):
+            future.set_exception(value.exception())
+        else:
+            future.set_result(value[0])
+        return True
 
     def close(self) -> None:
         if os.getpid() != self._submitter:  # a fork of it
@@ -133,6 +142,7 @@ class _Worker:
     def __init__(self, payloads: list[bytes]) -> None:
         self._socket, other = socket.socketpair()
         self._socket.settimeout(_WATCH_S)
+        other.settimeout(None)  # whatever the user's default is
         self.is_ending = False
         # forked workers know the classes of scripts and notebooks, and need no guard in the main script
         context = multiprocessing.get_context("fork")

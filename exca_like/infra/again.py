@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from exca_like import progress
-from exca_like.errors import SubmissionError
-from exca_like.executors.base import Attempt, Resources
+from exca_like.errors import CacheFolderError, SubmissionError
+from exca_like.executors.base import Attempt, Ended, Resources
 from exca_like.infra.job import TaskJob
 from exca_like.infra.sending import KEY, submit_claimed
 
@@ -38,13 +38,19 @@ def settle(jobs: Sequence[TaskJob[Any]]) -> list[TaskJob[Any]]:
             if _is_replaced(job):
                 going.append(job)
                 continue
-            due = _due(job)
-            claims, others = infra._claims().claim((KEY,), lambda free, due=due: [free] if free and due else [])
+            ended = job._ended()
+            due = None if ended is None else _due(job, ended)
+            if due is None and (infra.retries is None or ended is None or not ended.interrupted):
+                continue  # nothing is asked of the folder: it may be somebody else's
+            try:
+                claims, others = infra._claims().claim((KEY,), lambda free, due=due: [free] if free and due else [])
+            except CacheFolderError:  # it was deleted, or is not for us to write to
+                continue
             if others or _is_replaced(job):  # somebody is about to do it
                 going.append(job)
             for claim in claims:
                 claimed.enter_context(claim)
-                if due is not None and job not in going:
+                if due is not None and not (others or job in going):
                     kind = (infra.cluster, infra._log_folder(), replace(due.resources, job_name=infra.job_name))
                     groups.setdefault(repr(kind), []).append(due._replace(claim=claim))
         for group in groups.values():
@@ -61,10 +67,10 @@ def _is_replaced(job: TaskJob[Any]) -> bool:
     return True
 
 
-def _due(job: TaskJob[Any]) -> _Due | None:
+def _due(job: TaskJob[Any], ended: Ended) -> _Due | None:
     """The job that is to take the place of one that failed; None if there is to be none."""
-    infra, handle, ended = job._infra, job._handle, job._ended()
-    if infra._handle() is None or handle is None or ended is None or job._refused:  # it was cleared, or goes on
+    infra, handle = job._infra, job._handle
+    if infra._handle() is None or handle is None or job._refused:  # it was cleared
         return None
     outcome = job._store.load(KEY) if job._store.peek(KEY) else None
     reason: str = ended.reason
@@ -110,15 +116,15 @@ def _sent(group: Sequence[_Due]) -> list[TaskJob[Any]]:
     for due in group:
         why = due.attempts[-1] if due.attempts else f"job {due.job.job_id} ended before it came to it"
         progress.tell(f"{due.job.label}: {why}; another job is submitted")
+    most = min(due.job._record.get("max_workers", len(group)) for due in group)
     try:
         executor = infras[0]._executor(len(group), first.resources)
         claims, attempts = [due.claim for due in group], [due.attempts for due in group]
-        sent = submit_claimed(infras, claims, executor, len(group), attempts=attempts, after=first.after)
+        submit_claimed(infras, claims, executor, most, attempts=attempts, after=first.after, waits=False)
     except SubmissionError as error:  # for instance more memory than any node has: what failed is to be told
         for due in group:
-            due.job._refused = f"\nAnother job was refused: {error}"
-        return []
-    for due, job in zip(group, sent, strict=True):
-        assert job._handle is not None
-        due.job.follow(job._handle, job._record)
-    return [due.job for due in group]
+            if not _is_replaced(due.job):
+                due.job._refused = f"\nAnother job was refused: {error}"
+    for due in group:
+        _is_replaced(due.job)  # which notes it
+    return [due.job for due in group if not due.job._refused]  # one that the cluster does not take yet is asked for again

@@ -1,5 +1,6 @@
 """The job of a task, as users see it."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
@@ -62,6 +63,8 @@ class TaskJob(Generic[R]):
         self._compute = compute
         self._settle = settle
         self._infra: Any = None  # whose task it is, for `settle`
+        self._lock: Any = threading.RLock()
+        self._is_copy = False
         self._seen_end: float | None = None  # when it was seen that the job had ended without an outcome
         self._refused = ""  # why no other job could be sent
         self.parents: Sequence[TaskJob[Any]] = ()
@@ -156,9 +159,11 @@ class TaskJob(Generic[R]):
             self._handle.cancel()
 
     def _ended(self) -> Ended | None:
-        if self._compute is not None:
-            compute, self._compute = self._compute, None
-            compute()
+        if self._compute is not None and self._lock is not None:
+            with self._lock:  # of several threads, one computes
+                if self._compute is not None:
+                    self._compute()
+                self._compute = None
         if self._store.peek(self._key) is not None:
             return Ended("completed")
         if self._handle is None:
@@ -182,7 +187,7 @@ class TaskJob(Generic[R]):
 
     def follow(self, handle: JobHandle, record: Mapping[str, Any]) -> None:
         """Stand for another job, which took the place of this one."""
-        self._handle, self._record, self._seen_end = handle, dict(record), None
+        self._handle, self._record, self._seen_end, self._refused = handle, dict(record), None, ""
 
     def _outcome(self) -> Outcome:
         self.wait()
@@ -216,7 +221,8 @@ class TaskJob(Generic[R]):
         if ended.interrupted:
             raise ended.error(msg)
         failure = Failure.of(ended.error(msg), ended.reason)
-        self._store.save(self._key, Outcome(failure=failure), make_information(time.time()))
+        if not self._is_copy:
+            self._store.save(self._key, Outcome(failure=failure), make_information(time.time()))
         return Outcome(failure=failure)
 
     def _attempts(self) -> str:
@@ -234,7 +240,14 @@ class TaskJob(Generic[R]):
         return f"It was to come after {', '.join(failed)}, and was cancelled for that." if failed else ""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_settle": None, "parents": ()}  # whoever gets a copy only looks at it
+        return {
+            **self.__dict__,
+            "_settle": None,
+            "_infra": None,
+            "_lock": None,
+            "_is_copy": True,
+            "parents": (),
+        }  # whoever gets a copy only looks at it
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}<{self._label}, job_id={self.job_id}, state={self.state}>"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from exca_like import engine, progress
 from exca_like.errors import CacheFolderError, DependencyError, InfraUsageError, InfraValueError
 from exca_like.executors import open_job
-from exca_like.executors.base import WAVE_S, Attempt, Call, Executor
+from exca_like.executors.base import WAVE_S, Attempt, Call, Executor, cancelled_unless_noted
 from exca_like.executors.packing import PackingExecutor
 from exca_like.infra.job import TaskJob
 
@@ -51,6 +51,8 @@ def submit(infras: Sequence[Any], plan: Plan = Plan()) -> list[TaskJob[Any]]:  #
             waiting = []
             for number in left:
                 infras[number]._prepare_folder()
+                if infras[number]._mode() == "force":
+                    _cancel_running(infras[number])
                 claims, others = infras[number]._claims().claim((KEY,), lambda free: [free] if free else [])
                 waiting += others
                 for claim in claims:
@@ -79,6 +81,7 @@ def submit_claimed(
     *,
     attempts: Sequence[Sequence[Attempt]] = (),
     after: Sequence[TaskJob[Any]] = (),
+    waits: bool = True,
 ) -> list[TaskJob[Any]]:
     """Send tasks that are claimed by this process.
 
@@ -92,21 +95,26 @@ def submit_claimed(
         Earlier jobs of each task, which failed.
     after:
         Jobs that are waited for.
+    waits:
+        Wait until the cluster takes all of them; else only the first ones are sent, that it takes now.
     """
     calls: list[Call] = []
     jobs: list[TaskJob[Any]] = []
+    note = {name: getattr(executor.resources, name) for name in ("workdir", "import_path", "python")}
+    note = {"code": note if any(note.values()) else None, "max_workers": max_workers}
     with contextlib.ExitStack() as replacing:  # old outcomes come back if the submission fails
         for infra in infras:
-            handle = infra._handle()
-            if handle is not None and handle.ended() is None:  # forced: its result must not be taken for the new one
-                handle.cancel()
+            _cancel_running(infra)
             calls.append(infra._task_call())
         replaced = [replacing.enter_context(contextlib.ExitStack()) for _ in infras]
         for infra, stack in zip(infras, replaced, strict=True):
             stack.enter_context(infra._store().replaced(KEY))
-        code = {name: getattr(executor.resources, name) for name in ("workdir", "import_path", "python")}
         is_told = False
         for handles in executor.submit(calls, max_workers):
+            if not handles and not waits:
+                for stack in replaced[len(jobs) :]:
+                    stack.pop_all()  # what was there stays
+                break
             if not handles:
                 if not is_told:
                     progress.tell(
@@ -114,12 +122,21 @@ def submit_claimed(
                     )
                 is_told = True
                 time.sleep(WAVE_S)
-            for handle in handles:
-                number = len(jobs)
-                replaced[number].close()
-                jobs.append(infras[number]._submitted_as(handle, code, attempts[number] if attempts else (), after))
-                claims[number].close()
+            with cancelled_unless_noted(handles) as noted:
+                for handle in handles:
+                    number = len(jobs)
+                    replaced[number].close()
+                    jobs.append(infras[number]._submitted_as(handle, note, attempts[number] if attempts else (), after))
+                    noted.append(handle)
+                    claims[number].close()
     return jobs
+
+
+def _cancel_running(infra: Any) -> None:
+    """Stop an older job of a task that is to be computed again: its result must not be taken for the new one."""
+    handle = infra._handle()
+    if handle is not None and handle.ended() is None:
+        handle.cancel()
 
 
 def _start_here(infra: Any) -> TaskJob[Any]:

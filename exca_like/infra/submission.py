@@ -42,6 +42,7 @@ class SubmittedJob(TaskJob[R]):
 
     def results(self) -> list[R]:
         """The results of all processes of the job: of ``nodes`` times ``tasks_per_node`` if ``slurm_use_srun`` is set."""
+        self.wait()
         jobs = [copy.copy(self) for _ in range(self._processes)]
         for rank, job in enumerate(jobs):
             job._key = _key(rank)

@@ -20,7 +20,7 @@ from exca_like.errors import (
     OpenBatchError,
     SubmissionError,
 )
-from exca_like.executors.base import WAVE_S, Call, Resources
+from exca_like.executors.base import WAVE_S, Call, Resources, cancelled_unless_noted
 from exca_like.executors.payload import payloads, shared_folder
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.base import BaseInfra
@@ -223,8 +223,10 @@ class SubmitInfra(BaseInfra):
         for handles in self._executor(len(submissions)).submit([call for _, call in submissions], max_workers):
             if not handles:
                 time.sleep(WAVE_S)
-            for handle, (job, _) in zip(handles, left):  # noqa: B905 - others are left
-                job._connect(handle, store_of(handle, self.permissions, self.allow_pickle), processes)
+            with cancelled_unless_noted(handles) as noted:
+                for handle, (job, _) in zip(handles, left):  # noqa: B905 - others are left
+                    job._connect(handle, store_of(handle, self.permissions, self.allow_pickle), processes)
+                    noted.append(handle)
 
     def _label(self) -> str:
         """What `uid` gives; but the config stays free, as nothing is stored under this name."""

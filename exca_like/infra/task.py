@@ -14,7 +14,7 @@ from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError, LostOutcomeError
 from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, JobHandle
-from exca_like.executors.environment import is_first_of_job
+from exca_like.executors.environment import current_job, is_first_of_job
 from exca_like.infra.again import settle
 from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
@@ -292,6 +292,7 @@ class TaskInfra(BaseInfra):
     def _run_as_job(self, mode: engine.Mode) -> None:
         """Compute and store in this process, which is a job, or one of several of a job."""
         self._prepare_folder()
+        self._claims().job = current_job(self._log_folder())
         batch = self._batch(mode)
         if is_first_of_job():
             if not engine.look_up(batch):
@@ -401,14 +402,12 @@ class TaskInfra(BaseInfra):
         return TaskCall(self._linked_state.owner, self._field_name(), self._entry(), self._recomputing_mode())
 
     def _submitted_as(
-        self, handle: JobHandle, code: Mapping[str, Any], attempts: Sequence[Attempt], after: Sequence[TaskJob[Any]]
+        self, handle: JobHandle, note: Mapping[str, Any], attempts: Sequence[Attempt], after: Sequence[TaskJob[Any]]
     ) -> TaskJob[Any]:
         """Take note of the job that computes this task from now on."""
-        record = {**handle.record(), "time": time.time()}
+        record = {**handle.record(), "time": time.time(), **{name: value for name, value in note.items() if value}}
         if attempts:
             record["attempts"] = [asdict(attempt) for attempt in attempts]
-        if any(code.values()):
-            record["code"] = code
         if after:
             record["after"] = [{**parent.record(), "uid": parent.label} for parent in after]
         files.write_atomic(self._entry().job, json.dumps(record).encode(), self.permissions)

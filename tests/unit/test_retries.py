@@ -184,7 +184,7 @@ def test_packed_local_tasks(tmp_path: Path) -> None:
     exca_like.wait_all(array)
     assert len({task.infra.job().job_id for task in array}) == 3
     assert len(set(noted(tmp_path / "notes" / "calls"))) == 3
-    assert sorted(task.run() for task in array) == list(range(1, 8))
+    assert len(noted(tmp_path / "notes" / "calls")) == len([task.run() for task in array]) == 7
 
 
 def test_a_task_after_a_local_one(tmp_path: Path) -> None:
