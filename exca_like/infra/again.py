@@ -40,7 +40,8 @@ def settle(jobs: Sequence[TaskJob[Any]]) -> list[TaskJob[Any]]:
                 continue
             ended = job._ended()
             due = None if ended is None else _due(job, ended)
-            if due is None and (infra.retries is None or ended is None or not ended.interrupted):
+            is_over = ended is None or not ended.interrupted or job._store.peek(KEY) is not None
+            if due is None and (infra.retries is None or is_over):
                 continue  # nothing is asked of the folder: it may be somebody else's
             try:
                 claims, others = infra._claims().claim((KEY,), lambda free, due=due: [free] if free and due else [])

@@ -103,3 +103,32 @@ def test_local_jobs_share_as_well(tmp_path: Path) -> None:
             array[-1]._data = data
     assert [task.run() for task in array] == [1_000_000 + k for k in range(4)]
     assert sum(path.stat().st_size for path in tmp_path.rglob("*_submitted.pkl")) < 100_000
+
+
+class TwoArrays:
+    def __init__(self) -> None:
+        self.first, self.second = np.zeros(200_000), np.zeros(200_000)
+
+    def __call__(self) -> float:
+        self.first += 1
+        return float(self.second[0])
+
+
+def test_equal_arrays_that_are_two_stay_two(tmp_path: Path) -> None:
+    (sent,) = payload.payloads([TwoArrays()], tmp_path / "shared", Resources())
+    assert len(sizes(tmp_path / "shared")) == 1
+    assert pickle.loads(pickle.dumps(sent))() == 0
+
+
+def test_a_damaged_part_is_told_and_one_that_is_not_whole_is_written_again(tmp_path: Path) -> None:
+    call = Call(Owner(data=np.arange(200_000.0)), 1)
+    (sent,) = payload.payloads([call], tmp_path / "shared", Resources())
+    (part,) = (tmp_path / "shared").iterdir()
+    data = part.read_bytes()
+    part.write_bytes(data[:-100] + bytes(100))
+    with pytest.raises(errors.CorruptEntryError, match=f"{part.name}.*damaged: remove it"):
+        sent()
+    part.write_bytes(data[:1000])
+    payload.payloads([call], tmp_path / "shared", Resources())
+    assert part.read_bytes() == data
+    assert sent()[0].data[-1] == 199_999

@@ -1,6 +1,7 @@
 """Which failures lead to another job, what it asks for, and what is kept of the attempts."""
 
 import os
+import pickle
 import re
 import sys
 import threading
@@ -248,3 +249,39 @@ def test_a_map_does_not_wait_for_its_other_jobs_to_try_again(tmp_path: Path) -> 
     assert list(model.compute([0, 1])) == [0, 1]
     (started,), (_, again) = noted(tmp_path / "0"), noted(tmp_path / "1")
     assert float(again) < float(started) + 3.5
+
+
+class Forced(pydantic.BaseModel):
+    notes: str
+    infra: exca_like.MapInfra = exca_like.MapInfra(cluster="local", max_jobs=1)
+
+    @infra.apply(item_uid=str)
+    def compute(self, items: list[int]) -> Any:
+        for item in items:
+            note(f"{self.notes}/items", item)
+            if item == 3:
+                os._exit(3)
+            yield item
+
+
+def test_a_forced_map_keeps_what_a_job_stored_before_it_died(tmp_path: Path) -> None:
+    infra = {"folder": tmp_path / "cache", "mode": "force", "retries": {"on": ["failed"], "max": 1}}
+    with pytest.raises(errors.ItemsFailedError, match="2 of 5 items"):
+        list(Forced(notes=str(tmp_path), infra=infra).compute(range(5)))
+    assert noted(tmp_path / "items") == ["0", "1", "2", "3", "3"]
+
+
+def test_a_failure_of_somebody_else_can_be_looked_at(tmp_path: Path, monkeypatch) -> None:
+    task = flaky(tmp_path, "KeyError")
+    with pytest.raises(ConnectionError):
+        task.run()
+    other = flaky(tmp_path, "KeyError")
+    monkeypatch.setattr(type(other.infra._claims()), "claim", None)  # it would need the right to write
+    assert isinstance(other.infra.job().exception(), ConnectionError)
+
+
+def test_copies_of_jobs_can_be_waited_for(tmp_path: Path) -> None:
+    task = flaky(tmp_path, "KeyError", kind="exit")
+    copy = pickle.loads(pickle.dumps(task.infra.job()))
+    assert list(exca_like.as_completed([copy])) == [copy]
+    assert isinstance(copy.exception(), errors.JobError)
