@@ -118,13 +118,12 @@ class Whereabouts(NamedTuple):
 
 
 class JobHandle(Protocol):
-    """A submitted job.
-
-    ``file_delay`` is the time in seconds that the file system may take to show what an ended job wrote.
-    """
+    """A submitted job."""
 
     @property
-    def file_delay(self) -> float: ...
+    def file_delay(self) -> float:
+        """The time that the file system may take to show what an ended job wrote, in seconds."""
+        ...
 
     @property
     def job_id(self) -> str:

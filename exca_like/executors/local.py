@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 
@@ -73,9 +73,13 @@ class LocalPaths:
 class LocalJob:
     """A job of a `LocalExecutor`."""
 
-    file_delay: ClassVar[float] = 0.0
     logs: str
     job_id: str
+
+    @property
+    def file_delay(self) -> float:
+        """None, in seconds."""
+        return 0.0
 
     @cached_property
     def paths(self) -> LocalPaths:

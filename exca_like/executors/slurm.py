@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import submitit
 from submitit.core import utils
@@ -85,9 +85,13 @@ def check_commands() -> None:
 class SlurmJob:
     """A job on Slurm, or one element of an array."""
 
-    file_delay: ClassVar[float] = 15.0  # what network file systems cache
     logs: str
     job_id: str
+
+    @property
+    def file_delay(self) -> float:
+        """What network file systems cache, in seconds."""
+        return 15.0
 
     @cached_property
     def paths(self) -> utils.JobPaths:
