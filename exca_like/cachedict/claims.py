@@ -414,11 +414,13 @@ class FolderClaims:
         owner = others.owner
         if owner is None:
             return self._beats_on(others)
-        if owner.get("job"):
+        if owner.get("job") and owner["job"] != self.job:
             return not self._is_over(owner["job"])
         if is_mine(owner):  # what an interruption left behind is nobody's
             return heartbeat.has(others.path)
         alive = lives_here(owner)
+        if owner.get("job"):  # this one, which may have been started again, elsewhere
+            return alive is True
         return self._beats_on(others) if alive is None else alive
 
     def _beats_on(self, others: _Others) -> bool:
