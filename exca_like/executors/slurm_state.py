@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from datetime import datetime
+from typing import Any
 
 from exca_like.executors.base import Ended, Reason, Whereabouts
 
@@ -112,8 +113,8 @@ class StateWatcher:
             self._asked = time.monotonic()
             return
         changed = False
-        self._lines.update((job_id, queued[job_id]) for job_id in open_jobs & queued.keys())
-        finished = self._accounting(sorted(open_jobs - queued.keys()))
+        self._lines.update((job_id, line) for job_id in open_jobs if (line := queued.get(job_id)))
+        finished = self._accounting(sorted(job_id for job_id in open_jobs if not queued.get(job_id)))
         now = time.monotonic()
         for job_id in open_jobs:
             # a job that just left the queue may take a moment to reach the accounting
@@ -134,10 +135,10 @@ class StateWatcher:
         if output is None:
             return None
         lines = [line.strip().split("|") for line in output.splitlines()]
-        return {line[0]: line[1:] for line in lines if len(line) == 5}
+        return _Known((line[0], line[1:]) for line in lines if len(line) == 5)
 
     def _accounting(self, job_ids: list[str]) -> dict[str, str]:
-        states: dict[str, str] = {}
+        states: dict[str, str] = _Known()
         parents = sorted({job_id.partition("_")[0] for job_id in job_ids})
         for start in range(0, len(parents), _CHUNK):
             chunk = ",".join(parents[start : start + _CHUNK])
@@ -172,6 +173,20 @@ class StateWatcher:
             logger.info("%s failed: %s", command[0], done.stderr.strip())
             return None
         return done.stdout
+
+
+class _Known(dict[str, Any]):
+    """What is known of jobs, by id; of an element of an array, what is known of those that never started."""
+
+    def get(self, job_id: str, default: Any = None) -> Any:
+        if job_id in self:
+            return self[job_id]
+        array, is_element, _ = job_id.partition("_")
+        if not is_element:
+            return default
+        # cancelled before it started, an array is told as one job: as "7", or as "7_[0-11]"
+        names = [name for name in self if name == array or name.startswith(f"{array}_[")]
+        return self[names[0]] if names else default
 
 
 watcher = StateWatcher()

@@ -217,7 +217,7 @@ def test_a_failed_node_is_left_out(idle_cluster, tmp_path: Path, notes: str) -> 
     print(f"node failure: done after {time.monotonic() - started:.1f} s")
     assert found["node"] != node
     assert task.infra.status_detail().attempts == (f"job {first}: node failure on {node} (mem_gb=0.1)",)
-    script = next(tmp_path.rglob(f"*{task.infra.job().job_id}*.sh")).read_text()
+    script = next(tmp_path.rglob(f"{task.infra.job().job_id}_submission.sh")).read_text()
     assert f"#SBATCH --exclude={node}" in script
 
 
@@ -361,7 +361,7 @@ def test_a_task_after_others(idle_cluster, tmp_path: Path, notes: str) -> None:
     child = Steps(notes=notes, steps=2, infra={"folder": tmp_path})
     job = child.infra.job(after=[done, parent])
     wait_until(lambda: child.infra.status_detail().reason == "Dependency")
-    script = next(tmp_path.rglob(f"*{job.job_id}*.sh")).read_text()
+    script = next(tmp_path.rglob(f"{job.job_id}_submission.sh")).read_text()
     assert f"#SBATCH --dependency=afterok:{parent.infra.job().job_id}\n" in script  # what is done is left out
     assert child.run()["steps"] == 2
     assert [int(step) for step in noted(Path(notes, "steps"))] == [1, *range(1, 9), 1, 2]
