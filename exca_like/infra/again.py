@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from exca_like import progress
 from exca_like.errors import CacheFolderError, SubmissionError
-from exca_like.executors.base import Attempt, Ended, Resources
+from exca_like.executors.base import WAVE_S, Attempt, Ended, Resources
 from exca_like.infra.job import TaskJob
 from exca_like.infra.sending import KEY, submit_claimed
 
@@ -35,7 +36,7 @@ def settle(jobs: Sequence[TaskJob[Any]]) -> list[TaskJob[Any]]:
             infra, handle = job._infra, job._handle
             if infra is None or handle is None or job.has_result():
                 continue
-            if _is_replaced(job):
+            if _is_replaced(job) or time.monotonic() < job._not_before:
                 going.append(job)
                 continue
             ended = job._ended()
@@ -111,21 +112,20 @@ def _with_same_code(resources: Resources, code: Any) -> Resources:
 
 
 def _sent(group: Sequence[_Due]) -> list[TaskJob[Any]]:
-    """Send jobs that ask for the same."""
-    first = group[0]
+    """Send jobs that ask for the same; those that the cluster does not take now are asked for again later."""
     infras = [due.job._infra for due in group]
+    most = min(due.job._record.get("max_workers", len(group)) for due in group)
+    refused = ""
+    try:
+        executor = infras[0]._executor(len(group), group[0].resources)
+        claims, attempts = [due.claim for due in group], [due.attempts for due in group]
+        submit_claimed(infras, claims, executor, most, attempts=attempts, after=group[0].after, waits=False)
+    except SubmissionError as error:  # for instance more memory than any node has: what failed is to be told
+        refused = f"\nAnother job was refused: {error}"
     for due in group:
         why = due.attempts[-1] if due.attempts else f"job {due.job.job_id} ended before it came to it"
-        progress.tell(f"{due.job.label}: {why}; another job is submitted")
-    most = min(due.job._record.get("max_workers", len(group)) for due in group)
-    try:
-        executor = infras[0]._executor(len(group), first.resources)
-        claims, attempts = [due.claim for due in group], [due.attempts for due in group]
-        submit_claimed(infras, claims, executor, most, attempts=attempts, after=first.after, waits=False)
-    except SubmissionError as error:  # for instance more memory than any node has: what failed is to be told
-        for due in group:
-            if not _is_replaced(due.job):
-                due.job._refused = f"\nAnother job was refused: {error}"
-    for due in group:
-        _is_replaced(due.job)  # which notes it
-    return [due.job for due in group if not due.job._refused]  # one that the cluster does not take yet is asked for again
+        if _is_replaced(due.job):
+            progress.tell(f"{due.job.label}: {why}; another job is submitted")
+        else:
+            due.job._refused, due.job._not_before = refused, time.monotonic() + WAVE_S
+    return [due.job for due in group if not due.job._refused]

@@ -67,6 +67,7 @@ class TaskJob(Generic[R]):
         self._is_copy = False
         self._seen_end: float | None = None  # when it was seen that the job had ended without an outcome
         self._refused = ""  # why no other job could be sent
+        self._not_before = 0.0  # when another one may be sent
         self.parents: Sequence[TaskJob[Any]] = ()
 
     @property
