@@ -48,7 +48,7 @@ class Retries(pydantic.BaseModel):
         for name in on:
             if name not in _REASONS and not re.fullmatch(r"([A-Za-z_]\w*\.)*[A-Z]\w*", name):
                 close = difflib.get_close_matches(name, _REASONS, 1)
-                meant = f": did you mean {close[0]!r}?" if close else ""
+                meant = f": did you mean {close[0]!r}?" if close else "."
                 msg = f"{name!r} is no reason{meant} Use any of {', '.join(_REASONS)}, or names of exceptions like 'OSError'"
                 raise ValueError(msg)
         return on

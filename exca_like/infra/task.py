@@ -92,9 +92,9 @@ class TaskInfra(BaseInfra):
         Parameters
         ----------
         after:
-            Tasks that must end well before this one starts: configs with one TaskInfra, infras, or jobs. What is not submitted
-            is submitted, what is computed is left out. Slurm waits for Slurm's jobs, and cancels this one if one of them
-            fails; any other is waited for before this one is submitted.
+            Tasks (or one) that must end well before this one starts: configs with one TaskInfra, infras, or jobs. What is not
+            submitted is submitted, what is computed is left out. Slurm waits for Slurm's jobs, and cancels this one if one of
+            them fails; any other is waited for before this one is submitted.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class TaskInfra(BaseInfra):
             A task of ``after`` has failed.
         """
         job = self._present_job("cached" if self._linked_state.recomputed and self.mode == "retry" else self._mode())
-        return job or submit([self], Plan(after=[job_of(task) for task in after]))[0]
+        return job or submit([self], Plan(after=_jobs_of(after)))[0]
 
     def status(self) -> Status:
         """``"not submitted"``, ``"running"``, ``"completed"`` or ``"failed"``; nothing is computed or changed on disk."""
@@ -218,7 +218,7 @@ class TaskInfra(BaseInfra):
             settings = replace(infra._resources(), job_name=infra.job_name)
             code = (infra.workdir, infra.conda_env, infra.workdir and infra.folder)
             groups.setdefault(repr((infra.cluster, infra._log_folder(), settings, code)), []).append(infra)
-        plan = Plan(max_workers, tasks_per_job, [job_of(task) for task in after])
+        plan = Plan(max_workers, tasks_per_job, _jobs_of(after))
         for group in groups.values():
             submit(group, plan)
 
@@ -469,6 +469,12 @@ def job_of(task: Any) -> TaskJob[Any]:
         raise InfraTypeError(msg)
     job: TaskJob[Any] = infras[0].job()
     return job
+
+
+def _jobs_of(tasks: Any) -> list[TaskJob[Any]]:
+    """The jobs of several tasks, or of one."""
+    is_one = isinstance(tasks, TaskJob) or hasattr(type(tasks), FIELDS) or isinstance(tasks, TaskInfra)
+    return [job_of(task) for task in ([tasks] if is_one else tasks)]
 
 
 def _config_by_exca(folder: EntryFolder) -> dict[str, Any] | None:

@@ -67,7 +67,7 @@ def test_exceptions_by_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("on", "said"),
-    [("out of memory", "did you mean 'out_of_memory'?"), ("oom", "names of exceptions like 'OSError'")],
+    [("out of memory", "did you mean 'out_of_memory'?"), ("oom", "'oom' is no reason. Use any of out_of_memory,")],
 )
 def test_wrong_reasons(on: str, said: str) -> None:
     with pytest.raises(pydantic.ValidationError, match=re.escape(said)):
@@ -191,7 +191,7 @@ def test_packed_local_tasks(tmp_path: Path) -> None:
 def test_a_task_after_a_local_one(tmp_path: Path) -> None:
     parent = flaky(tmp_path, "failed", failures=0)
     child = parent.infra.clone_obj(kind="child")
-    assert child.infra.job(after=[parent]).result() == 2
+    assert child.infra.job(after=parent).result() == 2
     failing = flaky(tmp_path, "failed", failures=99, kind="raise!")
     with pytest.raises(errors.JobError):
         failing.run()
