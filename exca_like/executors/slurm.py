@@ -41,6 +41,7 @@ _NO_LIMIT_MIN = 10 * 366 * 24 * 60  # ten years, for submitit, when only the par
 _MAX_TIMEOUTS = 3
 _SIGNAL_DELAY_S = 90
 _LOG_TAIL = 4000  # characters
+_FILE_DELAY_S = 15.0
 _WAVES = 4  # a wave is sent when there is room for such a part of what the cluster takes
 _SETTINGS = tuple(name for name in SETTINGS if name not in ("max_pickle_size_gb", "requeue", "max_requeues"))  # submitit's
 _STOPPED_BY: dict[str, Reason] = {"TIME LIMIT": "timeout", "PREEMPTION": "preempted", "NODE FAILURE": "node failure"}
@@ -91,7 +92,7 @@ class SlurmJob:
     @property
     def file_delay(self) -> float:
         """What network file systems cache, in seconds."""
-        return 15.0
+        return _FILE_DELAY_S
 
     @cached_property
     def paths(self) -> utils.JobPaths:

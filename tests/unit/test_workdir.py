@@ -744,6 +744,15 @@ def test_jobs_are_found_by_their_ids(workdir, tmp_path: Path) -> None:
     assert seen == {task.infra.uid(), mapped.infra.uid(), None}
 
 
+@pytest.fixture(autouse=True)
+def _no_slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests may have started a real one, whose jobs have the same ids."""
+    folder = tmp_path_factory.mktemp("no-slurm")
+    for name in ("scontrol", "sacct"):
+        write(folder / name, "#!/bin/sh\nexit 1\n", 0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
 def slurm_like(task: Plain, job_id: str, logs: str) -> Path:
     """What is left of a job on Slurm: its file, and its record."""
     from submitit.core.utils import DelayedSubmission
