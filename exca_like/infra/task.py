@@ -473,8 +473,9 @@ def job_of(task: Any) -> TaskJob[Any]:
 
 def _jobs_of(tasks: Any) -> list[TaskJob[Any]]:
     """The jobs of several tasks, or of one."""
-    is_one = isinstance(tasks, TaskJob) or hasattr(type(tasks), FIELDS) or isinstance(tasks, TaskInfra)
-    return [job_of(task) for task in ([tasks] if is_one else tasks)]
+    if isinstance(tasks, TaskJob | TaskInfra) or hasattr(type(tasks), FIELDS):
+        return [job_of(tasks)]
+    return [job_of(task) for task in tasks]
 
 
 def _config_by_exca(folder: EntryFolder) -> dict[str, Any] | None:
