@@ -92,6 +92,11 @@ def origin() -> str:
     return os.environ.get(ORIGIN_VARIABLE, current) if os.environ.get(WORKDIR_VARIABLE) == current else current
 
 
+def logs_root(logs: str) -> str:
+    """The closest folder that is the same for all jobs, whose logs are in ``logs`` (with ``%j`` for the job)."""
+    return os.path.dirname(logs.partition("%j")[0])
+
+
 def log_folder(template: str, root: str) -> str:
     """The folder of a job's logs, in which ``%j`` stands for the job's id."""
     path = template.replace("{folder}", root)

@@ -79,7 +79,7 @@ class _Run:
         self._failed: dict[str, Failure] = {}
         # what there is of items that are to be computed again
         self._before = {key: self._cache.mark(key) for key in keys} if self.replaces else {}
-        self._lost = self._lost_before() if mapping.has_retries else {}
+        self._lost = self._lost_before() if mapping.next_resources else {}
         self._errors: list[BaseException] = []
         self._patience = Patience(mapping.label)
         self._bar = Progress(mapping.label, len(mapping.keys), len(mapping.keys) - len(keys))
@@ -92,7 +92,11 @@ class _Run:
         """The jobs that failed before they came to an item, of an earlier call, which this one goes on with."""
         failures = {key: self.mapping.store.failure(key) for key in self._seen_failures}
         found = {key: [Attempt(**attempt) for attempt in failure.attempts] for key, failure in failures.items() if failure}
-        return {key: attempts for key, attempts in found.items() if attempts and self.mapping.next_resources(attempts)}
+        return {key: attempts for key, attempts in found.items() if attempts and self._has_more(attempts)}
+
+    def _has_more(self, attempts: Sequence[Attempt]) -> bool:
+        """Whether there is to be another job after some that failed."""
+        return self.mapping.next_resources is not None and self.mapping.next_resources(attempts) is not None
 
     def is_there(self, key: str) -> bool:
         """Whether there is a (new) value for a key, as known since the last look at the folder."""
@@ -173,13 +177,10 @@ class _Run:
             work = self._works.pop(0)
             self._works.append(work)  # the next time, another one
             work.advance()
-            if isinstance(work, InJobs):
-                self._decide(work.take_settled(), work)
+            self._decide(work.take_settled(), work)
             if work.is_over:
                 self.here = None
                 self._works.remove(work)
-                if not isinstance(work, InJobs):
-                    self._decide(work.keys, work)
                 work.close()
         elif self._waiting:
             if not help_along({name for others in self._waiting for name in others.names()}):
@@ -282,7 +283,7 @@ class _Run:
 
     def _is_retried(self, key: str, failure: Failure, job: Attempt | None = None) -> bool:
         """Whether an item that failed is to be computed by another job; ``job`` is the one of ours that failed."""
-        if not self.mapping.has_retries:
+        if self.mapping.next_resources is None:
             return False
         attempts = [Attempt(**attempt) for attempt in failure.attempts]
         if not attempts:
@@ -292,14 +293,12 @@ class _Run:
                 error=failure.type if failure.reason == "error" else "",
             )
             attempts = [*self._lost.get(key, ()), attempt]
-            if (
-                job is not None and not self.mapping.store.is_in_memory
-            ):  # others that wait for it, or come later, go on from there
-                with self._cache.write():
+            if job is not None and not self.mapping.store.is_in_memory:
+                with self._cache.write():  # others that wait for it, or come later, go on from there
                     self._cache.put_failure(key, replace(failure, attempts=tuple(map(asdict, attempts))))
         if (mark := self.mapping.store.failure_mark(key)) is not None:
             self._seen_failures[key] = mark
-        if self.mapping.next_resources(attempts) is None:
+        if not self._has_more(attempts):
             return False
         self._lost[key] = attempts
         self._todo.append(key)

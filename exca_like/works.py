@@ -60,8 +60,7 @@ class Mapping:
     executor:
         Makes the executor for a number of jobs, with resources, if they are not to be the usual ones.
     next_resources:
-        What jobs ask for that compute what was lost with others; None if there are to be none. Without ``has_retries``, there
-        never are.
+        Gives what jobs ask for that compute what was lost with others, or None if there are to be none; None: there never are.
     """
 
     label: str
@@ -76,8 +75,7 @@ class Mapping:
     cluster: str | None
     call: Callable[[Sequence[str], Sequence[Any], str], Callable[[], Any]]
     executor: Callable[[int, Any], Executor]
-    next_resources: Callable[[Sequence[Attempt]], Any]
-    has_retries: bool = False
+    next_resources: Callable[[Sequence[Attempt]], Any] | None = None
     max_jobs: int | None = 128
     min_items: int = 1
 
@@ -157,8 +155,12 @@ class Work(Protocol):
         """Wait a moment for more to be done."""
         ...
 
+    def take_settled(self) -> Sequence[str]:
+        """Keys of which no more outcomes will come, since the last question."""
+        ...
+
     def why_missing(self, key: str) -> Failure:
-        """Why an item has no outcome, once the work is over."""
+        """Why a settled item has no outcome."""
         ...
 
     def job_of(self, key: str) -> Attempt | None:
@@ -251,6 +253,9 @@ class Here:
     def is_mine(self) -> bool:
         """Whether it is this thread that computes an item now."""
         return inspect.getgeneratorstate(self._computed) == inspect.GEN_RUNNING and self._thread == get_ident()
+
+    def take_settled(self) -> Sequence[str]:
+        return self.keys if self.is_over else ()
 
     def why_missing(self, key: str) -> Failure:  # noqa: ARG002 - see Work
         return Failure.of(JobInterruptedError(_NO_OUTCOME), "lost")
@@ -349,6 +354,9 @@ class InPool:
         self._run.count(max(0, store.cache.count() - self._before))
         self.is_over = not self._futures
 
+    def take_settled(self) -> Sequence[str]:
+        return self.keys if self.is_over else ()
+
     def why_missing(self, key: str) -> Failure:
         error = self._errors.get(key)
         if error is None:
@@ -382,7 +390,7 @@ class InJobs:
         parts = [run.part(claim.keys) for claim in claims]
         calls = [mapping.call(part.keys, part.items, claim.path) for part, claim in zip(parts, claims, strict=True)]
         attempts = run.attempts(self.keys)
-        self._resources = mapping.next_resources(attempts) if attempts else None
+        self._resources = mapping.next_resources(attempts) if attempts and mapping.next_resources else None
         executor = mapping.executor(len(calls), self._resources)
         self._submission = executor.submit(calls, mapping.max_jobs or len(calls))
         self._unsent = list(claims)
@@ -423,8 +431,8 @@ class InJobs:
         self._run.count(max(0, count - self._before))
         self.is_over = not still and not self._unsent
 
-    def take_settled(self) -> list[str]:
-        """Keys of the jobs that have ended since the last question: no more outcomes of theirs will come."""
+    def take_settled(self) -> Sequence[str]:
+        """Keys of the jobs that have ended since the last question."""
         keys, self._settled = self._settled, []
         return keys
 

@@ -52,8 +52,9 @@ class Resources:
     """Its interpreter."""
 
 
-_OWN = ("after", "exclude", "workdir", "import_path", "python")
-SETTINGS = tuple(name for name in Resources.__dataclass_fields__ if name not in _OWN)
+CODE = ("workdir", "import_path", "python")
+"""Fields that say which code and which Python a job has."""
+SETTINGS = tuple(name for name in Resources.__dataclass_fields__ if name not in ("after", "exclude", *CODE))
 """Fields that resources share with infras."""
 
 WAVE_S = 5.0

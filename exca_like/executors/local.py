@@ -24,7 +24,7 @@ from typing import Any
 
 import orjson
 
-from exca_like import files
+from exca_like import files, layout
 from exca_like.errors import CacheFolderError, InfraValueError, SubmissionError
 from exca_like.executors.base import Call, Ended, JobHandle, Resources, Whereabouts, read_end
 from exca_like.executors.environment import SLOT_VARIABLE, job_environment, number_of_cores
@@ -63,10 +63,8 @@ class LocalPaths:
 
     @property
     def queue(self) -> Path:
-        """The file of the queue that runs the job, in the closest folder that is the same for all its jobs."""
-        parent = Path(self.logs.split("%j")[0])
-        parent = parent if self.logs.partition("%j")[0].endswith("/") else parent.parent
-        return parent / f"{self.job_id.partition('_')[0]}.queue"
+        """The file of the queue that runs the job."""
+        return Path(layout.logs_root(self.logs), f"{self.job_id.partition('_')[0]}.queue")
 
 
 @dataclass(frozen=True)

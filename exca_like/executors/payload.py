@@ -18,7 +18,7 @@ from typing import Any
 
 import cloudpickle
 
-from exca_like import files
+from exca_like import files, layout
 from exca_like.errors import CorruptEntryError, SubmissionError
 from exca_like.executors.base import Resources
 from exca_like.executors.elsewhere import check_code, put_first
@@ -93,8 +93,7 @@ def payloads(calls: Sequence[Callable[[], Any]], folder: Path, resources: Resour
 
 def shared_folder(logs: str) -> Path:
     """Where the shared parts of jobs lie, whose logs are in ``logs`` (with ``%j`` for the job)."""
-    parent, _, _ = logs.partition("%j")
-    return (Path(parent) if parent.endswith("/") else Path(parent).parent) / "shared"
+    return Path(layout.logs_root(logs), "shared")
 
 
 class _Shared:
@@ -105,9 +104,8 @@ class _Shared:
         owners = Counter(id(call.owner) for call in calls if hasattr(call, "owner"))
         self._owners = {owner for owner, number in owners.items() if number > 1}
         self._numbers: Counter[str] = Counter()  # of different objects with the same content
-        self._seen: dict[
-            int, tuple[Any, tuple[str, int] | None]
-        ] = {}  # with the object, whose id must not be given to another one
+        # with the objects, whose ids must not be given to others
+        self._seen: dict[int, tuple[Any, tuple[str, int] | None]] = {}
         self._parts: dict[str, bytes] = {}
 
     @property

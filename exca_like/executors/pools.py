@@ -75,7 +75,8 @@ class ProcessPool:
         payloads = [_pickled(call) for call in calls]
         futures: list[Future[Any]] = [Future() for _ in payloads]
         todo = iter(list(enumerate(futures)))
-        self._workers = [_Worker(payloads) for _ in range(min(self._number, len(payloads)))]
+        for _ in range(min(self._number, len(payloads))):  # one by one: `close` knows those that there are
+            self._workers.append(_Worker(payloads))
         for number in range(len(self._workers)):
             args = (number, payloads, todo)
             threading.Thread(target=self._serve, args=args, name="exca_like-pool", daemon=True).start()
@@ -101,7 +102,8 @@ class ProcessPool:
             with self._lock:
                 left = list(todo)
             for _, future in left:
-                future.set_exception(BrokenExecutor(f"a process of the pool died, and no other can be started: {error}"))
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(BrokenExecutor(f"a process of the pool died, and no other can be started: {error}"))
             return
         self._workers[number].end()
 

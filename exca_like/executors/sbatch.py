@@ -62,16 +62,15 @@ def max_submit_jobs(account: str | None, qos: str | None) -> int | None:
     if wanted is not None:
         return wanted
     if (account, qos) not in _known:
-        user = ["user=" + pwd.getpwuid(os.getuid()).pw_name]
-        found = _accounting(
-            "assoc", "account,maxsubmit,defaultqos,partition", [*user, *([f"account={account}"] if account else [])]
-        )
+        name = pwd.getpwuid(os.getuid()).pw_name
+        charged = account or next((fields[0] for fields in _accounting("user", "defaultaccount", [name]) or []), "")
+        found = _accounting("assoc", "maxsubmit,partition,defaultqos", [f"user={name}", f"account={charged}"])
         if found is None:  # it does not answer
             return None
-        limits = [fields[1] for fields in found]
+        limits = [fields[0] for fields in found if not fields[1]]  # sbatch tells about those of partitions
         used = {qos} if qos else {fields[2] for fields in found if fields[2]}
-        for name in sorted(used):
-            limits += [fields[1] for fields in _accounting("qos", "name,maxsubmitjobsperuser", [name]) or []]
+        for used_qos in sorted(used):
+            limits += [fields[0] for fields in _accounting("qos", "maxsubmitjobsperuser", [used_qos]) or []]
         _known[account, qos] = min((int(limit) for limit in limits if limit.isdecimal()), default=None)
     return _known[account, qos]
 

@@ -12,6 +12,7 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -113,13 +114,13 @@ class StateWatcher:
             self._asked = time.monotonic()
             return
         changed = False
-        self._lines.update((job_id, line) for job_id in open_jobs if (line := queued.get(job_id)))
-        finished = self._accounting(sorted(job_id for job_id in open_jobs if not queued.get(job_id)))
+        self._lines.update((job_id, line) for job_id in open_jobs if (line := _of(queued, job_id)))
+        finished = self._accounting(sorted(job_id for job_id in open_jobs if not _of(queued, job_id)))
         now = time.monotonic()
         for job_id in open_jobs:
             # a job that just left the queue may take a moment to reach the accounting
-            line = queued.get(job_id)
-            state = line[0] if line else finished.get(job_id) or "UNKNOWN"
+            line = _of(queued, job_id)
+            state = line[0] if line else _of(finished, job_id) or "UNKNOWN"
             changed = changed or state != self._states[job_id]
             self._states[job_id] = state
             if state == "UNKNOWN":
@@ -135,10 +136,10 @@ class StateWatcher:
         if output is None:
             return None
         lines = [line.strip().split("|") for line in output.splitlines()]
-        return _Known((line[0], line[1:]) for line in lines if len(line) == 5)
+        return {_name(line[0]): line[1:] for line in lines if len(line) == 5}
 
     def _accounting(self, job_ids: list[str]) -> dict[str, str]:
-        states: dict[str, str] = _Known()
+        states: dict[str, str] = {}
         parents = sorted({job_id.partition("_")[0] for job_id in job_ids})
         for start in range(0, len(parents), _CHUNK):
             chunk = ",".join(parents[start : start + _CHUNK])
@@ -153,9 +154,10 @@ class StateWatcher:
                 "JobID,State,NodeList",
             ]
             answer = self._run(["sacct", *options, "--jobs", chunk])
-            for job_id, state, node in (line.split("|") for line in (answer or "").splitlines()):
-                if state:
-                    states[job_id] = state.split()[0]  # "CANCELLED by 0"
+            for fields in (line.split("|") for line in (answer or "").splitlines()):
+                if len(fields) == 3 and fields[1]:
+                    job_id, state, node = fields
+                    states[_name(job_id)] = state.split()[0]  # "CANCELLED by 0"
                     self._lines.setdefault(job_id, ["", "", "", node])
             if answer is None:  # no accounting; in squeue, there may be a colleague's
                 states.update((job_id, line[0]) for job_id, line in (self._queue("--jobs", chunk) or {}).items())
@@ -175,18 +177,14 @@ class StateWatcher:
         return done.stdout
 
 
-class _Known(dict[str, Any]):
-    """What is known of jobs, by id; of an element of an array, what is known of those that never started."""
+def _name(job_id: str) -> str:
+    """Under which name an answer is kept: an array that never started is told as one job, as "7" or as "7_[0-11]"."""
+    return job_id.partition("_[")[0]
 
-    def get(self, job_id: str, default: Any = None) -> Any:
-        if job_id in self:
-            return self[job_id]
-        array, is_element, _ = job_id.partition("_")
-        if not is_element:
-            return default
-        # cancelled before it started, an array is told as one job: as "7", or as "7_[0-11]"
-        names = [name for name in self if name == array or name.startswith(f"{array}_[")]
-        return self[names[0]] if names else default
+
+def _of(known: Mapping[str, Any], job_id: str) -> Any:
+    """What is known of a job; of an element of an array that never started, what is known of the array."""
+    return known.get(job_id) or known.get(job_id.partition("_")[0])
 
 
 watcher = StateWatcher()

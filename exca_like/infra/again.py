@@ -48,11 +48,12 @@ def settle(jobs: Sequence[TaskJob[Any]]) -> list[TaskJob[Any]]:
                 claims, others = infra._claims().claim((KEY,), lambda free, due=due: [free] if free and due else [])
             except CacheFolderError:  # it was deleted, or is not for us to write to
                 continue
-            if others or _is_replaced(job):  # somebody is about to do it
+            is_done = bool(others) or _is_replaced(job)  # or somebody is about to do it
+            if is_done:
                 going.append(job)
             for claim in claims:
                 claimed.enter_context(claim)
-                if due is not None and not (others or job in going):
+                if due is not None and not is_done:
                     kind = (infra.cluster, infra._log_folder(), replace(due.resources, job_name=infra.job_name))
                     groups.setdefault(repr(kind), []).append(due._replace(claim=claim))
         for group in groups.values():

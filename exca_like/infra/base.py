@@ -14,11 +14,13 @@ import pydantic
 
 from exca_like import files, layout, yamltext
 from exca_like.cachedict.handlers.containers import to_tree
+from exca_like.cachedict.memory_claims import MemoryClaims
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.executors import job_is_over, make_executor
 from exca_like.executors.base import Attempt, Executor, Resources
 from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
+from exca_like.infra.code import with_code
 from exca_like.infra.identity import check_same_identity, fingerprint
 from exca_like.infra.resources import job_fields
 from exca_like.infra.retries import Retries
@@ -427,10 +429,11 @@ class BaseInfra(pydantic.BaseModel):
         """The claims on what is computed into the cache folder."""
         state = self._linked_state
         if state.claims is None:
-            from exca_like.cachedict.claims import FolderClaims, MemoryClaims  # they need numpy, which takes time to import
+            if self.folder is None:
+                made: Any = MemoryClaims()
+            else:
+                from exca_like.cachedict.claims import FolderClaims  # they need numpy, which takes time to import
 
-            made: Any = MemoryClaims()
-            if self.folder is not None:
                 made = FolderClaims(self._entry().path, layout.FULL_UID, job_is_over, self.permissions)
             state.__dict__.setdefault("claims", made)  # another thread may have been first
         return state.claims
@@ -459,11 +462,7 @@ class BaseInfra(pydantic.BaseModel):
         if number_of_tasks > 1 and self.job_name is None:  # the array has no one config to name
             resources = dataclasses.replace(resources, job_name=str(resources.job_name).rpartition("/")[0])
         logs = self._log_folder()
-        if (self.workdir or self.conda_env) and not (resources.workdir or resources.python):  # else it has what it had before
-            from exca_like.infra.code import with_code
-
-            resources = with_code(self, resources, logs)
-        return make_executor(self.cluster, logs, resources)
+        return make_executor(self.cluster, logs, with_code(self, resources, logs))
 
     def executor(self) -> Any:
         """A submitit executor with this infra's settings, for functions of one's own; None for ``cluster=None``.

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def with_code(infra: "BaseInfra", resources: Resources, logs: str) -> Resources:
     """Resources with a copy of the code, made if there is none yet, and the interpreter of an environment.
 
+    Those that have them already stay as they are: a job that takes the place of another one has the same code.
+
     Parameters
     ----------
     infra:
@@ -33,8 +35,10 @@ def with_code(infra: "BaseInfra", resources: Resources, logs: str) -> Resources:
     CacheFolderError
         The copy can't be written.
     """
+    if resources.workdir or resources.python or not (infra.workdir or infra.conda_env):
+        return resources
     root = layout.absolute(infra.folder or "")
-    left_out = (os.path.dirname(logs.partition("%j")[0]),)
+    left_out = (layout.logs_root(logs),)
     if infra.conda_env is not None:
         from exca_like.executors.python import check_python, find_python
 

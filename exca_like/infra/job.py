@@ -38,6 +38,8 @@ class TaskJob(Generic[R]):
         What computes the outcome when it is asked for (``cluster="debug"``); None if something else does.
     settle:
         Sends another job for those of several that failed and are to be tried again; gives those that go on.
+    infra:
+        Whose task it is, for ``settle``.
     record:
         What was noted when it was submitted, for messages: the jobs that failed before (``"attempts"``), and those that it
         comes after (``"after"``).
@@ -53,6 +55,7 @@ class TaskJob(Generic[R]):
         handle: JobHandle | None = None,
         compute: Callable[[], None] | None = None,
         settle: "Callable[[Sequence[TaskJob[Any]]], Sequence[TaskJob[Any]]] | None" = None,
+        infra: Any = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         self._record = dict(record or {})
@@ -62,7 +65,7 @@ class TaskJob(Generic[R]):
         self._handle = handle
         self._compute = compute
         self._settle = settle
-        self._infra: Any = None  # whose task it is, for `settle`
+        self._infra = infra
         self._lock: Any = threading.RLock()
         self._is_copy = False
         self._seen_end: float | None = None  # when it was seen that the job had ended without an outcome

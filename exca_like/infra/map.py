@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import pydantic
@@ -11,6 +11,7 @@ from exca_like import engine, mapping, parts, works
 from exca_like.cachedict import CacheDict
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
+from exca_like.executors.base import CODE, Executor, Resources
 from exca_like.executors.environment import current_job
 from exca_like.infra.applied import checked_exclusion
 from exca_like.infra.base import BaseInfra, State
@@ -44,6 +45,19 @@ class MapCall:
         # a class that was pickled by value has lost its full name, which the uid begins with
         infra._linked_state.entry = self.entry
         return infra._run_part(self)
+
+
+class _SameCode:
+    """Makes the executors of one call: jobs that take the place of others have the same copy of the code."""
+
+    def __init__(self, infra: "MapInfra") -> None:
+        self._infra = infra
+        self._code: dict[str, Any] = {}
+
+    def __call__(self, number: int, resources: Resources | None) -> Executor:
+        executor = self._infra._executor(number, replace(resources or self._infra._resources(), **self._code))
+        self._code = {name: getattr(executor.resources, name) for name in CODE}
+        return executor
 
 
 class MapInfra(BaseInfra):
@@ -264,9 +278,8 @@ class MapInfra(BaseInfra):
             recomputed=state.recomputed_items,
             cluster=self.cluster,
             call=self._part_call,
-            executor=self._executor,
-            next_resources=self._next_resources,
-            has_retries=self.retries is not None,
+            executor=_SameCode(self),
+            next_resources=None if self.retries is None else functools.partial(self.retries.resources, self._resources()),
             max_jobs=self.max_jobs,
             min_items=self.min_samples_per_job,
         )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from exca_like import engine, progress
 from exca_like.errors import CacheFolderError, DependencyError, InfraUsageError, InfraValueError
 from exca_like.executors import open_job
-from exca_like.executors.base import WAVE_S, Attempt, Call, Executor, cancelled_unless_noted
+from exca_like.executors.base import CODE, WAVE_S, Attempt, Call, Executor, cancelled_unless_noted
 from exca_like.executors.packing import PackingExecutor
 from exca_like.infra.job import TaskJob
 
@@ -100,8 +100,8 @@ def submit_claimed(
     """
     calls: list[Call] = []
     jobs: list[TaskJob[Any]] = []
-    note = {name: getattr(executor.resources, name) for name in ("workdir", "import_path", "python")}
-    note = {"code": note if any(note.values()) else None, "max_workers": max_workers}
+    code = {name: getattr(executor.resources, name) for name in CODE}
+    note = {"code": code if any(code.values()) else None, "max_workers": max_workers}
     with contextlib.ExitStack() as replacing:  # old outcomes come back if the submission fails
         for infra in infras:
             _cancel_running(infra)

@@ -370,10 +370,8 @@ class TaskInfra(BaseInfra):
         return job
 
     def _job_of(self, handle: JobHandle | None) -> TaskJob[Any]:
-        job: TaskJob[Any] = TaskJob(self.uid(), KEY, self._store(), handle, record=self._record())
-        if self.mode != "read-only":
-            job._settle, job._infra = settle, self
-        return job
+        more: dict[str, Any] = {} if self.mode == "read-only" else {"settle": settle, "infra": self}
+        return TaskJob(self.uid(), KEY, self._store(), handle, record=self._record(), **more)
 
     def _handle(self) -> JobHandle | None:
         """The job that was last submitted for this task, if any."""

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from exca_like import errors
 from exca_like.cachedict import claims as module
 from exca_like.cachedict import owners
-from exca_like.cachedict.claims import Claim, FolderClaims, MemoryClaims, digests_of
+from exca_like.cachedict.claims import Claim, FolderClaims, digests_of
+from exca_like.cachedict.memory_claims import MemoryClaims
 from exca_like.executors import job_is_over
 
 HEAD = 1024
