@@ -285,3 +285,39 @@ def test_copies_of_jobs_can_be_waited_for(tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(task.infra.job()))
     assert list(exca_like.as_completed([copy])) == [copy]
     assert isinstance(copy.exception(), errors.JobError)
+
+
+CODE = """
+import os, sys
+import pydantic, exca_like
+
+class Versioned(pydantic.BaseModel):
+    notes: str
+    infra: exca_like.MapInfra = exca_like.MapInfra(cluster="local", max_jobs=1)
+
+    @infra.apply(item_uid=str)
+    def compute(self, items: list[int]):
+        for item in items:
+            if not os.path.exists(self.notes):
+                open(self.notes, "w").close()
+                with open({path!r}, "w") as stream:  # it is edited while the job runs
+                    stream.write({edited!r})
+                os._exit(3)
+            yield "the first"
+"""
+
+
+def test_what_a_map_tries_again_runs_the_code_of_the_first_jobs(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "versioned_code.py"
+    path.write_text(CODE.format(path=str(path), edited="raise ImportError('edited')"))
+    monkeypatch.syspath_prepend(tmp_path)
+    import versioned_code  # type: ignore[import-not-found]
+
+    infra = {
+        "folder": tmp_path / "cache",
+        "retries": {"on": ["failed"]},
+        "workdir": {"copied": [str(path)]},
+    }
+    model = versioned_code.Versioned(notes=str(tmp_path / "begun"), infra=infra)
+    assert list(model.compute([1])) == ["the first"]
+    assert path.read_text() == "raise ImportError('edited')"
