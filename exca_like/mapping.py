@@ -124,7 +124,8 @@ class _Run:
         if self._errors:
             raise self._errors[0]
         if self._failed:
-            raise items_failed(self.mapping.label, self._failed, len(self.mapping.keys))
+            failed = {key: self._failed[key] for key in self.mapping.missing if key in self._failed}  # in the items' order
+            raise items_failed(self.mapping.label, failed, len(self.mapping.keys))
 
     def close(self) -> None:
         """Stop, and release what was claimed."""
