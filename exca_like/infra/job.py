@@ -163,11 +163,11 @@ class TaskJob(Generic[R]):
             self._handle.cancel()
 
     def _ended(self) -> Ended | None:
-        if self._compute is not None and self._lock is not None:
-            with self._lock:  # of several threads, one computes
-                if self._compute is not None:
-                    self._compute()
-                self._compute = None
+        if self._lock is not None:  # it is no copy
+            with self._lock:  # of several threads, one computes, and the others wait for it
+                compute, self._compute = self._compute, None
+                if compute is not None:
+                    compute()
         if self._store.peek(self._key) is not None:
             return Ended("completed")
         if self._handle is None:
