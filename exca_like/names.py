@@ -8,7 +8,7 @@ from typing import Any
 # tells a job the name that `__main__` had where it was submitted
 MAIN_VARIABLE = "EXCA_LIKE_MAIN"
 # what jobs run as `__main__`; other programs that a job starts have names of their own
-_JOB_MODULES = ("exca_like.executors.local_job", "submitit.core._submit")
+_JOB_MODULES = ("exca_like.executors.local_job", "exca_like.executors.slurm_job")
 
 
 def main_name() -> str:

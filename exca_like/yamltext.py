@@ -24,6 +24,7 @@ from exca_like.operators import SCALARS
 _NO_FOLDING = 2**31 - 1  # libyaml counts in C ints
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _PLAIN_STRING = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*")
+_NUMBER_STRING = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]*)?")  # like versions, which would be read as numbers without quotes
 # words that yaml 1.1 reads as something else than a string
 _WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
 
@@ -240,6 +241,8 @@ def _string(text: str) -> str:
     """A string as a value: as it is if that is surely right, else libyaml's own rendering, asked for once."""
     if _PLAIN_STRING.fullmatch(text) and text.lower() not in _WORDS:
         return text
+    if _NUMBER_STRING.fullmatch(text):
+        return f"'{text}'"
     rendered = _libyaml({"k": text})
     if not (rendered.startswith("k: ") and rendered.count("\n") == 1):
         raise _NeedsLibyamlError

@@ -11,64 +11,24 @@ one digest only make somebody wait.
 import contextlib
 import errno
 import fcntl
-import functools
 import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import blake2b
 from time import monotonic
 from typing import Any, Self
 
-import numpy as np
 import orjson
 
 from exca_like import files
+from exca_like.cachedict.digests import RELEASED, Digests, Table, chosen, digests_of, order_of, ordered
 from exca_like.cachedict.owners import LOST_S, Owner, describe, heartbeat, is_mine, lives_here, this_process
 from exca_like.cachedict.writer import host_name, unwritable
 
 SUFFIX = ".claim"
 _HEAD = 1024  # bytes
-_HELD, _RELEASED = 0, 1
 _FLUSH_S = 0.05  # seconds between two writes of what was released
-_LONG = 64  # bytes; longer keys would take much memory in a table
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-
-Digests = np.ndarray[Any, np.dtype[np.uint64]]
-
-
-def digests_of(keys: Sequence[str]) -> Digests:
-    """64 bits for each key: FNV-1a over 8 bytes at a time, ended by the mixing steps of MurmurHash3."""
-    if len(keys) == 1:
-        return _digest_of(keys[0])
-    return _digests(keys)
-
-
-@functools.lru_cache(maxsize=256)
-def _digest_of(key: str) -> Digests:
-    return _digests([key])
-
-
-def _digests(keys: Sequence[str]) -> Digests:
-    try:
-        encoded = list(map(str.encode, keys))
-    except UnicodeEncodeError:  # lone surrogates, as in names of undecodable files
-        encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
-    longest = max(map(len, encoded), default=0)
-    if longest > _LONG:
-        encoded = [text if len(text) <= _LONG else blake2b(text).hexdigest().encode() for text in encoded]
-        longest = max(map(len, encoded))
-    width = -(-longest // 8) or 1
-    words = np.array(encoded, f"S{8 * width}").view("<u8").reshape(len(encoded), width)
-    digests = np.full(len(encoded), 0xCBF29CE484222325, np.uint64)
-    for place in range(width):  # the same for a key whatever the length of the others, which come with zeros
-        word = words[:, place]
-        mixed = (digests ^ word) * np.uint64(0x100000001B3)
-        digests = np.where(word != 0, mixed ^ (mixed >> np.uint64(32)), digests)
-    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
-        digests = (digests ^ (digests >> np.uint64(33))) * np.uint64(factor)
-    found: Digests = digests ^ (digests >> np.uint64(33))
-    return found
 
 
 class Claim:
@@ -78,8 +38,7 @@ class Claim:
         self.path = path
         self.name = os.path.basename(path)
         self.keys = keys
-        self._digests = np.sort(digests)
-        self._status = np.full(len(keys), _HELD, np.uint8)
+        self._table = Table.new(digests)
         self._released: list[str] = []  # what the file does not show yet
         self._job = job
         self._is_held = True
@@ -121,7 +80,7 @@ class Claim:
         return None
 
     def _content(self) -> bytes:
-        return b"".join((_head(this_process(self._job)), self._digests.tobytes(), self._status.tobytes()))
+        return b"".join((_head(this_process(self._job)), bytes(self._table)))
 
     @classmethod
     def adopt(cls, path: str, keys: Sequence[str], job: dict[str, Any] | None) -> Self | None:
@@ -129,15 +88,15 @@ class Claim:
         digests = digests_of(keys)
         try:
             with open(path, "rb") as stream:
-                stream.seek(_HEAD + digests.nbytes)
-                status = np.frombuffer(stream.read(), np.uint8)
+                stream.seek(_HEAD)
+                table = Table.read(stream.read())
         except FileNotFoundError:
             return None
-        if len(status) == len(keys) and (status == _RELEASED).any():  # the job was started again: what is done is done
-            held = np.sort(digests)[status != _RELEASED]
-            keys = list(itertools.compress(keys, np.isin(digests, held).tolist()))
-            claim = cls(path, keys, digests)
-            claim._status = status.copy()
+        if len(table.status) == len(keys) and RELEASED in table.status:  # the job was started again: what is done is done
+            order = order_of(digests)
+            held = sorted(order[place] for place in table.held(chosen(digests[place] for place in order)))
+            claim = cls(path, [keys[place] for place in held], digests)
+            claim._table = Table(claim._table.digests, bytearray(table.status))
         else:
             claim = cls(path, keys, digests)
         if not claim._write_at(0, _head(this_process(job))):
@@ -168,11 +127,11 @@ class Claim:
         if self._forks != files.Process.forks:
             return
         released, self._released = self._released, []
-        self._status[np.searchsorted(self._digests, digests_of(released))] = _RELEASED
+        self._table.release(digests_of(released))
         with contextlib.suppress(OSError):  # what is stored is found without it, and all is released in the end
-            self._write_at(_HEAD + self._digests.nbytes, self._status.tobytes())
+            self._write_at(_HEAD + 8 * len(self._table.digests), self._table.status)
 
-    def _write_at(self, offset: int, data: bytes) -> bool:
+    def _write_at(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
         """Write to the file, so that other hosts see it; False if it is gone."""
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
@@ -230,19 +189,7 @@ class _Others:
             found = orjson.loads(data[:_HEAD])
             if isinstance(found, dict) and isinstance(found.get("job", {}), dict):
                 self.owner = found
-        number = max(0, len(data) - _HEAD) // 9
-        digests = np.frombuffer(data, np.uint64, number, _HEAD) if number else np.empty(0, np.uint64)
-        held = np.frombuffer(data, np.uint8, number, _HEAD + 8 * number) == _HELD if number else np.empty(0, bool)
-        self.held: Digests = digests if held.all() else digests[held]
-
-    def has(self, digests: Digests) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which of some (sorted) digests are held."""
-        if not len(self.held):
-            return np.zeros(len(digests), bool)
-        places = np.searchsorted(self.held, digests)
-        places[places == len(self.held)] = 0
-        hits: np.ndarray[Any, np.dtype[np.bool_]] = self.held[places] == digests
-        return hits
+        self.table = Table.read(data[_HEAD:])
 
 
 class Waiting:
@@ -262,10 +209,12 @@ class Waiting:
     def freed(self) -> list[str]:
         """The keys that are free since the last question: they were released, or their owner is dead."""
         held = self._claims.held(self._name, self._digests)
-        free = [key for key, is_held in zip(self.keys, held.tolist(), strict=True) if not is_held]
-        if free:
-            self.keys = [key for key, is_held in zip(self.keys, held.tolist(), strict=True) if is_held]
-            self._digests = self._digests[held]
+        if len(held) == len(self.keys):
+            return []
+        left = set(held)
+        free = [key for place, key in enumerate(self.keys) if place not in left]
+        self.keys = [self.keys[place] for place in held]
+        self._digests = chosen(self._digests[place] for place in held)
         return free
 
     def __str__(self) -> str:
@@ -324,8 +273,8 @@ class FolderClaims:
                     if group == keys:  # all, as usual
                         wanted = digests
                     else:
-                        known = known or dict(zip(keys, digests.tolist(), strict=True))
-                        wanted = np.fromiter((known[key] for key in group), np.uint64, len(group))
+                        known = known or dict(zip(keys, digests, strict=True))
+                        wanted = chosen(map(known.__getitem__, group))
                     claims.append(Claim.new(self.folder, group, wanted, self.permissions, self.job))
             except BaseException:
                 for claim in claims:
@@ -347,33 +296,33 @@ class FolderClaims:
         names = self._names()
         if not names:
             return list(keys), []
-        order = np.argsort(digests)
-        ordered = digests[order]
-        is_free = np.ones(len(keys), bool)
+        order, in_order = order_of(digests), ordered(digests)
+        is_free = bytearray(b"\1") * len(keys)
         waiting = []
         for name in names:
             try:
                 others = _Others(self.folder, name)
             except FileNotFoundError:
                 continue
-            hits = order[others.has(ordered)]
-            if len(others.held) and not len(hits):
+            hits = [order[place] for place in others.table.held(in_order)]
+            if not hits and others.table.has_held():
                 continue
             if not self._is_alive(others):
                 files.remove(others.path)  # nobody else does now
-            elif len(hits := hits[is_free[hits]]):
-                is_free[hits] = False
-                waiting.append(Waiting(self, others, [keys[int(place)] for place in hits.tolist()], digests[hits]))
-        return list(itertools.compress(keys, is_free.tolist())), waiting
+            elif hits := [place for place in hits if is_free[place]]:
+                for place in hits:
+                    is_free[place] = False
+                waiting.append(Waiting(self, others, [keys[place] for place in hits], chosen(digests[place] for place in hits)))
+        return list(itertools.compress(keys, is_free)), waiting
 
-    def held(self, name: str, digests: Digests) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which of some (sorted) digests are still held by a claim."""
+    def held(self, name: str, digests: Digests) -> list[int]:
+        """Places, among some sorted digests, of those that are still held by a claim."""
         try:
             others = _Others(self.folder, name)
         except FileNotFoundError:
-            return np.zeros(len(digests), bool)
-        held = others.has(digests)
-        return held if held.any() and self._is_alive(others) else np.zeros(len(digests), bool)
+            return []
+        held = others.table.held(digests)
+        return held if held and self._is_alive(others) else []
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

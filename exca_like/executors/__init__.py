@@ -31,7 +31,7 @@ def open_job(record: dict[str, Any]) -> JobHandle:
 
         return PackedJob(open_job({name: value for name, value in record.items() if name != "part"}), record["part"])
     if record["cluster"] == "slurm":
-        from exca_like.executors.slurm import SlurmJob
+        from exca_like.executors.slurm_handle import SlurmJob
 
         return SlurmJob(record["logs"], record["job_id"])
     from exca_like.executors.local import LocalJob

@@ -118,6 +118,34 @@ class Whereabouts(NamedTuple):
     node: str = ""
 
 
+@dataclass(frozen=True)
+class JobPaths:
+    """Files of a job; ``logs`` is the template of its folder, with ``%j`` for the job's id."""
+
+    logs: str
+    job_id: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.logs.replace("%j", self.job_id))
+
+    @property
+    def submitted_pickle(self) -> Path:
+        return self.folder / f"{self.job_id}_submitted.pkl"
+
+    @property
+    def stdout(self) -> Path:
+        return self.folder / f"{self.job_id}_0_log.out"
+
+    @property
+    def stderr(self) -> Path:
+        return self.folder / f"{self.job_id}_0_log.err"
+
+    @property
+    def ended(self) -> Path:
+        return self.folder / f"{self.job_id}_ended.json"
+
+
 class JobHandle(Protocol):
     """A submitted job."""
 
@@ -137,8 +165,8 @@ class JobHandle(Protocol):
         ...
 
     @property
-    def paths(self) -> Any:
-        """Paths of the job's files: ``folder``, ``stdout``, ``stderr``, ``submitted_pickle``."""
+    def paths(self) -> JobPaths:
+        """Paths of the job's files."""
         ...
 
     def record(self) -> dict[str, Any]:

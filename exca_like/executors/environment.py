@@ -6,9 +6,6 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
-from exca_like.errors import SubmissionError
 from exca_like.executors.base import Resources
 from exca_like.layout import ORIGIN_VARIABLE, WORKDIR_VARIABLE, origin
 from exca_like.names import MAIN_VARIABLE, main_name
@@ -22,7 +19,6 @@ _KEPT = ("SLURM_CONF",)
 # of the Python environment that is active here
 _ACTIVE = ("PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")
 _INSTALLED = ("site-packages", "dist-packages")
-_PICKLE_PROTOCOL = 5  # known to every Python that this package runs on
 
 
 def job_environment(resources: Resources | None = None) -> dict[str, str]:
@@ -57,16 +53,6 @@ def _activate(environment: dict[str, str], programs: str) -> None:
         environment.pop(name, None)
     environment["VIRTUAL_ENV" if os.path.exists(f"{root}/pyvenv.cfg") else "CONDA_PREFIX"] = root
     environment["PATH"] = os.pathsep.join([programs, environment.get("PATH", os.defpath)])
-
-
-def pickled_call(call: Any) -> bytes:
-    """Pickle a call, classes of scripts and notebooks by value."""
-    try:
-        data: bytes = cloudpickle.dumps(call, _PICKLE_PROTOCOL)
-    except Exception as error:
-        msg = f"the config can't be pickled to be sent to a job: {error}"
-        raise SubmissionError(msg) from error
-    return data
 
 
 def number_of_cores() -> int:

@@ -26,45 +26,12 @@ import orjson
 
 from exca_like import files, layout
 from exca_like.errors import CacheFolderError, InfraValueError, SubmissionError
-from exca_like.executors.base import Call, Ended, JobHandle, Resources, Whereabouts, read_end
+from exca_like.executors.base import Call, Ended, JobHandle, JobPaths, Resources, Whereabouts, read_end
 from exca_like.executors.environment import SLOT_VARIABLE, job_environment, number_of_cores
 from exca_like.executors.payload import payloads, shared_folder
 
 _RECENT = 0.2  # seconds for which "the queue is alive" is believed without looking again
 _alive_until: dict[str, float] = {}
-
-
-@dataclass(frozen=True)
-class LocalPaths:
-    """Files of a local job; ``logs`` is the folder template, with ``%j`` for the job id."""
-
-    logs: str
-    job_id: str
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.logs.replace("%j", self.job_id))
-
-    @property
-    def submitted_pickle(self) -> Path:
-        return self.folder / f"{self.job_id}_submitted.pkl"
-
-    @property
-    def stdout(self) -> Path:
-        return self.folder / f"{self.job_id}_0_log.out"
-
-    @property
-    def stderr(self) -> Path:
-        return self.folder / f"{self.job_id}_0_log.err"
-
-    @property
-    def ended(self) -> Path:
-        return self.folder / f"{self.job_id}_ended.json"
-
-    @property
-    def queue(self) -> Path:
-        """The file of the queue that runs the job."""
-        return Path(layout.logs_root(self.logs), f"{self.job_id.partition('_')[0]}.queue")
 
 
 @dataclass(frozen=True)
@@ -80,9 +47,14 @@ class LocalJob:
         return 0.0
 
     @cached_property
-    def paths(self) -> LocalPaths:
+    def paths(self) -> JobPaths:
         """Paths of the job's files."""
-        return LocalPaths(self.logs, self.job_id)
+        return JobPaths(self.logs, self.job_id)
+
+    @property
+    def queue(self) -> Path:
+        """The file of the queue that runs the job."""
+        return Path(layout.logs_root(self.logs), f"{self.job_id.partition('_')[0]}.queue")
 
     @property
     def state(self) -> str:
@@ -99,7 +71,7 @@ class LocalJob:
     def ended(self) -> Ended | None:
         """How the job ended, if it did."""
         ended = read_end(self.paths.ended)
-        if ended is None and not _queue_is_alive(self.paths.queue):  # the job may have ended since
+        if ended is None and not _queue_is_alive(self.queue):  # the job may have ended since
             return read_end(self.paths.ended) or Ended("lost", "the process that ran the queue of jobs is gone")
         return ended
 
@@ -133,7 +105,7 @@ class LocalExecutor:
         """Queue a job for each call."""
         array = f"local-{files.token()}"
         jobs = [LocalJob(self.logs, f"{array}_{index}") for index in range(len(calls))]
-        queue = jobs[0].paths.queue
+        queue = jobs[0].queue
         try:
             sent = payloads(calls, shared_folder(self.logs), self.resources)
             for job, payload in zip(jobs, sent, strict=True):

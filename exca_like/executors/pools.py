@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from exca_like import pickling
 from exca_like.cachedict.failures import Failure
-from exca_like.executors.environment import number_of_cores, pickled_call
+from exca_like.errors import SubmissionError
+from exca_like.executors.environment import number_of_cores
 
 _WATCH_S = 1.0  # seconds between two looks at whether the other side lives
 _END_S = 5.0  # seconds that a worker without work may take to end
@@ -216,4 +217,8 @@ def _outcome(payload: bytes) -> bytes:
 def _pickled(call: Callable[[], Any]) -> bytes:
     with contextlib.suppress(Exception):  # for instance a class of a function
         return pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
-    return pickled_call(call)
+    try:
+        return pickling.dumps(call)
+    except Exception as error:
+        msg = f"the config can't be pickled to be sent to a worker: {error}"
+        raise SubmissionError(msg) from error

@@ -3,50 +3,32 @@
 import contextlib
 import functools
 import os
-import re
+import pickle
 import shlex
 import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import submitit
-from submitit.core import utils
-from submitit.core.job_environment import JobEnvironment
 
+from exca_like import layout
 from exca_like.errors import CacheFolderError, ExcaLikeError, SubmissionError
-from exca_like.executors.base import (
-    SETTINGS,
-    Call,
-    Ended,
-    JobHandle,
-    Reason,
-    Resources,
-    Whereabouts,
-    read_end,
-    read_log,
-    write_end,
-)
-from exca_like.executors.environment import job_environment, pickled_call
+from exca_like.executors import slurm_job
+from exca_like.executors.base import SETTINGS, Call, JobHandle, Resources
+from exca_like.executors.environment import job_environment
 from exca_like.executors.payload import Payload, payloads, shared_folder
 from exca_like.executors.sbatch import QueueFullError, chunks, jobs_in_queue, max_array_size, max_submit_jobs, sbatch
-from exca_like.executors.slurm_state import watcher
-from exca_like.executors.stopping import Requeue, hooks_of_a_call, listen, restart_count
+from exca_like.executors.slurm_handle import SlurmJob
+from exca_like.executors.slurm_job import SlurmCall
 
 _NO_LIMIT_MIN = 10 * 366 * 24 * 60  # ten years, for submitit, when only the partition's limit counts
 _MAX_TIMEOUTS = 3
 _SIGNAL_DELAY_S = 90
-_LOG_TAIL = 4000  # characters
-_FILE_DELAY_S = 15.0
 _WAVES = 4  # a wave is sent when there is room for such a part of what the cluster takes
 _SETTINGS = tuple(name for name in SETTINGS if name not in ("max_pickle_size_gb", "requeue", "max_requeues"))  # submitit's
-_STOPPED_BY: dict[str, Reason] = {"TIME LIMIT": "timeout", "PREEMPTION": "preempted", "NODE FAILURE": "node failure"}
-_STOPPED = re.compile(f"CANCELLED AT .* DUE TO ({'|'.join(_STOPPED_BY)})")
-_MEMORY = re.compile(r"oom.kill|out of memory|exceeded memory limit", re.IGNORECASE)
 
 
 @functools.cache
@@ -80,87 +62,6 @@ def check_commands() -> None:
                 "cluster, or use cluster='local' (processes on this machine) or 'auto' (Slurm where there is one)"
             )
             raise SubmissionError(msg)
-
-
-@dataclass(frozen=True)
-class SlurmJob:
-    """A job on Slurm, or one element of an array."""
-
-    logs: str
-    job_id: str
-
-    @property
-    def file_delay(self) -> float:
-        """What network file systems cache, in seconds."""
-        return _FILE_DELAY_S
-
-    @cached_property
-    def paths(self) -> utils.JobPaths:
-        """Paths of the job's files."""
-        return utils.JobPaths(self.logs, job_id=self.job_id, task_id=0)
-
-    @property
-    def state(self) -> str:
-        """Slurm's word for the job's state."""
-        return watcher.state(self.job_id)
-
-    def record(self) -> dict[str, Any]:
-        """What `open_job` needs to find the job again."""
-        return {"cluster": "slurm", "job_id": self.job_id, "logs": self.logs}
-
-    def ended(self) -> Ended | None:
-        """How the job ended, if it did; files are looked at before the cluster is asked."""
-        if self.paths.result_pickle.exists():
-            outcome, detail = utils.pickle_load(self.paths.result_pickle)
-            return Ended("completed") if outcome == "success" else Ended("failed", str(detail))
-        noted = read_end(self.paths.folder / f"{self.job_id}_ended.json")
-        if noted is not None:
-            return noted
-        ended = watcher.ended(self.job_id)
-        if ended is None or ended.reason not in ("failed", "cancelled", "lost"):
-            return ended
-        stderr = read_log(self.paths.stderr) or ""
-        if _MEMORY.search(stderr):  # clusters without cgroups report a failure
-            return ended._replace(reason="out of memory", detail=stderr[-_LOG_TAIL:])
-        said = _STOPPED.findall(stderr)
-        if ended.reason == "lost" and said:  # the cluster has forgotten it, but not its log
-            return Ended(_STOPPED_BY[said[-1]], f"the log of job {self.job_id} says: stopped due to {said[-1].lower()}")
-        return ended._replace(detail=f"{ended.detail}\n{stderr[-_LOG_TAIL:]}".strip())
-
-    def whereabouts(self) -> Whereabouts:
-        """Where the job is, while it has not ended."""
-        return watcher.whereabouts(self.job_id)
-
-    def cancel(self) -> None:
-        """Stop the job with scancel."""
-        done = subprocess.run(["scancel", self.job_id], capture_output=True, text=True, check=False)
-        if done.returncode:
-            msg = f"scancel {self.job_id} failed: {done.stderr.strip()}"
-            raise SubmissionError(msg)
-
-
-@dataclass(frozen=True)
-class _SlurmCall:
-    """A call in a job, which may be stopped and started again."""
-
-    call: Call
-    requeue: Requeue
-    max_requeues: int
-
-    def __call__(self) -> None:
-        restarts = restart_count()
-        if restarts > self.max_requeues:
-            environment = JobEnvironment()
-            end = environment.paths.folder / f"{environment.job_id}_ended.json"
-            write_end(end, "preempted", f"it was started again {restarts} times, more than max_requeues={self.max_requeues}")
-            raise SystemExit(1)
-        listen(self.requeue, self.max_requeues)
-        with hooks_of_a_call():
-            self.call()
-
-    def checkpoint(self) -> utils.DelayedSubmission:
-        """For submitit: the call goes on from what it stored."""
-        return utils.DelayedSubmission(self)
 
 
 class SlurmExecutor:
@@ -234,18 +135,16 @@ class SlurmExecutor:
     def _submit_array(self, calls: Sequence[Payload], max_workers: int) -> list[JobHandle]:
         resources = self.resources
         executor = make_submitit_executor(self.logs, resources)
-        folder = utils.JobPaths.get_first_id_independent_folder(self.logs)
+        folder = Path(layout.logs_root(self.logs))
         folder.mkdir(parents=True, exist_ok=True)
         pickles: list[Path] = []
         try:
             for call in calls:
-                delayed = utils.DelayedSubmission(_SlurmCall(call, resources.requeue, resources.max_requeues))
-                delayed.set_timeout(resources.timeout_min or _NO_LIMIT_MIN, _MAX_TIMEOUTS)
                 pickles.append(folder / f"{uuid.uuid4().hex}.pkl")
-                pickles[-1].write_bytes(pickled_call(delayed))
+                pickles[-1].write_bytes(pickle.dumps(SlurmCall(call, resources.requeue, resources.max_requeues)))
             if len(calls) > 1:
                 executor.parameters.update(map_count=len(calls), array_parallelism=max_workers)
-            first = executor._submit_command(executor._submitit_command_str)
+            first = executor._submit_command(f"{executor.python} -u -m {slurm_job.__name__} {shlex.quote(self.logs)}")
         except BaseException:
             for pickled in pickles:
                 pickled.unlink(missing_ok=True)
@@ -254,7 +153,8 @@ class SlurmExecutor:
         jobs = [SlurmJob(self.logs, job_id) for job_id in ids]
         with _cancelled_on_error(first.job_id):
             for job, pickled in zip(jobs, pickles, strict=True):
-                job.paths.move_temporary_file(pickled, "submitted_pickle")
+                job.paths.folder.mkdir(parents=True, exist_ok=True)
+                pickled.rename(job.paths.submitted_pickle)
         return list(jobs)
 
 
@@ -331,7 +231,7 @@ class _SubmititExecutor(submitit.SlurmExecutor):
     def _submit_command(self, command: str) -> Any:
         """As submitit's, but sbatch is tried again."""
         token = uuid.uuid4().hex
-        script = utils.JobPaths.get_first_id_independent_folder(self.folder) / f".submission_file_{token}.sh"
+        script = Path(layout.logs_root(str(self.folder)), f".submission_file_{token}.sh")
         script.write_text(self._make_submission_file_text(command, token))
         job_id = sbatch(self._make_submission_command(script), script)
         with _cancelled_on_error(job_id):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 import pydantic
 
 from exca_like import files, layout, yamltext
+from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.cachedict.memory_claims import MemoryClaims
 from exca_like.confdict import ConfDict
@@ -432,8 +433,6 @@ class BaseInfra(pydantic.BaseModel):
             if self.folder is None:
                 made: Any = MemoryClaims()
             else:
-                from exca_like.cachedict.claims import FolderClaims  # they need numpy, which takes time to import
-
                 made = FolderClaims(self._entry().path, layout.FULL_UID, job_is_over, self.permissions)
             state.__dict__.setdefault("claims", made)  # another thread may have been first
         return state.claims

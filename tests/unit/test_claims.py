@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from exca_like import errors
 from exca_like.cachedict import claims as module
 from exca_like.cachedict import owners
-from exca_like.cachedict.claims import Claim, FolderClaims, digests_of
+from exca_like.cachedict.claims import Claim, FolderClaims
+from exca_like.cachedict.digests import digests_of
 from exca_like.cachedict.memory_claims import MemoryClaims
 from exca_like.executors import job_is_over
 
@@ -158,7 +159,7 @@ def test_odd_keys(tmp_path):
 
 def test_folders_that_are_not_there(tmp_path):
     claims = FolderClaims(str(tmp_path / "none"), LOCK, lambda _: False)
-    assert not claims.held("none.claim", digests_of(["a"])).any()
+    assert claims.held("none.claim", digests_of(["a"])) == []
     with pytest.raises(errors.CacheFolderError, match="none"):
         claims.claim(["a"], everything)
 
