@@ -1,7 +1,8 @@
 """40 no-op tasks on a real Slurm beside raw submitit and exca: ``python tests/benchmarks/slurm_table.py [--rounds N]``.
 
 Needs root and the Debian packages of tests/slurm/testbed.py, whose cluster of two nodes it starts; exca comes with the extra
-``bench``. The libraries run in turn; the fastest round of each counts, from the first call to the last result in the driver.
+``bench``. The libraries run in turn; the fastest round of each counts, from the first call to the last result in the driver. submitit's own jobs call ``abs``, which needs no import,
+or a method of the same configs.
 """
 
 from __future__ import annotations
@@ -65,11 +66,18 @@ def with_exca(folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def with_submitit(folder: Path) -> float:
+class Plain(pydantic.BaseModel):
+    k: int = 0
+
+    def run(self) -> int:
+        return self.k
+
+
+def with_submitit(folder: Path, function: tp.Callable[[tp.Any], int], arguments: tp.Sequence[tp.Any]) -> float:
     executor = submitit.SlurmExecutor(folder=folder)
     executor.update_parameters(cpus_per_task=1, mem="100M", use_srun=False, array_parallelism=256, time=10)
     started = time.perf_counter()
-    jobs = executor.map_array(abs, range(NUMBER))
+    jobs = executor.map_array(function, arguments)
     assert [job.result() for job in jobs] == list(range(NUMBER))
     return time.perf_counter() - started
 
@@ -93,9 +101,9 @@ def overheads(folder: Path, number: int) -> list[float]:
         job.result()
         told = time.time()
         deadline = told + 10
-        while not job.paths.result_pickle.exists() and time.time() < deadline:  # what the job writes last
+        while not job.paths.ended.exists() and time.time() < deadline:  # what the job writes last
             time.sleep(0.01)
-        found.append(told - job.paths.result_pickle.stat().st_mtime)
+        found.append(told - job.paths.ended.stat().st_mtime)
     return found
 
 
@@ -105,12 +113,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     sides: dict[str, tp.Callable[[Path], float]] = {
-        "submitit, an array of 40": with_submitit,
+        "submitit, 40 x abs": lambda folder: with_submitit(folder, abs, range(NUMBER)),
+        "submitit, 40 configs": lambda folder: with_submitit(folder, Plain.run, [Plain(k=k) for k in range(NUMBER)]),
         "exca_like, 40 jobs": with_exca_like,
         "exca_like, tasks_per_job=10": lambda folder: with_exca_like(folder, tasks_per_job=10),
     }
     if importlib.util.find_spec("exca") is not None:
         sides["exca, 40 jobs"] = with_exca
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # jobs would compile what is installed for editing again and again
     with Testbed() as testbed, tempfile.TemporaryDirectory() as folder:
         os.environ.update(testbed.env)
         wrap_commands(Path(folder, "bin"), testbed.env)

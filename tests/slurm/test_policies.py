@@ -345,7 +345,7 @@ def test_results_are_there_soon_after_the_end_of_jobs(idle_cluster, tmp_path: Pa
         task = Clusters("slurm", tmp_path, **SMALL).task(seed=seed)
         job = task.infra.job()
         job.result()
-        delays.append(time.time() - job.paths.result_pickle.stat().st_mtime if job.paths.result_pickle.exists() else 0.0)
+        delays.append(time.time() - job.paths.ended.stat().st_mtime if job.paths.ended.exists() else 0.0)
     print(
         f"from the end of a no-op job to its result: {statistics.median(delays):.2f} s at the median, {max(delays):.2f} at most"
     )

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pickle
 import shutil
 import socket
 import stat
@@ -755,16 +756,15 @@ def _no_slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 def slurm_like(task: Plain, job_id: str, logs: str) -> Path:
     """What is left of a job on Slurm: its file, and its record."""
-    from submitit.core.utils import DelayedSubmission
-
-    from exca_like.executors.slurm import SlurmJob, _SlurmCall
+    from exca_like.executors.slurm_handle import SlurmJob
+    from exca_like.executors.slurm_job import SlurmCall
     from exca_like.infra.task import TaskCall
 
     task.infra.uid_folder(create=True)
     job = SlurmJob(logs, job_id)
     job.paths.folder.mkdir(parents=True)
     call = TaskCall(task, "infra", task.infra._entry(), "cached")
-    DelayedSubmission(_SlurmCall(call, "preemption", 10)).dump(job.paths.submitted_pickle)
+    job.paths.submitted_pickle.write_bytes(pickle.dumps(SlurmCall(call, "preemption", 10)))
     job.paths.stderr.write_text("it went wrong")
     Path(task.infra._entry().job).write_text(json.dumps({**job.record(), "time": time.time()}))
     return job.paths.folder
