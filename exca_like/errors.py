@@ -5,6 +5,7 @@
     ExcaLikeError
     ├── ConfigTypeError (TypeError)        a config holds a value or a key of the wrong kind
     ├── ConfigValueError (ValueError)      a config, a patch or a name is malformed
+    ├── ContentKeyError (TypeError)        a value has no content that could be told from others
     ├── ModelExportError (RuntimeError)    a pydantic model has no unambiguous export
     ├── FrozenModelError (RuntimeError)    a model was changed after its uid was computed
     ├── InfraTypeError (TypeError)         an infra is declared or applied with a wrong type
@@ -49,6 +50,10 @@ class ConfigTypeError(ExcaLikeError, TypeError):
 
 class ConfigValueError(ExcaLikeError, ValueError):
     """A config, a patch or a name in it is malformed."""
+
+
+class ContentKeyError(ExcaLikeError, TypeError):
+    """A value, for instance an argument of a memoised function, has no content that could be told from others."""
 
 
 class ModelExportError(ExcaLikeError, RuntimeError):
