@@ -69,6 +69,11 @@ def register(cls: type[T], key: Callable[[T], Any] | None = None) -> Any:
     return key
 
 
+def has_key(value: Any) -> bool:
+    """Whether the class of a value was registered, or one that it derives from."""
+    return any(base in _keys for base in type(value).__mro__)
+
+
 def digest(value: Any) -> bytes:
     """16 bytes that stand for a value.
 

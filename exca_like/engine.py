@@ -4,19 +4,32 @@ A front (a task, a map) turns what the user wrote into a `Batch`, or a `Mapping`
 engine knows no pydantic: a job on a cluster calls the same loop on its own machine.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from exca_like import progress
 from exca_like.cachedict.failures import Failure
-from exca_like.errors import CacheFolderError, NotCachedError
+from exca_like.errors import CacheFolderError, NotCachedError, SettingsError
 from exca_like.store import Outcome, Store, make_information
 
-Mode = Literal["cached", "retry", "force", "read-only"]
+Mode = Literal["cached", "retry", "force", "read-only", "off"]
+MODE_VARIABLE = "EXCA_LIKE_MODE"
 
 _FIRST_POLL, _LAST_POLL = 0.005, 0.5  # seconds between two looks at what others do
 _PATIENCE_S = 3.0  # seconds of waiting after which the user is told what for
+
+
+def mode_now(mode: Mode) -> Mode:
+    """A mode, or the one that the environment wants in place of all others."""
+    wanted: Any = os.environ.get(MODE_VARIABLE)
+    if not wanted:
+        return mode
+    if wanted not in get_args(Mode):
+        msg = f"{MODE_VARIABLE}={wanted!r} is no mode: use one of {', '.join(get_args(Mode))}"
+        raise SettingsError(msg)
+    return wanted  # type: ignore[no-any-return]
 
 
 class Waiting(Protocol):

@@ -13,6 +13,7 @@ _DEFAULTS = {
     "max_array_size": "default: the cluster's MaxArraySize",
     "max_submit_jobs": "default: as the accounting says",
     "progress": "default: on terminals",
+    "memo_folder": "default: .exca_like of the project",
 }
 _LONGEST = 40  # characters of a value in the table
 

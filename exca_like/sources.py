@@ -223,13 +223,23 @@ def _yes_or_no(found: Found) -> bool:
     return value
 
 
+def _folder(found: Found) -> str:
+    if type(found.value) is not str or not found.value:
+        msg = "it should be the path of a folder"
+        raise found.error(msg)
+    path = os.path.expanduser(found.value)
+    # one in a file is relative to the file
+    return path if found.is_variable else os.path.join(os.path.dirname(found.source.partition(": ")[0]), path)
+
+
 TOOL_SETTINGS: dict[str, Callable[[Found], Any]] = {
     "max_array_size": _number_of_jobs,
     "max_submit_jobs": _number_of_jobs,
     "progress": _yes_or_no,
+    "memo_folder": _folder,
 }
 """Settings that are no fields of an infra, with what checks their values."""
-ONCE_FOR_ALL = ("progress",)
+ONCE_FOR_ALL = ("progress", "memo_folder")
 """Those that can't differ between clusters."""
 
 

@@ -68,7 +68,82 @@ class Store(Protocol):
         ...
 
 
-class FolderStore:
+class _CacheStore:
+    """What stores in a `CacheDict` have in common: ``_cache``, and ``_describe``, which gives JSON data for each outcome."""
+
+    _cache: Any
+    _describe: Callable[[], dict[str, Any]]
+
+    def mark(self, key: str) -> Any:
+        """Changes when another outcome is stored for a key, as known since the last look at the folder."""
+        return tuple(self._cache.places(key))
+
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:
+        """Store an outcome, in place of an older one; ``is_first`` if there can be none.
+
+        Raises
+        ------
+        TypeError
+            The value can't be stored.
+        CacheFolderError
+            The folder can't be written to; what was there before is still there.
+        """
+        meta = {**information, **self._describe()}
+        with self._cache.write() as cache:
+            if outcome.failure is None:
+                cache.put(key, outcome.value, meta=meta, replace=not is_first)
+            else:
+                cache.put_failure(key, outcome.failure, meta=meta)
+
+    def discard(self, key: str) -> None:
+        """Forget a key."""
+        self._cache.refresh()
+        self._delete_if(key, lambda _: True)
+
+    @contextlib.contextmanager
+    def replaced(self, key: str) -> Iterator[None]:
+        """Forget what there is for a key now, unless the block raises."""
+        cache = self._cache
+        cache.refresh()
+        older = cache.places(key)
+        metas = [cache.meta_at(place) for place in older]
+        yield  # what is stored meanwhile stays
+        self._delete_if(key, lambda place: place in older or cache.meta_at(place) in metas)
+
+    def _delete_if(self, key: str, condition: Callable[[int], bool]) -> None:
+        if self._cache.places(key):
+            with self._cache.write() as cache:
+                cache.delete_if(key, condition)
+
+
+class SharedStore(_CacheStore):
+    """Store of a key in a folder of many."""
+
+    def __init__(self, cache: CacheDict[Any], describe: Callable[[], dict[str, Any]]) -> None:
+        self._cache = cache
+        self._describe = describe
+
+    def peek(self, key: str) -> Kind | None:
+        """What there is for a key, without loading it."""
+        self._cache.refresh()
+        if self._cache.mark(key) is not None:
+            return "value"
+        return None if self._cache.failure_mark(key) is None else "failure"
+
+    def load(self, key: str) -> Outcome | None:
+        """The outcome of a key, if there is one and it passes its checks."""
+        with contextlib.suppress(KeyError):
+            return Outcome(self._cache[key])
+        failure = self._cache.failure(key)
+        return None if failure is None else Outcome(failure=failure)
+
+    def meta(self, key: str) -> dict[str, Any] | None:
+        """What was stored beside the outcome of a key."""
+        meta: dict[str, Any] | None = self._cache.meta(key)
+        return meta
+
+
+class FolderStore(_CacheStore):
     """Store in the folder of a config.
 
     Parameters
@@ -130,10 +205,6 @@ class FolderStore:
         left = self._left_by_exca()
         return None if left is None else "value" if left.failure is None else "failure"
 
-    def mark(self, key: str) -> Any:
-        """Changes when another outcome is stored for a key, as known since the last look at the folder."""
-        return tuple(self._cache.places(key))
-
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one and it passes its checks."""
         found = self._found(key)
@@ -152,23 +223,6 @@ class FolderStore:
                 return Outcome(failure=failure)
         return self._left_by_exca()
 
-    def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:
-        """Store an outcome, in place of an older one; ``is_first`` if there can be none.
-
-        Raises
-        ------
-        TypeError
-            The value can't be stored.
-        CacheFolderError
-            The folder can't be written to; what was there before is still there.
-        """
-        meta = {**information, **self._describe()}
-        with self._cache.write() as cache:
-            if outcome.failure is None:
-                cache.put(key, outcome.value, meta=meta, replace=not is_first)
-            else:
-                cache.put_failure(key, outcome.failure, meta=meta)
-
     def meta(self, key: str) -> dict[str, Any] | None:
         """What was stored beside the outcome of a key."""
         found = self._found(key)
@@ -186,25 +240,8 @@ class FolderStore:
         else:
             self._cache.refresh()
 
-    def discard(self, key: str) -> None:
-        """Forget a key."""
-        self._cache.refresh()
-        self._delete_if(key, lambda _: True)
-
-    @contextlib.contextmanager
-    def replaced(self, key: str) -> Iterator[None]:
-        """Forget what there is for a key now, unless the block raises."""
-        cache = self._cache
-        cache.refresh()
-        older = cache.places(key)
-        metas = [cache.meta_at(place) for place in older]
-        yield  # what is stored meanwhile stays
-        self._delete_if(key, lambda place: place in older or cache.meta_at(place) in metas)
-
     def _delete_if(self, key: str, condition: Callable[[int], bool]) -> None:
-        if self._cache.places(key):
-            with self._cache.write() as cache:
-                cache.delete_if(key, condition)
+        super()._delete_if(key, condition)
         files.remove(self.folder.exca_job)
 
     def _left_by_exca(self) -> Outcome | None:
@@ -326,7 +363,7 @@ class ItemStore:
             if replaces:
                 self._failures.pop(key, None)
             try:
-                self.cache.put(key, value, None, replaces)
+                self.cache.put(key, value, self._information(key), replaces)
             except CacheFolderError:
                 raise
             except KeyExistsError:  # somebody else stored it meanwhile, as there are no locks, or this was taken for dead
@@ -339,8 +376,25 @@ class ItemStore:
             if self.is_in_memory:
                 self._failures[key] = failure
             else:
-                self.cache.put_failure(key, failure)
+                self.cache.put_failure(key, failure, meta=self._information(key))
         return failure
+
+    def _information(self, key: str) -> dict[str, Any] | None:  # noqa: ARG002 - see DescribedStore
+        """JSON data to keep beside what an item left."""
+        return None
+
+
+class DescribedStore(ItemStore):
+    """An `ItemStore` that keeps beside each outcome when it was computed, and what ``describe`` says of its key."""
+
+    def __init__(self, cache: CacheDict[Any], describe: Callable[[str], dict[str, Any]]) -> None:
+        super().__init__(cache)
+        self._describe = describe
+        self._since = time.time()
+
+    def _information(self, key: str) -> dict[str, Any]:
+        started, self._since = self._since, time.time()
+        return {**make_information(started), **self._describe(key)}
 
 
 def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:

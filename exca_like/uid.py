@@ -62,6 +62,11 @@ def config_uid(config: Mapping[str, Any]) -> str:
     return f"{text}-{digest}"
 
 
+def text_of(value: Any) -> str:
+    """The readable text of a value, without characters that file systems dislike; not exact."""
+    return _render(value)[0]
+
+
 def _render(value: Any) -> _Rendered:
     kind = type(value)
     if kind is str:

@@ -202,6 +202,12 @@ class Waiting:
         self._owner = others.owner
         self._digests = digests
 
+    @property
+    def job(self) -> dict[str, Any] | None:
+        """The record of the job that computes them, if it is one."""
+        job: dict[str, Any] | None = (self._owner or {}).get("job")
+        return job
+
     def names(self) -> set[str]:
         """Names of the claims that hold them."""
         return {self._name}
@@ -219,7 +225,7 @@ class Waiting:
 
     def __str__(self) -> str:
         holder = "another process" if self._owner is None else describe(self._owner)
-        way = "scancel it" if (self._owner or {}).get("job", {}).get("cluster") == "slurm" else "end it"
+        way = "scancel it" if (self.job or {}).get("cluster") == "slurm" else "end it"
         return f"{holder} (to break this, {way}, or if that is gone remove {self._claims.folder}/{self._name})"
 
 

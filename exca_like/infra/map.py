@@ -84,7 +84,7 @@ class MapInfra(BaseInfra):
     cluster: Literal["local", "slurm", "auto", "debug", "threadpool", "processpool"] | None = None  # type: ignore[assignment]
     """Where to compute: None in this process, as results are asked for; ``"threadpool"``, ``"processpool"`` in threads or
     processes of this machine, while this process lives; ``"local"``, ``"slurm"``, ``"auto"`` in jobs, which outlive it."""
-    mode: Literal["cached", "retry", "force", "read-only"] = "cached"
+    mode: Literal["cached", "retry", "force", "read-only", "off"] = "cached"
     """``"cached"``: only missing items are computed, and those that failed (``"retry"`` is the same); ``"force"``: each
     item is computed again once by each instance; ``"read-only"``: nothing is computed."""
     keep_in_ram: bool = True
