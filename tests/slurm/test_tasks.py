@@ -13,12 +13,12 @@ from contracts.clusters import ALL_CLUSTERS, JOB_CLUSTERS, Clusters, Work, wait_
 
 import exca_like
 from exca_like import errors
-from exca_like.executors import slurm, slurm_state
+from exca_like.executors import slurm, slurm_handle, slurm_state
 
 
 @pytest.mark.parametrize("check", ALL_CLUSTERS + JOB_CLUSTERS)
 def test_contract(check, idle_cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "_FILE_DELAY_S", 2.0)  # the nodes of the testbed share a file system that hides nothing
+    monkeypatch.setattr(slurm_handle, "_FILE_DELAY_S", 2.0)  # the nodes of the testbed share a file system that hides nothing
     check(Clusters("slurm", tmp_path))
 
 

@@ -66,7 +66,7 @@ def test_job_uses_the_python_of_an_environment(idle_cluster, module: Path, tmp_p
     task = Look(infra=infra)
     assert task.run()["value"] == "before"
     script = next(task.infra.job().paths.folder.glob("*_submission.sh")).read_text()
-    assert f"{tmp_path}/env/bin/python -u -m submitit" in script
+    assert f"{tmp_path}/env/bin/python -u -m exca_like.executors.slurm_job" in script
 
 
 def test_jobs_are_found_by_their_ids(idle_cluster, module: Path, tmp_path: Path) -> None:
