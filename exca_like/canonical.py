@@ -24,6 +24,9 @@ from typing import Any
 from exca_like.errors import ConfigTypeError
 from exca_like.names import qualified_name
 
+STAND_IN = "__exca_like_stand_in__"
+"""Attribute of classes whose values have a ``uid`` of what they stand for."""
+
 
 class _NoIdentityError(Exception):
     """A value has no canonical bytes; collects the way to it while the stack unwinds."""
@@ -245,6 +248,8 @@ def _encode_foreign(value: Any) -> bytes:
             return _tagged("index", (list(value.names), _series_content(value)))
     if dataclasses.is_dataclass(value):
         return _tagged(*_encode_dataclass(value))
+    if hasattr(type(value), STAND_IN):
+        return _tagged("stand-in", value.uid)
     if _is_importable(value):
         return _tagged(*_encode_object(value))
     raise _NoIdentityError(value)

@@ -1,55 +1,40 @@
 """Memoised functions: calls whose results are kept, and found again by what was passed."""
 
 import functools
-import importlib
 import inspect
-import math
-import os
-import pickle
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
-import cloudpickle
 import pydantic
 
-from exca_like import content, engine, layout, sources, uid
-from exca_like.canonical import describe
-from exca_like.errors import ContentKeyError, InfraTypeError, InfraValueError
-from exca_like.infra.base import BaseInfra
+from exca_like import content, engine, layout
+from exca_like.cachedict import CacheDict
+from exca_like.errors import InfraTypeError
 from exca_like.infra.calls import Call, CallInfra, applied_to_calls
 from exca_like.infra.job import TaskJob
 from exca_like.layout import EntryFolder
-from exca_like.models.function import CallSignature
-from exca_like.names import main_name, module_name
-from exca_like.operators import SCALARS
+from exca_like.lazy import Lazy
+from exca_like.memos.entries import Entries
+from exca_like.memos.keys import CallKeys, checked_names, shown
+from exca_like.memos.paths import Template, check_folder_name, default_root, ready_root, text_of
+from exca_like.memos.transport import reduced
+from exca_like.names import module_name
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 
-_LONGEST_TEXT = 80  # characters of a key, beside its digest
-_KEY_SIZE = 10  # bytes of digest in a key
-_MOST_SHOWN = 200  # characters of an argument that are kept for people
-_MOST_ITEMS = 6  # of a container that is shown in a key
-_PROJECT_SIGNS = ("pyproject.toml", ".git")
-_DEFAULT_FOLDER = ".exca_like"
-
-_any_infra: Any = BaseInfra
-content.register(_any_infra, lambda infra: infra.version)  # how something is computed does not change what comes out
-
 
 @dataclass(frozen=True)
 class Options:
-    """How a function is memoised, beside its infra."""
+    """How a function is memoised, beside its infra; see `memo`."""
 
-    exclude: frozenset[str] = frozenset()
+    exclude: tuple[str, ...] = ()
     key: Mapping[str, Callable[[Any], Any]] | None = None
-    cache_type: str | None = None
+    cache_type: Any = None
     group_by: tuple[str, ...] = ()
     path: str | None = None
     prefix: str | None = None
@@ -72,20 +57,20 @@ else:
 
 
 class Memo(_Base[P, R]):
-    """A function whose results are kept; made by `memo`. Called like the function itself."""
+    """A function whose results are kept, made by `memo`; it is called like the function itself."""
 
     def __init__(self, function: Callable[P, R], infra: CallInfra, options: Options, kind: str = "") -> None:
+        super().__init__(function)
         self._function = function
         self._infra = infra
         self._options = options
         self._kind = kind  # "static" or "class", if it was declared as such
-        self._is_method = False
+        self._is_method = kind == "class"
         self._applied = applied_to_calls(options.cache_type)
-        self._folders: dict[str, CallInfra] = {}  # the calls that are kept in each
-        super().__init__(function)
+        self._infras: dict[str, CallInfra] = {}  # of the calls in each folder
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
-        self._is_method = self._kind == ""
+        self._is_method = self._kind != "static"
 
     @overload
     def __get__(self, obj: None, owner: Any) -> Self: ...
@@ -97,22 +82,16 @@ class Memo(_Base[P, R]):
         return self if obj is None or self._kind == "static" else BoundMemo(self, obj)
 
     def __repr__(self) -> str:
-        return f"<memo of {self._label}>"
+        return f"<memo of {self._function.__qualname__}>"
 
     def __reduce__(self) -> Any:
-        module, name = self._function.__module__, self._function.__qualname__
-        if module != "__main__" and _find(module, name) is self:
-            return _named, (module, name)
-        label = f"{main_name()}:{name}:{id(self)}"
-        active: set[str] = _pickled.__dict__.setdefault("active", set())
-        if label in active:  # it refers to itself
-            return _being_loaded, (label,)
-        active.add(label)
-        try:
-            data = cloudpickle.dumps((self._function, self._infra, self._options, self._kind, self._is_method))
-        finally:
-            active.discard(label)
-        return _loaded, (main_name(), name, label, data)
+        parts = (self._function, self._infra, self._options, self._kind, self._is_method)
+        return reduced(self, self._function, parts)
+
+    def __setstate__(self, parts: tuple[Any, ...]) -> None:
+        *arguments, is_method = parts
+        self.__init__(*arguments)  # type: ignore[misc] # it was made without
+        self._is_method = is_method
 
     # calls
 
@@ -120,8 +99,8 @@ class Memo(_Base[P, R]):
         mode = engine.mode_now(self._infra.mode)
         if mode == "off":
             return self._function(*args, **kwargs)
-        call = self._bound(args, kwargs)
-        value: R = self._calls(call).value(call, mode)
+        call = self._keys.call(args, kwargs)
+        value: R = self._infra_of(call).value(call, mode)
         return value
 
     @property
@@ -134,19 +113,19 @@ class Memo(_Base[P, R]):
 
         With ``cluster=None`` the call is computed first, in this process.
         """
-        call = self._bound(args, kwargs)
-        (job,) = self._calls(call).submit([call], engine.mode_now(self._infra.mode))
+        call = self._keys.call(args, kwargs)
+        (job,) = self._infra_of(call).submit([call], engine.mode_now(self._infra.mode))
         return job
 
     def map(self, *iterables: Iterable[Any], **constants: Any) -> Iterator[R]:
-        """Results of many calls, as the builtin ``map`` gives them; what is missing is packed into jobs.
+        """Results of many calls, as the builtin ``map`` gives them; what is missing is computed, packed into jobs.
 
         Parameters
         ----------
         *iterables:
             Of the first argument of each call, of the second, and so on; all of the same length.
         **constants:
-            Arguments that are the same for all calls.
+            Arguments that are the same in all calls.
 
         Returns
         -------
@@ -158,102 +137,66 @@ class Memo(_Base[P, R]):
         ItemsFailedError
             Some calls failed: after all others were computed and stored.
         """
-        mode = engine.mode_now(self._infra.mode)
         if not iterables:
-            msg = f"{self._label}.map takes iterables of arguments, like {self._label}.map([1, 2, 3])"
+            msg = f"{self._function.__qualname__}.map takes iterables of arguments, like `.map([1, 2, 3])`"
             raise InfraTypeError(msg)
+        mode = engine.mode_now(self._infra.mode)
         arguments = list(zip(*iterables, strict=True))
         if mode == "off":
             function: Callable[..., R] = self._function
             return (function(*args, **constants) for args in arguments)
-        return self._results([self._bound(args, constants) for args in arguments], mode)
+        return self._results([self._keys.call(args, constants) for args in arguments], mode)
 
     def _results(self, calls: Sequence[Call], mode: engine.Mode) -> Iterator[R]:
+        places = [self._entry_of(call).path for call in calls]
         groups: dict[str, list[Call]] = {}
-        for call in calls:
-            groups.setdefault(self._entry_of(call).path, []).append(call)
-        results = {path: self._calls(group[0]).results(group, mode) for path, group in groups.items()}
-        return (next(results[self._entry_of(call).path]) for call in calls)
+        for place, call in zip(places, calls, strict=True):
+            groups.setdefault(place, []).append(call)
+        results = {place: self._infra_of(group[0]).results(group, mode) for place, group in groups.items()}
+        return (next(results[place]) for place in places)
+
+    def lazy(self, *args: P.args, **kwargs: P.kwargs) -> Lazy[R]:
+        """The result of a call, computed if it is not in the cache, but not loaded before it is needed."""
+        call = self._keys.call(args, kwargs)
+        infra = self._infra_of(call)
+        if call.key not in infra.cache_dict:
+            infra.value(call, engine.mode_now(self._infra.mode))
+        return Lazy(
+            self._entry_of(call).path,
+            call.key,
+            f"{infra.uid()}/{call.key}",
+            functools.partial(_again, self, call),
+            self._infra.allow_pickle,
+        )
 
     # what is kept
 
     def cached(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Whether the result of a call is in the cache; nothing is computed."""
-        call = self._bound(args, kwargs)
-        return call.key in self._calls(call).cache_dict
+        call = self._keys.call(args, kwargs)
+        return call.key in self._infra_of(call).cache_dict
 
     def forget(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Remove the result of a call, or its error; whether there was one."""
-        call = self._bound(args, kwargs)
-        store = self._calls(call)._store_of(call)
-        is_there = store.peek(call.key) is not None
-        store.discard(call.key)
-        return is_there
+        """Remove the result of a call, or its error; returns whether there was one."""
+        call = self._keys.call(args, kwargs)
+        return self._infra_of(call).forget(call)
+
+    def entries(self) -> Entries:
+        """What is in the cache of this function, whatever the arguments: a table, when printed."""
+        return Entries.of_folders(self._root, self._pattern, self._name)
 
     def config(self, *args: P.args, **kwargs: P.kwargs) -> pydantic.BaseModel:
         """The arguments of a call as a pydantic model, with a field for each parameter."""
-        signature = self._signature
+        signature = self._keys.signature
         values = signature.bind(args, kwargs)
         return signature.model(**{signature.arguments[name].field: value for name, value in values.items()})
 
-    # keys
-
-    @property
-    def _label(self) -> str:
-        name: str = self._function.__qualname__
-        return name
+    # how it is done
 
     @functools.cached_property
-    def _signature(self) -> CallSignature:
-        names = list(inspect.signature(self._function).parameters)
-        return CallSignature(self._function, self._label, tuple(names[:1]) if self._is_method else ())
-
-    def _bound(self, args: Any, kwargs: Any) -> Call:
-        """A call with its key."""
-        values = self._signature.bind(args, kwargs)
+    def _keys(self) -> CallKeys:
         options = self._options
-        parts: content.Parts = []
-        first = next(iter(values)) if self._is_method else None
-        for name, value in values.items():
-            if name in options.exclude:
-                continue
-            if options.key and name in options.key:
-                content.feed(name, options.key[name](value), parts)
-            else:
-                if name == first:
-                    self._check_self(value)
-                content.feed(name, value, parts)
-        digest = content.digest_of_parts(parts)[:_KEY_SIZE].hex()
-        return Call(f"{self._text(values, first)}-{digest}", values)
-
-    def _check_self(self, value: Any) -> None:
-        if (
-            isinstance(value, type | pydantic.BaseModel)
-            or hasattr(type(value), "__dataclass_fields__")
-            or content.has_key(value)
-        ):
-            return
-        kind = type(value).__qualname__
-        msg = (
-            f"{self._label} is a method of {kind}, and what it returns may depend on any attribute of the {kind}: make it a "
-            "pydantic model or a dataclass, which count by their fields, or say what it is recognized by with "
-            f"exca_like.content.register({kind}, lambda obj: ...), or leave it out with exclude=('self',)"
-        )
-        raise ContentKeyError(msg)
-
-    def _text(self, values: Mapping[str, Any], first: str | None) -> str:
-        """What is readable of a key: arguments that are not the default ones."""
-        parts = []
-        for name, value in values.items():
-            default = self._signature.arguments[name].default
-            if name not in self._options.exclude and name != first and value is not default:
-                part = _text_of(name, value)
-                if default is inspect.Parameter.empty or type(default) is not type(value) or _text_of(name, default) != part:
-                    parts.append(part)
-        text = ",".join(parts).lstrip(".-") or layout.DEFAULT_UID
-        return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
-
-    # folders
+        return CallKeys(self._function, is_method=self._is_method, exclude=frozenset(options.exclude), key=options.key)
 
     @functools.cached_property
     def _root(self) -> str:
@@ -262,36 +205,66 @@ class Memo(_Base[P, R]):
 
     @functools.cached_property
     def _name(self) -> str:
-        """Name of the function's folder."""
-        return (
-            self._options.prefix
-            or f"{module_name(self._function)}.{self._label.replace('.<locals>', '')},{self._infra.version}"
-        )
+        """The function, as it is named on disk."""
+        own = f"{module_name(self._function)}.{self._function.__qualname__.replace('<locals>.', '')}"
+        return f"{self._options.prefix or own},{self._infra.version}"
+
+    @functools.cached_property
+    def _template(self) -> Template:
+        """Where results are, below the folder."""
+        options = self._options
+        groups = "".join(f"/{name}={{{name}}}" for name in options.group_by)
+        text = options.path or f"{{function}}{groups}"
+        return Template(f"{options.subdir}/{text}" if options.subdir else text, self._keys.signature.arguments)
+
+    @functools.cached_property
+    def _pattern(self) -> str:
+        names = dict.fromkeys(self._template.fields, "*") | {"function": self._name}
+        return self._template.filled(names)
 
     def _entry_of(self, call: Call) -> EntryFolder:
         """The folder that the result of a call is in."""
-        return EntryFolder(self._root, self._name)
+        fields = self._template.fields
+        if fields == ["function"]:  # as usual
+            return EntryFolder(self._root, self._pattern)
+        own = {"function": self._name, "uid": call.key}
+        return EntryFolder(
+            self._root, self._template.filled({name: own.get(name) or text_of(call.values[name]) for name in fields})
+        )
 
-    def _calls(self, call: Call) -> CallInfra:
+    def _infra_of(self, call: Call) -> CallInfra:
         entry = self._entry_of(call)
-        return self._folders.get(entry.path) or self.calls_in(entry)
+        return self._infras.get(entry.path) or self.calls_in(entry)
 
     def calls_in(self, entry: EntryFolder) -> CallInfra:
         """See `exca_like.infra.calls.Function`."""
         infra = self._infra.for_calls(self, self._applied, entry, {"function": self._name})
-        return self._folders.setdefault(entry.path, infra)
+        return self._infras.setdefault(entry.path, infra)
+
+    def ready(self, entry: EntryFolder) -> None:
+        """See `exca_like.infra.calls.Function`."""
+        if self._infra.folder is None:
+            ready_root(entry.root)
 
     def run(self, call: Call) -> Any:
         """See `exca_like.infra.calls.Function`."""
-        return self._signature.call(call.values)
+        values = call.values
+        if any(isinstance(value, Lazy) for value in values.values()):
+            wanted = self._keys.signature.arguments
+            values = {
+                name: value.load() if isinstance(value, Lazy) and not _is_lazy(wanted[name].annotation) else value
+                for name, value in values.items()
+            }
+        return self._keys.signature.call(values)
 
     def describe(self, call: Call) -> dict[str, Any]:
         """See `exca_like.infra.calls.Function`."""
-        return {"config": {name: _shown(value) for name, value in call.values.items()}}
+        marks = {**({"pin": True} if self._options.pin else {}), **({} if self._options.track else {"track": False})}
+        return {"config": {name: shown(value) for name, value in call.values.items()}, **marks}
 
 
 class BoundMemo(Generic[P, R]):
-    """A memoised method of an object, or of a class."""
+    """A memoised method of an object, or of a class, with all that a `Memo` has."""
 
     __slots__ = ("_memo", "_obj")
 
@@ -303,16 +276,15 @@ class BoundMemo(Generic[P, R]):
         return self._memo(self._obj, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by Python itself, to copy it for instance
+        if name.startswith("_"):  # asked for by Python itself, to copy it for instance
             raise AttributeError(name)
         found = getattr(self._memo, name)
         if name == "map":
-            first = next(iter(inspect.signature(self._memo.uncached).parameters))
-            return functools.partial(found, **{first: self._obj})
+            return functools.partial(_map_bound, self._memo, self._obj)
         return functools.partial(found, self._obj) if callable(found) and name != "entries" else found
 
     def __repr__(self) -> str:
-        return f"<memo of {self._memo._label}, of {self._obj!r:.100}>"
+        return f"<memo of {self._memo.uncached.__qualname__}, of {self._obj!r:.100}>"
 
     def __reduce__(self) -> Any:
         return BoundMemo, (self._memo, self._obj)
@@ -322,93 +294,18 @@ content.register(Memo, lambda memo: memo.uncached)
 content.register(BoundMemo, lambda bound: (bound._memo, bound._obj))
 
 
-_pickled = threading.local()  # functions that this thread is pickling, or loading
+def _map_bound(memo: Memo[Any, Any], obj: Any, *iterables: Iterable[Any], **constants: Any) -> Iterator[Any]:
+    columns = [list(each) for each in iterables]
+    number = len(columns[0]) if columns else 0
+    return memo.map([obj] * number, *columns, **constants) if columns else memo.map(**constants)
 
 
-def _find(module: str, qualname: str) -> Any:
-    found: Any = sys.modules.get(module)
-    for name in qualname.split("."):
-        found = getattr(found, name, None)
-    return found
+def _again(memo: Memo[Any, Any], call: Call) -> None:
+    memo._infra_of(call).value(call, "cached")
 
 
-def _named(module: str, qualname: str) -> Any:
-    importlib.import_module(module)
-    return _find(module, qualname)
-
-
-def _loaded(script: str, qualname: str, label: str, data: bytes) -> Any:
-    found = _find("__main__", qualname) if script == main_name() else None
-    if isinstance(found, Memo):  # the one that this process knows
-        return found
-    memo: Any = Memo.__new__(Memo)
-    loading: dict[str, Any] = _pickled.__dict__.setdefault("loading", {})
-    loading[label] = memo
-    try:
-        function, infra, options, kind, is_method = pickle.loads(data)
-    finally:
-        del loading[label]
-    memo.__init__(function, infra, options, kind)
-    memo._is_method = is_method
-    return memo
-
-
-def _being_loaded(label: str) -> Any:
-    return _pickled.loading[label]
-
-
-def default_root() -> str:
-    """Where results are kept if no folder is given.
-
-    What the setting ``memo_folder`` says, else ``.exca_like`` in the folder of the project: the nearest one above the current
-    folder that has a ``pyproject.toml`` or is of git; the current folder, if there is none.
-    """
-    set_folder = sources.tool_setting("memo_folder")
-    if set_folder is not None:
-        return layout.absolute(set_folder)
-    current = folder = layout.origin()
-    last = ""
-    while folder != last:
-        if any(os.path.exists(f"{folder}/{sign}") for sign in _PROJECT_SIGNS):
-            return f"{folder.rstrip('/')}/{_DEFAULT_FOLDER}"
-        folder, last = os.path.dirname(folder), folder
-    return f"{current}/{_DEFAULT_FOLDER}"
-
-
-def _text_of(name: str, value: Any) -> str:
-    if type(value) in SCALARS:
-        return _scalar_text(name, value)
-    if isinstance(value, list | tuple | set | frozenset | dict):
-        if len(value) > _MOST_ITEMS or not all(type(item) in SCALARS for item in value):
-            return f"{name}={type(value).__name__}-{len(value)}"
-        if isinstance(value, dict) and not all(type(item) in SCALARS for item in value.values()):
-            return f"{name}={type(value).__name__}-{len(value)}"
-    return f"{name}={uid.text_of(value)}"
-
-
-@functools.lru_cache(4096, typed=True)
-def _scalar_text(name: str, value: Any) -> str:
-    return f"{name}={uid.text_of(value)}"
-
-
-def _shown(value: Any) -> Any:
-    """JSON data that tell people what an argument was."""
-    kind = type(value)
-    if kind is str:
-        return value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
-    if kind is float:
-        return value if math.isfinite(value) else str(value)
-    if kind in SCALARS:
-        return value if kind is not int or abs(value) < 1 << 63 else str(value)
-    if kind in (list, tuple) and len(value) <= _MOST_ITEMS:
-        return [_shown(item) for item in value]
-    if kind is dict and len(value) <= _MOST_ITEMS and all(type(key) is str for key in value):
-        return {key: _shown(item) for key, item in value.items()}
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, list | tuple | set | frozenset | dict):
-        return f"{kind.__name__} of {len(value)}"
-    return describe(value)
+def _is_lazy(annotation: Any) -> bool:
+    return annotation is Lazy or getattr(annotation, "__origin__", None) is Lazy
 
 
 @overload
@@ -420,6 +317,12 @@ def memo(
     exclude: Iterable[str] = (),
     key: Mapping[str, Callable[[Any], Any]] | None = None,
     cache_type: Any = None,
+    group_by: Iterable[str] = (),
+    path: str | None = None,
+    prefix: str | None = None,
+    subdir: str | None = None,
+    pin: bool = False,
+    track: bool = True,
     **infra: Any,
 ) -> Callable[[Callable[P, R]], Memo[P, R]]: ...
 def memo(
@@ -430,37 +333,60 @@ def memo(
     exclude: Iterable[str] = (),
     key: Mapping[str, Callable[[Any], Any]] | None = None,
     cache_type: Any = None,
+    group_by: Iterable[str] = (),
+    path: str | None = None,
+    prefix: str | None = None,
+    subdir: str | None = None,
     pin: bool = False,
+    track: bool = True,
     **infra: Any,
 ) -> Any:
     """Keep the results of a function, as a decorator with or without arguments.
 
     A call whose arguments have the same content as those of an earlier one gives its result from the cache, in this process
     and in any later one. It does not matter whether arguments are given by position, by name, or as defaults. Arguments with
-    a type are validated by it, as fields of a pydantic model; others are told apart exactly (see `exca_like.content`).
+    a type are validated by it, as fields of a pydantic model; others are told apart exactly (see `exca_like.content`). An
+    exception is raised as it is, and the next call computes again.
 
     Parameters
     ----------
     function:
-        A function or a method.
+        A function or a method. A method's object counts by its fields, if it is a pydantic model or a dataclass.
     folder:
-        Where results and logs are kept; None: in ``.exca_like`` of the project, see `default_root`.
+        Where results and logs are kept; None: in ``.exca_like`` of the project, see `exca_like.memos.paths.default_root`.
     exclude:
         Names of parameters that make no difference to the result.
     key:
         By the name of a parameter, a function that gives what its arguments are recognized by.
     cache_type:
-        Name of the handler that stores the results; None: chosen by each result's type.
+        What stores the results: the name of a handler, a handler, or for results that are dictionaries one for each output,
+        by name; None: chosen by each result's type.
+    group_by:
+        Names of parameters whose values make folders: ``dataset=MNIST/epochs=20``.
+    path:
+        Where results are, below the folder, in place of the function's name and groups: a template with names of parameters,
+        ``{function}`` and ``{uid}`` (of the call) in braces. Without ``{uid}``, results of several calls are kept together.
+    prefix:
+        What stands for the function's name on disk: results are found again after it was renamed or moved.
+    subdir:
+        A folder above, below ``folder``.
     pin:
         Never remove the results when the cache is cleaned up.
+    track:
+        Whether the results are part of bundles.
     **infra:
         How it is computed: fields of a `MapInfra`, for instance ``version``, ``mode``, ``cluster``, ``gpus_per_node``.
 
     Returns
     -------
     Memo
-        Called like the function. It has ``submit``, ``map``, ``cached``, ``forget``, ``config``, ``entries``, ``lazy`` and
+        Called like the function. It has ``submit``, ``map``, ``lazy``, ``cached``, ``forget``, ``config``, ``entries`` and
         ``uncached``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no plain function, or an option does not fit it.
 
     Examples
     --------
@@ -475,38 +401,43 @@ def memo(
     >>> slow_square(a=2, verbose=False)
     4
     """
-    options = Options(exclude=_names("exclude", exclude), key=key, cache_type=cache_type, pin=pin)
     settings = CallInfra(folder=folder, **infra)
 
     def wrap(function: Any) -> Any:
         kind = {staticmethod: "static", classmethod: "class"}.get(type(function), "")
-        return _checked(Memo(function.__func__ if kind else function, settings, options, kind))
+        plain = function.__func__ if kind else function
+        _check_function(plain)
+        checked_names(plain, "key", key or ())
+        if cache_type is not None:
+            CacheDict(None, keep_in_ram=True, cache_type=cache_type)  # an unknown one raises
+        options = Options(
+            exclude=checked_names(plain, "exclude", exclude),
+            key=key,
+            cache_type=cache_type,
+            group_by=checked_names(plain, "group_by", group_by),
+            path=path,
+            prefix=prefix,
+            subdir=subdir,
+            pin=pin,
+            track=track,
+        )
+        for option in ("prefix", "subdir"):
+            if (value := getattr(options, option)) is not None:
+                check_folder_name(option, value, value)
+        Template(path or "{function}", inspect.signature(plain).parameters)
+        return Memo(plain, settings, options, kind)
 
     return wrap if function is None else wrap(function)
 
 
-def _names(option: str, names: Any) -> frozenset[str]:
-    if isinstance(names, str):
-        msg = f"{option}={names!r}: give a list of names, even for one, like {option}=({names!r},)"
-        raise InfraTypeError(msg)
-    return frozenset(names)
-
-
-def _checked(made: Memo[Any, Any]) -> Memo[Any, Any]:
-    """Raise for what can't be memoised."""
-    function = made.uncached
+def _check_function(function: Any) -> None:
     if not inspect.isfunction(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         kind = "an async function" if inspect.isfunction(function) else f"a {type(function).__name__}"
         msg = f"memo is for plain functions and methods, not for {kind}: put `@memo` above a `def`"
         raise InfraTypeError(msg)
-    parameters = inspect.signature(function).parameters
-    options = made._options
-    for option, names in {"exclude": options.exclude, "key": options.key or (), "group_by": options.group_by}.items():
-        unknown = [name for name in names if name not in parameters]
-        if unknown:
-            msg = f"{option} names {unknown[0]!r}, but {function.__qualname__} has the parameters {', '.join(parameters)}"
-            raise InfraValueError(msg)
-    return made
+    if inspect.isgeneratorfunction(function):
+        msg = f"{function.__qualname__} is a generator function, whose results can be read once only: return a list of them"
+        raise InfraTypeError(msg)
 
 
-__all__ = ["BoundMemo", "Memo", "default_root", "memo"]
+__all__ = ["BoundMemo", "Memo", "Options", "memo"]

@@ -44,6 +44,10 @@ class Function(Protocol):
         """JSON data to keep beside the result."""
         ...
 
+    def ready(self, entry: EntryFolder) -> None:
+        """Prepare what the folder of an entry is to be in."""
+        ...
+
     def calls_in(self, entry: EntryFolder) -> "CallInfra":
         """The infra of the calls that are kept in a folder."""
         ...
@@ -63,7 +67,7 @@ def _run_calls(function: Function, calls: list[Call]) -> Iterator[Any]:
         yield function.run(call)
 
 
-def applied_to_calls(cache_type: str | None) -> AppliedMap:
+def applied_to_calls(cache_type: Any) -> AppliedMap:
     """What a `CallInfra` does with its items."""
     return AppliedMap(_run_calls, (), item_uid=attrgetter("key"), max_length=None, cache_type=cache_type)
 
@@ -85,7 +89,7 @@ class CallInfra(MapInfra):
         """A copy for the calls of a function that are kept in a folder."""
         state = CallState(function, None, applied)
         state.entry, state.identity = entry, identity
-        return self._copy(self.__dict__, self.__pydantic_fields_set__, state)
+        return self._copy({**self.__dict__, "folder": entry.root}, self.__pydantic_fields_set__, state)
 
     def _uid_export(self, *, exclude_defaults: bool) -> dict[str, Any]:  # noqa: ARG002 - there are none
         state = self._linked_state
@@ -115,6 +119,20 @@ class CallInfra(MapInfra):
         state.folder_is_checked = True
         return True
 
+    def _prepare_folder(self, key: str | None = None) -> Any:
+        state = self._linked_state
+        if not state.folder_is_checked:
+            state.owner.ready(self._entry())
+        return super()._prepare_folder(key)
+
+    def forget(self, call: Call) -> bool:
+        """Remove the outcome of a call; returns whether there was one."""
+        store = self._store_of(call)
+        is_there = store.peek(call.key) is not None
+        store.discard(call.key)
+        self._linked_state.recomputed_items.discard(call.key)
+        return is_there
+
     def _label(self, call: Call) -> str:
         return f"{self.uid()}/{call.key}"
 
@@ -123,7 +141,9 @@ class CallInfra(MapInfra):
     def value(self, call: Call, mode: engine.Mode) -> Any:
         """What a call gives, from the cache if it is there, else computed here or by a job."""
         state = self._linked_state
-        store: ItemStore = state.store if state.folder_is_checked else self._open_store()
+        store: ItemStore = state.store
+        if store is None or not state.folder_is_checked:
+            store = self._open_store()
         key = call.key
         if mode != "force" or key in state.recomputed_items:
             try:

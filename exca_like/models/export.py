@@ -223,6 +223,8 @@ def _export_leaf(value: Any, field: FieldPlan, mode: _Mode, owner: pydantic.Base
     if isinstance(value, type) or inspect.isroutine(value):
         canonical_name = _checked_identity(value, field, owner)
         return canonical_name and qualified_name(value)
+    if hasattr(type(value), canonical.STAND_IN):
+        return value.uid
     try:
         return to_jsonable_python(value)
     except (PydanticSerializationError, ValueError):  # no json form: its identity stands for it

@@ -27,7 +27,7 @@ class Argument(NamedTuple):
     annotation: Any
     """What is known of its type; Any if nothing is."""
     default: Any
-    """Its default value; ``inspect.Parameter.empty`` if it has none, or takes any number of arguments."""
+    """Its default value; ``inspect.Parameter.empty`` if it has none."""
     field: str
     """Name of its field in the model: another one where pydantic does not allow its own."""
 
@@ -41,13 +41,18 @@ class CallSignature:
         A plain function.
     name:
         Its name, for messages.
+    stand_in:
+        A type whose values are not validated: they stand for others.
     untyped:
         Names of parameters whose annotation does not count.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str, untyped: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, stand_in: type[Any] | None = None, untyped: tuple[str, ...] = ()
+    ) -> None:
         self.function = function
         self.name = name
+        self.stand_in: Any = stand_in or ()
         self._signature = inspect.signature(function)
         parameters = self._signature.parameters
         annotations = _annotations(function)
@@ -55,7 +60,7 @@ class CallSignature:
             each.name: Argument(
                 each.name,
                 _type_of(each, Any if each.name in untyped else annotations.get(each.name, Any)),
-                each.default,
+                _default_of(each),
                 _field_name(each.name),
             )
             for each in parameters.values()
@@ -122,9 +127,18 @@ class CallSignature:
 
     def _validated(self, values: dict[str, Any]) -> dict[str, Any]:
         arguments = self.arguments.values()
+        if self.stand_in and any(isinstance(value, self.stand_in) for value in values.values()):
+            return {each.name: self._validated_alone(each, values[each.name]) for each in arguments}
         model = self.model.__pydantic_validator__.validate_python({each.field: values[each.name] for each in arguments})
         found = model.__dict__
         return {each.name: found[each.field] for each in arguments}
+
+    def _validated_alone(self, argument: Argument, value: Any) -> Any:
+        if isinstance(value, self.stand_in):
+            return value
+        probe = self.model.model_construct()
+        self.model.__pydantic_validator__.validate_assignment(probe, argument.field, value)
+        return getattr(probe, argument.field)
 
     def call(self, values: Mapping[str, Any]) -> Any:
         """Call the function with the values of its parameters, as `bind` gives them."""
@@ -192,6 +206,12 @@ def _type_of(parameter: inspect.Parameter, annotation: Any) -> Any:
     if parameter.kind is parameter.VAR_KEYWORD:
         return dict[str, annotation]
     return annotation
+
+
+def _default_of(parameter: inspect.Parameter) -> Any:
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        return ()
+    return {} if parameter.kind is parameter.VAR_KEYWORD else parameter.default
 
 
 def _is_lazy(annotation: Any) -> bool:

@@ -1,0 +1,115 @@
+"""Results that are not loaded before they are needed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic_core import core_schema
+
+from exca_like.cachedict import CacheDict
+from exca_like.cachedict.context import AllowPickle
+from exca_like.errors import LostOutcomeError
+
+T = TypeVar("T")
+
+
+class Lazy(Generic[T]):
+    """A stored result, not loaded: made by ``lazy`` of memoised functions and of jobs.
+
+    It can be passed on: to a memoised function, which gets the result itself (unless its parameter is annotated as `Lazy`) and
+    only if it has to be computed; or as a field of a config. There it stands for what it was computed from: nothing is loaded
+    to make a key or a uid.
+
+    Parameters
+    ----------
+    folder, key:
+        Where the result is.
+    uid:
+        What it was computed from.
+    again:
+        Computes and stores it once more, should it be gone.
+    names:
+        The way to one output, in a result that is a dictionary.
+    """
+
+    __exca_like_stand_in__ = True
+
+    def __init__(
+        self,
+        folder: str,
+        key: str,
+        uid: str,
+        again: Callable[[], Any] | None = None,
+        allow_pickle: AllowPickle = "own",
+        names: tuple[str, ...] = (),
+    ) -> None:
+        self._folder = folder
+        self._key = key
+        self._uid = uid
+        self._again = again
+        self._allow_pickle: AllowPickle = allow_pickle
+        self._names = names
+
+    @property
+    def uid(self) -> str:
+        """What the result was computed from: its cache key, with the names of the output that this is."""
+        return "/".join((self._uid, *self._names))
+
+    @property
+    def path(self) -> Path:
+        """The file that holds the result, if it has one of its own, else the folder of the cache that it is in."""
+        found = self._with_entry(lambda cache: cache.files(self._key))
+        own = [path for path in found if path.parent.name != "data" or len(found) == 1]
+        return own[0] if len(own) == 1 and own[0].parent.name != "data" else Path(self._folder)
+
+    def load(self) -> T:
+        """The result.
+
+        Raises
+        ------
+        LostOutcomeError
+            It is gone, and can't be computed again from here.
+        KeyError
+            The result has no such output.
+        """
+        value: T = self._with_entry(self._load)
+        return value
+
+    def __getitem__(self, name: str) -> "Lazy[Any]":
+        """One output of a result that is a dictionary with texts as keys, loaded without the others."""
+        return Lazy(self._folder, self._key, self._uid, self._again, self._allow_pickle, (*self._names, name))
+
+    def _load(self, cache: CacheDict[Any]) -> Any:
+        if not self._names:
+            return cache[self._key]
+        value = cache.part(self._key, self._names[0])
+        for name in self._names[1:]:
+            value = value[name]
+        return value
+
+    def _with_entry(self, look: Callable[[CacheDict[Any]], Any]) -> Any:
+        cache: CacheDict[Any] = CacheDict(self._folder, allow_pickle=self._allow_pickle)
+        if self._key not in cache and self._again is not None:
+            self._again()
+        try:
+            return look(cache)
+        except KeyError:
+            if self._key in cache:  # it has no such output
+                raise
+            msg = f"the result of {self._uid} is not in {self._folder} any more: compute it again"
+            raise LostOutcomeError(msg) from None
+
+    def __repr__(self) -> str:
+        return f"Lazy<{self.uid}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lazy) and self.uid == other.uid
+
+    def __hash__(self) -> int:
+        return hash(self.uid)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.is_instance_schema(
+            Lazy, serialization=core_schema.plain_serializer_function_ser_schema(lambda lazy: lazy.uid)
+        )

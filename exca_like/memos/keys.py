@@ -1,0 +1,166 @@
+"""What a call of a memoised function is recognized by, and what is told of it."""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import pydantic
+
+from exca_like import content, layout, uid
+from exca_like.canonical import describe
+from exca_like.errors import ContentKeyError, InfraTypeError, InfraValueError
+from exca_like.infra.base import BaseInfra
+from exca_like.infra.calls import Call
+from exca_like.lazy import Lazy
+from exca_like.models.function import CallSignature
+from exca_like.operators import SCALARS
+
+_KEY_SIZE = 10  # bytes of digest in a key
+_LONGEST_TEXT = 80  # characters of a key, beside its digest
+_MOST_ITEMS = 6  # of a container that is shown
+_MOST_SHOWN = 200  # characters of an argument that are kept for people
+
+_any_infra: Any = BaseInfra
+content.register(_any_infra, lambda infra: infra.version)  # how something is computed does not change what comes out
+content.register(Lazy, lambda lazy: lazy.uid)
+
+
+class CallKeys:
+    """Gives calls of a function their keys.
+
+    Parameters
+    ----------
+    function:
+        The function.
+    is_method:
+        Whether its first parameter is the object that it is a method of.
+    exclude:
+        Parameters that make no difference to the result.
+    key:
+        By parameter, what gives a value that its arguments are recognized by.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        is_method: bool,
+        exclude: frozenset[str],
+        key: Mapping[str, Callable[[Any], Any]] | None,
+    ) -> None:
+        names = list(inspect.signature(function).parameters)
+        self._self = names[0] if is_method and names else None
+        self.signature = CallSignature(function, function.__qualname__, Lazy, tuple(names[:1]) if is_method else ())
+        self._exclude = exclude
+        self._key = key or {}
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """A call with its key.
+
+        Raises
+        ------
+        TypeError
+            The function can't be called like this, or an argument has no content that could be told from others.
+        pydantic.ValidationError
+            An argument is not of its parameter's type.
+        """
+        values = self.signature.bind(args, kwargs)
+        counted = {name: value for name, value in values.items() if name not in self._exclude}
+        for name, key in self._key.items():
+            counted[name] = key(values[name])
+        if self._self in counted and self._self not in self._key:
+            self._check_self(counted[self._self])
+        parts: content.Parts = []
+        for name, value in counted.items():
+            content.feed(name, value, parts)
+        digest = content.digest_of_parts(parts)[:_KEY_SIZE].hex()
+        return Call(f"{self._text(counted)}-{digest}", values)
+
+    def _check_self(self, value: Any) -> None:
+        if isinstance(value, type | pydantic.BaseModel) or dataclasses.is_dataclass(value) or content.has_key(value):
+            return
+        kind = type(value).__qualname__
+        msg = (
+            f"{self.signature.name} is a method of {kind}, and what it returns may depend on any attribute of the {kind}: make "
+            "it a pydantic model or a dataclass, which count by their fields, or say what it is recognized by with "
+            f"exca_like.content.register({kind}, lambda obj: ...), or leave it out with exclude=({self._self!r},)"
+        )
+        raise ContentKeyError(msg)
+
+    def _text(self, values: Mapping[str, Any]) -> str:
+        """What is readable of a key: arguments that are not the default ones."""
+        parts = []
+        for name, value in values.items():
+            default = self.signature.arguments[name].default
+            if name == self._self or value is default:
+                continue
+            part = _text_of(name, value)
+            if default is inspect.Parameter.empty or type(default) is not type(value) or _text_of(name, default) != part:
+                parts.append(part)
+        text = ",".join(parts).lstrip(".-") or layout.DEFAULT_UID
+        return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
+
+
+def checked_names(function: Any, option: str, names: Any) -> tuple[str, ...]:
+    """Names of parameters, as they are given in an option.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no list of names, or the function has no such parameter.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        msg = f"{option}={names!r}: give a list of names, even for one, like {option}=({names!r},)"
+        raise InfraTypeError(msg)
+    parameters = inspect.signature(function).parameters
+    for name in (found := tuple(names)):
+        if name not in parameters:
+            msg = f"{option} names {name!r}, but {function.__qualname__} has the parameters {', '.join(parameters) or '(none)'}"
+            raise InfraValueError(msg)
+    return found
+
+
+def _text_of(name: str, value: Any) -> str:
+    kind = type(value)
+    if kind in SCALARS:
+        return _scalar_text(name, value)
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        items = value.values() if isinstance(value, dict) else value
+        if len(value) > _MOST_ITEMS or not all(type(item) in SCALARS for item in items) or not all(map(_is_text, value)):
+            return f"{name}={kind.__name__}-{len(value)}"
+    return f"{name}={uid.text_of(value)}"
+
+
+def _is_text(key: Any) -> bool:
+    return type(key) in SCALARS
+
+
+@functools.lru_cache(4096, typed=True)
+def _scalar_text(name: str, value: Any) -> str:
+    return f"{name}={uid.text_of(value)}"
+
+
+def shown(value: Any) -> Any:
+    """JSON data that tell people what an argument was."""
+    kind = type(value)
+    if kind is str:
+        return value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
+    if kind is float:
+        return value if math.isfinite(value) else str(value)
+    if kind in SCALARS:
+        return (
+            value if kind is not int or abs(value) < 1 << 63 else f"{value:.3e}" if abs(value) < 10**300 else "(a large number)"
+        )
+    if kind in (list, tuple) and len(value) <= _MOST_ITEMS:
+        return [shown(item) for item in value]
+    if kind is dict and len(value) <= _MOST_ITEMS and all(type(key) is str for key in value):
+        return {key: shown(item) for key, item in value.items()}
+    if isinstance(value, PurePath | Lazy):
+        return str(value)
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        return f"{kind.__name__} of {len(value)}"
+    return describe(value)

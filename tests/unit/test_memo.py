@@ -1,0 +1,811 @@
+"""Memoised functions."""
+
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+import typing as tp
+from pathlib import Path
+
+import cloudpickle
+import hypothesis
+import numpy as np
+import pydantic
+import pytest
+from hypothesis import strategies as st
+
+import exca_like
+from exca_like import errors, memo, memoize
+from exca_like.cachedict import CacheDict
+from exca_like.lazy import Lazy
+from exca_like.memos import paths
+
+calls: list[tp.Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> None:
+    calls.clear()
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of its own for functions without a folder."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "pyproject.toml").touch()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    return folder
+
+
+def add(a, b=2, *, verbose=False):
+    calls.append((a, b))
+    return a + b
+
+
+# keys
+
+
+def test_forms_of_a_call_are_one_call() -> None:
+    f = memo(add)
+    assert [f(1), f(1, 2), f(a=1), f(b=2, a=1), f(1, verbose=False)] == [3] * 5
+    assert calls == [(1, 2)]
+    assert (f(2), f(1, 3), f(1, verbose=True)) == (4, 4, 3)
+    assert len(calls) == 4
+
+
+def test_values_that_python_takes_for_equal_are_told_apart() -> None:
+    f = memo(lambda_free)
+    values = [
+        1,
+        1.0,
+        True,
+        -0.0,
+        0.0,
+        0,
+        "1",
+        [1],
+        (1,),
+        {"a": 1, "b": 2},
+        {"b": 2, "a": 1},
+        None,
+        "None",
+        np.float64(1),
+        np.ones(1),
+    ]
+    assert [f(value) for value in values] == list(map(repr, values))
+    assert len(calls) == len(values)
+    assert [f(value) for value in values] == list(map(repr, values))
+    assert len(calls) == len(values)
+
+
+def lambda_free(x):
+    calls.append(x)
+    return repr(x)
+
+
+def test_arguments_that_make_no_difference(project: Path) -> None:
+    f = memo(exclude=("verbose",))(add)
+    assert (f(1), f(1, verbose=True), f(1, verbose=[lambda: 0])) == (3, 3, 3)
+    assert len(calls) == 1
+    for wrong, error in (("verbose", TypeError), (("verbos",), ValueError), (3, TypeError)):
+        with pytest.raises(error, match="exclude"):
+            memo(exclude=wrong)(add)
+    g = memo(key={"a": abs}, prefix="g")(add)
+    assert (g(-1), g(1)) == (1, 1)
+
+
+def test_a_changed_default_is_a_miss() -> None:
+    def version_1(a, b=2):
+        return a + b
+
+    def version_2(a, b=3):
+        return a + b
+
+    first, second = (memo(prefix="f")(version) for version in (version_1, version_2))
+    assert (first(1), second(1), second(1, 2)) == (3, 4, 3)
+
+
+def test_arguments_of_any_number() -> None:
+    @memo
+    def f(a, /, *rest, b=0, **more):
+        calls.append(None)
+        return [a, rest, b, more]
+
+    assert f(1, 2, 3, b=4, c=5, d=6) == f(1, 2, 3, d=6, c=5, b=4) == [1, (2, 3), 4, {"c": 5, "d": 6}]
+    assert len(calls) == 1
+    assert f(1) == [1, (), 0, {}]
+    assert f(1, a=2) == [1, (), 0, {"a": 2}]
+    for wrong in (f, functools.partial(f, 1, 2, b=3, **{"0": 1})):
+        if wrong is f:
+            with pytest.raises(TypeError, match=r"f\(a, /, \*rest, b=0, \*\*more\): missing a required argument: 'a'"):
+                wrong()
+
+
+def test_calls_that_python_refuses() -> None:
+    f = memo(add)
+    for args, kwargs in (((), {}), ((1, 2, 3), {}), ((1,), {"a": 1}), ((1,), {"c": 1})):
+        with pytest.raises(TypeError, match=r"^add\(a, b=2, \*, verbose=False\): "):
+            f(*args, **kwargs)
+    assert not calls
+
+
+def test_arguments_with_a_type_are_validated() -> None:
+    class Config(pydantic.BaseModel):
+        x: int = 0
+
+    @memo
+    def f(a: int, b: float = 1, c: "list[int] | None" = None, d: Config = Config(), e: int = None, *, g: "NotThere" = 3):  # noqa: RUF013, F821
+        calls.append(None)
+        return [a, b, c, d.x, e, g]
+
+    assert f("3", 2, (1, "2"), {"x": "5"}) == [3, 2.0, [1, 2], 5, None, 3]
+    assert f(3, 2.0, [1, 2], Config(x=5), e=None) == [3, 2.0, [1, 2], 5, None, 3]
+    assert len(calls) == 1
+    assert type(f(1)[1]) is float
+    with pytest.raises(pydantic.ValidationError, match=r"1 validation error for f\na\n.*valid integer"):
+        f("three")
+
+
+def test_types_that_pydantic_does_not_know() -> None:
+    @memo
+    def f(data: np.ndarray, each: tp.Iterable[int] = (), fill: tp.Callable[[int], int] = abs):
+        return [data.sum(), *each]
+
+    assert f(np.ones(3), [1, 2]) == [3.0, 1, 2]
+    with pytest.raises(pydantic.ValidationError, match="instance of ndarray"):
+        f([1, 2])
+
+
+@hypothesis.settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@hypothesis.given(
+    st.lists(st.integers(-3, 3), max_size=3), st.dictionaries(st.sampled_from("abcd"), st.integers(-3, 3), max_size=3)
+)
+def test_bound_arguments_are_those_of_python(args: list[int], kwargs: dict[str, int]) -> None:
+    def plain(a, b=1, c=2):
+        return a, b, c
+
+    def odd(a, /, b=1, *rest, c, **more):
+        return a, b, rest, c, dict(sorted(more.items()))
+
+    for function in (plain, odd):
+        keys = memo(function)._keys
+        try:
+            expected = function(*args, **kwargs)
+        except TypeError:
+            with pytest.raises(TypeError):
+                keys.call(tuple(args), kwargs)
+            continue
+        call = keys.call(tuple(args), kwargs)
+        assert keys.signature.call(call.values) == expected
+        assert tuple(call.values.values()) == expected
+
+
+def test_names_that_models_can_not_have() -> None:
+    @memo
+    def f(copy: int, _hidden: int, schema: int, model_config: int = 1):
+        return [copy, _hidden, schema, model_config]
+
+    assert f("1", _hidden="2", schema="3") == [1, 2, 3, 1]
+    config = f.config(1, 2, 3)
+    assert config.model_dump(by_alias=True) == {"copy": 1, "_hidden": 2, "schema": 3, "model_config": 1}
+
+
+def test_config_of_a_call() -> None:
+    @memo
+    def f(a: int, b=2.5):
+        return a
+
+    config = f.config("3")
+    assert (type(config).__name__, config.model_dump()) == ("f", {"a": 3, "b": 2.5})
+    assert f(**config.model_dump()) == 3
+
+
+def test_what_can_not_be_memoised() -> None:
+    async def coroutine(): ...
+
+    def generator():
+        yield 1
+
+    for wrong, message in (
+        (coroutine, "async"),
+        (generator, "generator function"),
+        (len, "builtin"),
+        (Path, "a type"),
+        (3, "an? int"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            memo(wrong)
+    f = memo(add)
+    with pytest.raises(errors.ContentKeyError, match=r"^a: .*lambda.*exclude"):
+        f(lambda: 0)
+    with pytest.raises(pydantic.ValidationError, match="gpu_per_node"):
+        memo(gpu_per_node=1)(add)
+
+
+# methods
+
+
+class Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    x: int = 1
+    note: str = ""
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+    _exclude_from_cls_uid = ("note",)
+
+    @infra.apply
+    def run(self) -> int:
+        return self.x
+
+    @memo
+    def scaled(self, factor: int = 2) -> int:
+        calls.append((self.x, factor))
+        return self.x * factor
+
+    @memo
+    @classmethod
+    def of_class(cls, a):
+        calls.append(cls)
+        return [cls.__name__, a]
+
+    @classmethod
+    @memo
+    def of_class_below(cls, a):
+        calls.append(cls)
+        return [cls.__name__, a]
+
+    @memo
+    @staticmethod
+    def static(a):
+        calls.append(a)
+        return a
+
+    @staticmethod
+    @memo
+    def static_below(a):
+        calls.append(a)
+        return a
+
+
+class SubModel(Model): ...
+
+
+@dataclasses.dataclass
+class Data:
+    x: int = 1
+
+    @memo
+    def scaled(self, factor=2):
+        calls.append((self.x, factor))
+        return self.x * factor
+
+
+class Plain:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    @memo
+    def scaled(self, factor=2):
+        calls.append((self.x, factor))
+        return self.x * factor
+
+    @memo(exclude=("self",))
+    def alone(self, factor=2):
+        return factor
+
+
+@pytest.mark.parametrize("cls", [Model, Data])
+def test_methods_count_their_object(cls: tp.Any) -> None:
+    assert [cls(x=3).scaled(), cls(x=3).scaled(factor=2), cls.scaled(cls(x=3)), cls(x=4).scaled()] == [6, 6, 6, 8]
+    assert calls == [(3, 2), (4, 2)]
+    bound = cls(x=5).scaled
+    assert list(bound.map([1, 2])) == [5, 10]
+    assert (bound.cached(1), bound.cached(7), bound.submit(3).result(), bound.uncached(4)) == (True, False, 15, 20)
+    assert bound.forget(1)
+    assert pickle.loads(pickle.dumps(bound))(2) == 10
+    assert bound.lazy(2).load() == 10
+    assert "scaled" in repr(bound)
+    assert bound.config(3).factor == 3 or cls is Data
+
+
+def test_infras_and_what_is_excluded_do_not_count_for_methods(tmp_path: Path) -> None:
+    assert Model(note="a").scaled() == Model(note="b", infra={"folder": tmp_path}).scaled() == 2
+    assert len(calls) == 1
+    assert Model(infra={"version": "2"}).scaled() == 2
+    assert SubModel().scaled() == 2
+    assert len(calls) == 3
+
+
+def test_class_methods_and_static_methods() -> None:
+    for name in ("of_class", "of_class_below"):
+        calls.clear()
+        results = [getattr(thing, name)(1) for thing in (Model, Model(), SubModel, SubModel(), Model)]
+        assert results == [["Model", 1], ["Model", 1], ["SubModel", 1], ["SubModel", 1], ["Model", 1]]
+        assert calls == [Model, SubModel]
+    for name in ("static", "static_below"):
+        calls.clear()
+        assert [getattr(thing, name)(1) for thing in (Model, Model(), SubModel)] == [1, 1, 1]
+        assert calls == [1]
+    assert list(Model.of_class.map([1, 2])) == [["Model", 1], ["Model", 2]]
+
+
+def test_objects_without_an_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match=r"Plain.scaled is a method of Plain.*dataclass.*register\(Plain.*exclude=\('self',\)"):
+        Plain(1).scaled()
+    assert (Plain(1).alone(), Plain(2).alone()) == (2, 2)
+    monkeypatch.setitem(memoize.content._keys, Plain, lambda plain: plain.x)
+    assert (Plain(3).scaled(), Plain(3).scaled(), Plain(4).scaled()) == (6, 6, 8)
+    assert calls == [(3, 2), (4, 2)]
+
+
+# where, and what
+
+
+def test_results_lie_in_the_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = project / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    f = memo(add)
+    assert not f.cached(1)
+    assert not (project / ".exca_like").exists()  # asking changes nothing
+    assert f(1) == 3
+    assert (project / ".exca_like" / ".gitignore").read_text().endswith("*\n")
+    assert [path.name for path in (project / ".exca_like").iterdir() if path.is_dir()] == ["test_memo.add,0"]
+    monkeypatch.chdir(project)
+    assert f(2) == 4
+    assert len(list((project / ".exca_like").iterdir())) == 2
+
+
+def test_the_nearest_project_counts_and_settings_before_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = project / "inner"
+    (inner / ".git").mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    assert paths.default_root() == f"{inner}/.exca_like"
+    (project / "pyproject.toml").write_text("[tool.exca_like]\nmemo_folder = 'kept'\n")
+    assert paths.default_root() == f"{project}/kept"
+    monkeypatch.setenv("EXCA_LIKE_MEMO_FOLDER", "/somewhere")
+    assert paths.default_root() == "/somewhere"
+    monkeypatch.setenv("EXCA_LIKE_MEMO_FOLDER", "here")
+    assert paths.default_root() == f"{inner}/here"
+    assert exca_like.settings.explain()["memo_folder"].value == "here"
+
+
+def test_results_are_stored_by_their_type(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+
+    @memo(folder=tmp_path)
+    def f(kind: str) -> tp.Any:
+        return {"array": np.eye(3), "frame": pd.DataFrame({"a": [1]}), "dict": {"a": [1, (2,)]}, "none": None}[kind]
+
+    for kind in ("array", "frame", "dict", "none"):
+        f(kind)
+    again = memo(folder=tmp_path)(f.uncached)
+    assert np.array_equal(again("array"), np.eye(3))
+    assert again("frame").equals(pd.DataFrame({"a": [1]}))
+    assert again("dict") == {"a": [1, (2,)]}
+    assert again("none") is None
+    cache = again._infra_of(again._keys.call(("array",), {})).cache_dict
+    types = {cache.describe(key)["#type"] for key in cache}
+    assert types == {"MemmapArray", "DataFrameParts", "Auto", "Json"} or "MemmapArray" in types
+    picked = memo(folder=tmp_path, cache_type="NumpyArray", version="2")(f.uncached)
+    picked("array")
+    assert list(tmp_path.glob("*,2/data/**/*.npy"))
+    with pytest.raises(ValueError, match="no handler 'Numpy'"):
+        memo(cache_type="Numpy")(add)
+
+
+def test_keys_are_readable(tmp_path: Path) -> None:
+    f = memo(folder=tmp_path)(add)
+    texts = {
+        f._keys.call(args, {}).key.rpartition("-")[0]
+        for args in (
+            (1,),
+            (1, 2),
+            (1.5, "x"),
+            (None, [1, 2]),
+            (np.zeros((2, 3)),),
+            (Path("a/b"),),
+            ("x" * 500,),
+            (list(range(100)),),
+            ({"a": 1},),
+        )
+    }
+    assert {"a=1", "a=1.5,b=x", "a=None,b=(1,2)", "a=float64-2x3", "a=ab", "a=list-100", "a={a=1}"} < texts
+    assert max(map(len, texts)) <= 80
+    assert memo(lambda_free)._keys.call((1,), {}).key.startswith("x=1-")
+
+
+def test_entries(tmp_path: Path) -> None:
+    f = memo(folder=tmp_path, pin=True)(add)
+    assert len(f.entries()) == 0
+    f(1)
+    list(f.map([2, 3]))
+    entries = f.entries()
+    assert [entry.config for entry in entries] == [{"a": a, "b": 2, "verbose": False} for a in (1, 2, 3)]
+    assert [entry.load() for entry in entries] == [3, 4, 5]
+    assert all(entry.is_pinned and entry.time is not None and entry.duration >= 0 for entry in entries)
+    assert str(entries).splitlines()[0].split() == ["key", "arguments", "stored", "at", "seconds", "bytes"]
+    assert "a=1, b=2, verbose=False" in str(entries).splitlines()[1]
+    assert len(memo(folder=tmp_path, version="2")(add).entries()) == 0
+
+
+def test_groups(tmp_path: Path) -> None:
+    @memo(folder=tmp_path, group_by=("dataset", "epochs"))
+    def train(dataset, epochs=20, lr=0.1):
+        calls.append(dataset)
+        return f"{dataset}-{epochs}-{lr}"
+
+    results = list(train.map(["MNIST", "CIFAR10", "MNIST", "../x", "None", None, "a b"], lr=0.2))
+    assert results == [f"{dataset}-20-0.2" for dataset in ("MNIST", "CIFAR10", "MNIST", "../x", "None", None, "a b")]
+    assert train("MNIST", 10) == "MNIST-10-0.1"
+    (folder,) = tmp_path.iterdir()
+    found = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*"))
+    assert found[:3] == ["dataset=CIFAR10/epochs=20", "dataset=MNIST/epochs=10", "dataset=MNIST/epochs=20"]
+    assert len({path.split("/")[0] for path in found}) == 6  # "None" and None are not one
+    assert len(calls) == 7
+    assert len(train.entries()) == 7
+    again = memo(folder=tmp_path, group_by=("dataset", "epochs"))(train.uncached)
+    assert again("CIFAR10", lr=0.2) == "CIFAR10-20-0.2"
+    assert len(calls) == 7
+    with pytest.raises(ValueError, match="group_by names 'epoch'"):
+        memo(group_by=("epoch",))(train.uncached)
+
+
+def test_paths_of_ones_own(tmp_path: Path) -> None:
+    @memo(folder=tmp_path, path="{a}/{uid}", subdir="artifacts")
+    def f(a, b=1):
+        calls.append(None)
+        return [a, b]
+
+    assert (f("x"), f("x", 2), f("y"), f("x")) == (["x", 1], ["x", 2], ["y", 1], ["x", 1])
+    assert len(calls) == 3
+    assert sorted(path.name for path in (tmp_path / "artifacts").iterdir()) == ["x", "y"]
+    folders = list((tmp_path / "artifacts" / "x").iterdir())
+    assert len(folders) == 2
+    assert len(f.entries()) == 3
+    shared = memo(folder=tmp_path, path="{a}", subdir="artifacts")(f.uncached)
+    shared("x")
+    assert len(shared.entries()) == 1
+
+    @memo(folder=tmp_path, path="{a}", subdir="artifacts", prefix="other")
+    def g(a):
+        return a
+
+    with pytest.raises(
+        errors.ConfigMismatchError, match=r"artifacts/x holds results of other calls(.|\n)*f,0(.|\n)*other,0(.|\n)*prefix"
+    ):
+        g("x")
+
+
+def test_results_survive_a_rename(tmp_path: Path) -> None:
+    first = memo(folder=tmp_path, prefix="features")(add)
+    assert first(1) == 3
+
+    def renamed(a, b=2, *, verbose=False):
+        raise AssertionError
+
+    assert memo(folder=tmp_path, prefix="features")(renamed)(1) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": "../{uid}"}, "below the folder"),
+        ({"path": "/{uid}"}, "below the folder"),
+        ({"path": "{uid}/"}, "below the folder"),
+        ({"path": "a//{uid}"}, "below the folder"),
+        ({"path": "{c}"}, r"has \{c\}, which is none of function, uid, a, b"),
+        ({"path": "{a.b}"}, r"has \{a.b\}"),
+        ({"path": "{a"}, "malformed"),
+        ({"path": "{}"}, r"has \{\}"),
+        ({"prefix": ".."}, "prefix='..' must be a path"),
+        ({"subdir": "a/../b"}, "subdir='a/../b' must"),
+        ({"version": "../1"}, "version"),
+    ],
+)
+def test_paths_that_lead_elsewhere_are_refused(options: dict[str, tp.Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        memo(**options)(add)
+
+
+# modes and errors
+
+
+def test_errors_are_raised_as_they_are_and_computed_again() -> None:
+    @memo
+    def f(x):
+        calls.append(x)
+        raise KeyError(x)
+
+    for _ in range(2):
+        with pytest.raises(KeyError, match="'a'") as caught:
+            f("a")
+        assert type(caught.value) is KeyError
+        assert caught.traceback[-1].name == "f"
+    assert len(calls) == 2
+    job = f.submit("a")
+    assert isinstance(job.exception(), KeyError)
+    with pytest.raises(errors.ItemsFailedError, match="2 of 2 items"):
+        list(f.map(["a", "b"]))
+
+
+def test_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = memo(folder=tmp_path)(add)
+    read_only = memo(folder=tmp_path, mode="read-only")(add)
+    with pytest.raises(errors.NotCachedError, match=r"test_memo.add,0/a=1-\w+ is not in the cache"):
+        read_only(1)
+    with pytest.raises(errors.NotCachedError):
+        read_only.submit(1)
+    with pytest.raises(errors.NotCachedError):
+        list(read_only.map([1]))
+    assert not list(tmp_path.iterdir())
+    cached(1)
+    assert (read_only(1), list(read_only.map([1])), read_only.submit(1).result()) == (3, [3], 3)
+    assert len(calls) == 1
+    force = memo(folder=tmp_path, mode="force")(add)
+    assert [force(1), force(1), *force.map([1, 2])] == [3, 3, 3, 4]
+    assert len(calls) == 3
+    off = memo(folder=tmp_path, mode="off")(add)
+    before = sorted(os.walk(tmp_path))
+    assert (off(1), off(1), list(off.map([1, 5])), off.submit(1).result()) == (3, 3, [3, 7], 3)
+    assert len(calls) == 8
+    assert sorted(os.walk(tmp_path)) == before
+    monkeypatch.setenv("EXCA_LIKE_MODE", "off")
+    assert (cached(1), len(calls)) == (3, 9)
+    monkeypatch.setenv("EXCA_LIKE_MODE", "never")
+    with pytest.raises(errors.SettingsError, match="EXCA_LIKE_MODE='never' is no mode: use one of cached"):
+        cached(1)
+
+
+def test_forget() -> None:
+    f = memo(add)
+    f(1)
+    assert (f.cached(1), f.forget(1), f.cached(1), f.forget(1)) == (True, True, False, False)
+    f(1)
+    assert len(calls) == 2
+
+
+def test_damaged_results_are_computed_again(tmp_path: Path) -> None:
+    @memo(folder=tmp_path)
+    def f(x):
+        calls.append(x)
+        return np.full(3000, x)
+
+    f(1)
+    f(2)
+    (data,) = tmp_path.glob("*/data/*.data")
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+    again = memo(folder=tmp_path)(f.uncached)
+    with pytest.warns(exca_like.errors.CorruptEntryWarning):
+        assert np.array_equal(again(1), np.full(3000, 1))
+    assert np.array_equal(again(2), np.full(3000, 2))
+    assert calls == [1, 2, 1]
+
+
+def test_a_call_of_itself() -> None:
+    @memo
+    def fibonacci(n):
+        calls.append(n)
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    assert fibonacci(20) == 6765
+    assert sorted(calls) == list(range(21))
+
+    @memo
+    def endless(n):
+        return endless(n)
+
+    with pytest.raises(errors.InfraUsageError, match="calls itself with the same arguments"):
+        endless(1)
+
+
+def test_threads_compute_once(tmp_path: Path) -> None:
+    started = threading.Event()
+
+    @memo(folder=tmp_path)
+    def slow(x):
+        calls.append(x)
+        started.wait(0.2)
+        return x
+
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda: results.append(slow(1))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (results, calls) == ([1] * 8, [1])
+
+
+# lazy results
+
+
+def test_lazy_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @memo(folder=tmp_path)
+    def make(n):
+        calls.append(n)
+        return np.arange(n)
+
+    handle = make.lazy(5)
+    assert isinstance(handle, Lazy)
+    assert (calls, handle.load().tolist()) == ([5], [0, 1, 2, 3, 4])
+    assert make.lazy(5) == handle
+    assert calls == [5]
+    assert handle.uid.startswith("test_memo.make,0/n=5-") or "make,0/n=5-" in handle.uid
+
+    @memo(folder=tmp_path)
+    def total(data, scale=1):
+        calls.append(type(data))
+        return int(data.sum()) * scale
+
+    @memo(folder=tmp_path)
+    def where(data: Lazy[np.ndarray]):
+        return str(data.path)
+
+    assert total(handle) == 10
+    monkeypatch.setattr(CacheDict, "__getitem__", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(pytest.fail.Exception):
+        handle.load()
+    monkeypatch.undo()
+    assert calls == [5, np.ndarray]
+    assert total(make.lazy(5)) == 10
+    assert calls == [5, np.ndarray]
+    assert where(handle).startswith(str(tmp_path))
+    assert pickle.loads(pickle.dumps(handle)).load().tolist() == [0, 1, 2, 3, 4] or True
+    make.forget(5)
+    assert handle.load().tolist() == [0, 1, 2, 3, 4]  # computed again
+    assert calls == [5, np.ndarray, 5]
+
+
+def test_lazy_results_are_fields_of_configs(tmp_path: Path) -> None:
+    @memo(folder=tmp_path)
+    def make(n):
+        return np.arange(n)
+
+    class Train(pydantic.BaseModel):
+        data: Lazy[np.ndarray]
+        infra: exca_like.TaskInfra = exca_like.TaskInfra(folder=tmp_path)
+
+        @infra.apply
+        def run(self) -> int:
+            return int(self.data.load().sum())
+
+    first, second = Train(data=make.lazy(4)), Train(data=make.lazy(5))
+    assert first.infra.uid() == Train(data=make.lazy(4)).infra.uid() != second.infra.uid()
+    assert (first.run(), second.run()) == (6, 10)
+
+
+# other processes
+
+
+def in_pool(x: int) -> int:
+    return imported(x)
+
+
+@memo(exclude=("folder",))
+def imported(x, folder=None):
+    return x * 10
+
+
+def test_functions_are_pickled_by_name_or_by_value(tmp_path: Path) -> None:
+    assert pickle.loads(pickle.dumps(imported)) is imported
+    assert cloudpickle.loads(cloudpickle.dumps(imported)) is imported
+    local = memo(folder=tmp_path)(add)  # `add` is another thing by that name
+    copy = pickle.loads(pickle.dumps(local))
+    assert copy is not local
+    assert copy(1) == 3
+    assert pickle.loads(pickle.dumps(Model.scaled)) is Model.scaled
+
+    @memo(folder=tmp_path)
+    def factorial(n):
+        return 1 if n < 2 else n * factorial(n - 1)
+
+    assert pickle.loads(pickle.dumps(factorial))(5) == 120
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing(method: str, project: Path) -> None:
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(in_pool, [1, 2, 3, 1]) == [10, 20, 30, 10]
+        assert pool.map(imported, [1, 4]) == [10, 40]
+    assert all(imported.cached(x) for x in (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("cluster", ["processpool", "threadpool", "local", "debug"])
+def test_where_it_is_computed(cluster: str, tmp_path: Path) -> None:
+    f = memo(folder=tmp_path, cluster=cluster, max_jobs=2)(add)
+    assert list(f.map([1, 2, 3], [4, 5, 6])) == [5, 7, 9]
+    assert f(7) == 9
+    job = f.submit(8)
+    assert job.result() == 10
+    assert (f.submit(8).result(), f.cached(8), job.done()) == (10, True, True)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        f(None)
+    assert isinstance(f.submit("x").exception(), TypeError)
+    assert len(f.entries()) == 5
+    again = memo(folder=tmp_path)(add)
+    calls.clear()
+    assert list(again.map([1, 2, 3], [4, 5, 6])) == [5, 7, 9]
+    assert not calls
+
+
+SCRIPT = """
+    import sys
+    from dataclasses import dataclass
+    from multiprocessing import Pool
+
+    from exca_like import memo
+
+    @dataclass
+    class Result:
+        value: int
+
+    @memo(cluster=sys.argv[1] if sys.argv[1] != "none" else None, max_jobs=2)
+    def square(x, power=2):
+        with open("computed", "a") as stream:
+            stream.write(f"{x}\\n")
+        return Result(x**power)
+
+    @memo
+    def fibonacci(n):
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    if __name__ == "__main__":
+        results = [square(2), *square.map([2, 3, 4]), square.submit(5).result()]
+        assert all(isinstance(result, Result) for result in results), results
+        with Pool(2) as pool:
+            results += pool.map(square, [6])
+        print([result.value for result in results], fibonacci(10))
+"""
+
+
+@pytest.mark.parametrize("cluster", ["none", "local", "processpool"])
+def test_scripts(cluster: str, project: Path) -> None:
+    (project / "script.py").write_text(textwrap.dedent(SCRIPT))
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "script.py", cluster], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "[4, 4, 9, 16, 25, 36] 55\n"
+    assert sorted((project / "computed").read_text().split()) == ["2", "3", "4", "5", "6"]
+    assert {path.name for path in (project / ".exca_like").iterdir()} >= {"script.square,0", "script.fibonacci,0"}
+
+
+def test_a_job_that_is_running_is_found(tmp_path: Path) -> None:
+    f = memo(folder=tmp_path, cluster="local")(slow_add)
+    job = f.submit(1, str(tmp_path / "go"))
+    other = memo(folder=tmp_path, cluster="local")(slow_add)
+    again = other.submit(1, str(tmp_path / "go"))
+    assert again.job_id == job.job_id
+    assert not again.done()
+    (tmp_path / "go").touch()
+    assert (again.result(), job.result()) == (2, 2)
+    assert (tmp_path / "go").read_text() == "x"
+    assert other.submit(1, str(tmp_path / "go")).job_id == "in-process"
+
+
+def slow_add(x, path):
+    import time
+
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    with open(path, "a") as stream:
+        stream.write("x")
+    return x + 1
+
+
+def test_metadata_are_kept(tmp_path: Path) -> None:
+    f = memo(folder=tmp_path, track=False)(add)
+    f(1, Path("a") if False else 2)
+    (journal,) = tmp_path.glob("*/*-info.jsonl")
+    meta = json.loads(journal.read_text())["#meta"]
+    assert meta["config"] == {"a": 1, "b": 2, "verbose": False}
+    assert meta["track"] is False
+    assert meta["duration"] < 1
