@@ -3,10 +3,27 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exca_like.infra.functions import to_config, to_config_model, validate_kwargs, with_infra
 from exca_like.models.discriminated import DiscriminatedModel
 
 if TYPE_CHECKING:
     from exca_like.infra.find import FoundJob
+    from exca_like.maintenance import Renaming
+
+
+def update_uids(folder: str | Path, dryrun: bool = True) -> "list[Renaming]":
+    """Rename the cache folders that exca wrote, so that their results are found; `exca_like.maintenance.migrate_exca`.
+
+    Parameters
+    ----------
+    folder:
+        The cache root: what was given to the infras as ``folder``.
+    dryrun:
+        Only tell what would be renamed.
+    """
+    from exca_like.maintenance import migrate_exca  # only for those who come from exca
+
+    return migrate_exca(folder, dry_run=dryrun)
 
 
 def find_slurm_job(
@@ -41,4 +58,12 @@ def find_slurm_job(
     return find_job(job_id, folder, logs)
 
 
-__all__ = ["DiscriminatedModel", "find_slurm_job"]
+__all__ = [
+    "DiscriminatedModel",
+    "find_slurm_job",
+    "to_config",
+    "to_config_model",
+    "update_uids",
+    "validate_kwargs",
+    "with_infra",
+]

@@ -141,7 +141,7 @@ class CallInfra(MapInfra):
     def value(self, call: Call, mode: engine.Mode) -> Any:
         """What a call gives, from the cache if it is there, else computed here or by a job."""
         state = self._linked_state
-        store: ItemStore = state.store
+        store: ItemStore | None = state.store
         if store is None or not state.folder_is_checked:
             store = self._open_store()
         key = call.key

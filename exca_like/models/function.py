@@ -69,7 +69,7 @@ class CallSignature:
         self._positional = tuple(each.name for each in parameters.values() if each.kind in _BY_POSITION)
         self._defaults = {each.name: each.default for each in parameters.values() if each.default is not _MISSING}
         kinds = {each.kind for each in parameters.values()}
-        self._is_plain = not kinds & {
+        self.is_plain = not kinds & {
             inspect.Parameter.POSITIONAL_ONLY,
             inspect.Parameter.VAR_POSITIONAL,
             inspect.Parameter.VAR_KEYWORD,
@@ -103,7 +103,7 @@ class CallSignature:
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         names = self._positional
-        if self._is_plain and len(args) <= len(names):
+        if self.is_plain and len(args) <= len(names):
             given = dict(zip(names, args))  # noqa: B905 - there may be fewer
             if kwargs and not given.keys().isdisjoint(kwargs):
                 return self._slowly_bound(args, kwargs)
@@ -142,7 +142,7 @@ class CallSignature:
 
     def call(self, values: Mapping[str, Any]) -> Any:
         """Call the function with the values of its parameters, as `bind` gives them."""
-        if self._is_plain:
+        if self.is_plain:
             return self.function(**values)
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
