@@ -17,12 +17,13 @@ import warnings
 from pathlib import Path
 
 import bench_maps  # noqa: F401 - adds its cases
+import bench_memo  # noqa: F401 - adds its cases
 import bench_store  # noqa: F401 - adds its cases
 from bench_cases import CASES, Case, Side, show
 
 OURS, EXCA = "exca_like", "exca"
-COLUMNS = ("operation", EXCA, "joblib", "diskcache", "numpy", "floor", OURS, "ratio", "goal", "ok")
-PEERS = (EXCA, "joblib", "diskcache")
+COLUMNS = ("operation", EXCA, "joblib", "diskcache", "scrat", "numpy", "floor", OURS, "ratio", "goal", "ok")
+PEERS = (EXCA, "joblib", "diskcache", "scrat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ def row_of(case: Case, best: dict[str, float]) -> tuple[str, ...]:
     ratios = [(goal, goal.ratio(best[OURS], best[goal.peer])) for goal in case.goals if goal.peer in best]
     shown = "; ".join(goal.show(ratio) for goal, ratio in ratios)
     ok = "yes" if all(goal.is_met(ratio) for goal, ratio in ratios) else "NO"
-    times = (show(best.get(name), case.unit) for name in COLUMNS[1:7])
+    times = (show(best.get(name), case.unit) for name in COLUMNS[1:8])
     return case.name, *times, shown or "-", "; ".join(goal.show() for goal in case.goals), ok if ratios else "-"
 
 
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=FULL.rounds)
     parser.add_argument("--only", default="", help="run the operations whose name holds this text")
     options = parser.parse_args(arguments)
-    widths = (38, 9, 9, 9, 9, 9, 9, 36, 40, 3)
+    widths = (38, 9, 9, 9, 9, 9, 9, 9, 36, 40, 3)
     size = dataclasses.replace(FULL, rounds=options.rounds)
     for cells in itertools.chain([COLUMNS, ("",) * len(COLUMNS)], run(size, options.only)):
         fill = " " if cells[0] else "-"

@@ -23,7 +23,7 @@ def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
 def test_table_without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "missing_peers", lambda: list(run.PEERS))
-    ((_name, exca, joblib, _diskcache, _numpy, floor, ours, ratio, _goal, ok),) = run.run(
+    ((_name, exca, joblib, _diskcache, _scrat, _numpy, floor, ours, ratio, _goal, ok),) = run.run(
         run.Size(1, 1, 3), only="task: hit, fresh object"
     )
     assert (exca, joblib, ratio, ok) == ("-", "-", "-", "-")
