@@ -123,6 +123,14 @@ class SharedStore(_CacheStore):
         self._cache = cache
         self._describe = describe
 
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:
+        """As other stores; whoever saves has looked at the folder when he claimed the key."""
+        if outcome.failure is not None or self._cache.places(key):
+            super().save(key, outcome, information, is_first=is_first)
+            return
+        with self._cache.write(look=False) as cache:
+            cache.put(key, outcome.value, meta={**information, **self._describe()})
+
     def peek(self, key: str) -> Kind | None:
         """What there is for a key, without loading it."""
         self._cache.refresh()
