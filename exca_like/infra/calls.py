@@ -13,7 +13,7 @@ from exca_like import engine, files, mapping, works, yamltext
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import ConfigMismatchError, InfraUsageError, ItemsFailedError
 from exca_like.executors import open_job
-from exca_like.executors.base import JobHandle, cancelled_unless_noted
+from exca_like.executors.base import JobHandle, Resources, cancelled_unless_noted
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.base import State
 from exca_like.infra.items import AppliedMap
@@ -133,6 +133,13 @@ class CallInfra(MapInfra):
         self._linked_state.recomputed_items.discard(call.key)
         return is_there
 
+    def _resources(self) -> Resources:
+        resources = super()._resources()
+        if self.job_name is not None:
+            return resources
+        name = self.uid().partition("/")[0].rpartition(".")[2] if "." in self.uid() else self.uid()
+        return replace(resources, job_name=f"{name}/call")  # of an array, what is before the slash
+
     def _label(self, call: Call) -> str:
         return f"{self.uid()}/{call.key}"
 
@@ -239,12 +246,19 @@ class CallInfra(MapInfra):
         if self.cluster not in ("local", "slurm", "auto"):
             return [self._job_here(call, mode) for call in calls]
         self._check_built()
+        if self.retries is not None:
+            msg = (
+                f"{self.uid()} has retries, for which somebody has to wait: call it, or use map(); submit() sends one job that "
+                "nobody looks after"
+            )
+            raise InfraUsageError(msg)
         jobs: dict[str, TaskJob[Any]] = {}
         done = self._linked_state.recomputed_items
         left = {call.key: call for call in calls}
         patience = engine.Patience(self.uid())
         while left:
             store = self._open_store()
+            store.cache.refresh()
             for key, call in left.items():
                 if store.cache.mark(key) is not None and (mode != "force" or key in done):
                     jobs[key] = self._job(call)
@@ -255,7 +269,7 @@ class CallInfra(MapInfra):
                 self._prepare_folder()
                 waiting = self._send(left, jobs, mode)
                 left = {key: call for key, call in left.items() if key not in jobs}
-                if left:
+                if waiting:
                     patience.wait(waiting)
         return [jobs[call.key] for call in calls]
 
@@ -307,7 +321,7 @@ class CallInfra(MapInfra):
 
     def _job_here(self, call: Call, mode: engine.Mode) -> TaskJob[Any]:
         job = self._job(call)
-        is_there = self._open_store().cache.mark(call.key) is not None
+        is_there = call.key in self._open_store().cache
         if is_there and (mode != "force" or call.key in self._linked_state.recomputed_items):
             return job
         if mode == "read-only":

@@ -731,6 +731,8 @@ def test_where_it_is_computed(cluster: str, tmp_path: Path) -> None:
         f(None)
     assert isinstance(f.submit("x").exception(), TypeError)
     assert len(f.entries()) == 5
+    later = memo(folder=tmp_path, cluster=cluster)(add)
+    assert (later.submit(8).result(), later.submit(8).job_id) == (10, "in-process")
     again = memo(folder=tmp_path)(add)
     calls.clear()
     assert list(again.map([1, 2, 3], [4, 5, 6])) == [5, 7, 9]
