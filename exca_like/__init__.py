@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from exca_like import cachedict as cachedict
     from exca_like import confdict as confdict
+    from exca_like import content as content
     from exca_like import errors as errors
     from exca_like import helpers as helpers
     from exca_like import settings as settings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from exca_like.infra.task import TaskInfra as TaskInfra
     from exca_like.infra.waiting import as_completed as as_completed
     from exca_like.infra.waiting import wait_all as wait_all
+    from exca_like.memoize import memo as memo
     from exca_like.workdir import WorkDir as WorkDir
 
 __version__ = "0.1.0"

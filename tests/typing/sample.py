@@ -71,3 +71,33 @@ def check() -> None:
         reveal_type(array)  # list[Train]
     reveal_type(task.infra.status())  # status
     reveal_type(exca_like.ConfDict(a=1).copy())  # ConfDict
+
+
+@exca_like.memo
+def square(x: int, power: int = 2) -> float:
+    return float(x**power)
+
+
+@exca_like.memo(cluster="slurm", exclude=("verbose",))
+def embed(text: str, verbose: bool = False) -> list[float]:
+    return [1.0]
+
+
+class Scorer(pydantic.BaseModel):
+    @exca_like.memo
+    def score(self, split: str) -> dict[str, float]:
+        return {"f1": 0.5}
+
+
+def check_memo() -> None:
+    reveal_type(square(2))  # float
+    reveal_type(embed("a", verbose=True))  # list[float]
+    square("a")  # type: ignore[arg-type]
+    reveal_type(square.submit(3).result())  # float
+    reveal_type(list(square.map([1, 2])))  # list[float]
+    reveal_type(square.lazy(3).load())  # float
+    reveal_type(square.cached(3))  # bool
+    reveal_type(Scorer().score("dev"))  # dict[str, float]
+    reveal_type(Scorer().score.submit("dev").result())  # dict[str, float]
+    Scorer().score(3)  # type: ignore[arg-type]
+    reveal_type(square.uncached(3))  # float
