@@ -234,6 +234,9 @@ class CallInfra(MapInfra):
         function: Function = self._linked_state.owner
         return DescribedStore(store.cache, lambda key: function.describe(calls[key]))
 
+    def _store_for(self, items: dict[str, Any]) -> ItemStore:
+        return self._described(super()._store_for(items), items)
+
     def _calls_part(self, mode: engine.Mode, keys: Sequence[str], items: Sequence[Any], claim: str) -> CallsPart:
         return CallsPart(self._linked_state.owner, "", self._entry(), keys, items, claim, mode)
 

@@ -306,6 +306,10 @@ class MapInfra(BaseInfra):
     def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str) -> MapCall:
         return MapCall(self._linked_state.owner, self._field_name(), self._entry(), keys, items, claim, self.mode)
 
+    def _store_for(self, items: dict[str, Any]) -> ItemStore:  # noqa: ARG002 - a subclass describes them
+        """A store for what some items give in this process."""
+        return ItemStore(self._make_cache(keep_in_ram=False))
+
     def _run_part(self, call: MapCall) -> Returned | None:
         """Compute and store in this process, which is a job or belongs to a pool."""
         method = functools.partial(_call_method, self._applied_map, self._linked_state.owner)
@@ -317,8 +321,8 @@ class MapInfra(BaseInfra):
                 return given, Failure.of(error)
             return given, None
         self._prepare_folder()
-        store = ItemStore(self._make_cache(keep_in_ram=False))
         items = dict(zip(call.keys, call.items, strict=True))
+        store = self._store_for(items)
         # a worker of a pool ends with its submitter, though a job that both run in may go on
         job = None if self.cluster in _POOLS else current_job(self._log_folder())
         claim = self._claims().adopt(call.claim, call.keys, job)

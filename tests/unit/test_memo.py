@@ -731,6 +731,7 @@ def test_where_it_is_computed(cluster: str, tmp_path: Path) -> None:
         f(None)
     assert isinstance(f.submit("x").exception(), TypeError)
     assert len(f.entries()) == 5
+    assert {entry.config["a"] for entry in f.entries()} == {1, 2, 3, 7, 8}
     later = memo(folder=tmp_path, cluster=cluster)(add)
     assert (later.submit(8).result(), later.submit(8).job_id) == (10, "in-process")
     again = memo(folder=tmp_path)(add)
