@@ -355,7 +355,7 @@ def memo(
     folder:
         Where results and logs are kept; None: in ``.exca_like`` of the project, see `exca_like.memos.paths.default_root`.
     exclude:
-        Names of parameters that make no difference to the result.
+        Names of parameters, and of variables of an outer function, that make no difference to the result.
     key:
         By the name of a parameter, a function that gives what its arguments are recognized by.
     cache_type:
@@ -406,7 +406,7 @@ def memo(
     def wrap(function: Any) -> Any:
         kind = {staticmethod: "static", classmethod: "class"}.get(type(function), "")
         plain = function.__func__ if kind else function
-        _check_function(plain)
+        _check_function(plain, prefix)
         checked_names(plain, "key", key or ())
         if cache_type is not None:
             CacheDict(None, keep_in_ram=True, cache_type=cache_type)  # an unknown one raises
@@ -430,10 +430,13 @@ def memo(
     return wrap if function is None else wrap(function)
 
 
-def _check_function(function: Any) -> None:
+def _check_function(function: Any, prefix: str | None) -> None:
     if not inspect.isfunction(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         kind = "an async function" if inspect.isfunction(function) else f"a {type(function).__name__}"
         msg = f"memo is for plain functions and methods, not for {kind}: put `@memo` above a `def`"
+        raise InfraTypeError(msg)
+    if function.__name__ == "<lambda>" and prefix is None:
+        msg = "a lambda has no name under which its results could be found again: write a `def`, or give it a prefix"
         raise InfraTypeError(msg)
     if inspect.isgeneratorfunction(function):
         msg = f"{function.__qualname__} is a generator function, whose results can be read once only: return a list of them"

@@ -57,6 +57,7 @@ class CallKeys:
         self.signature = CallSignature(function, function.__qualname__, Lazy, tuple(names[:1]) if is_method else ())
         self._exclude = exclude
         self._key = key or {}
+        self._captured = tuple(name for name in function.__code__.co_freevars if name not in exclude)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """A call with its key.
@@ -77,8 +78,23 @@ class CallKeys:
         parts: content.Parts = []
         for name, value in counted.items():
             content.feed(name, value, parts)
+        if self._captured:
+            self._feed_captured(parts)
         digest = content.digest_of_parts(parts)[:_KEY_SIZE].hex()
         return Call(f"{self._text(counted)}-{digest}", values)
+
+    def _feed_captured(self, parts: content.Parts) -> None:
+        """Count the variables of an outer function: two functions with the same code may have others."""
+        function = self.signature.function
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        for name in self._captured:
+            try:
+                value = cells[name].cell_contents
+            except ValueError:  # not assigned yet
+                continue
+            if inspect.isfunction(value) or isinstance(value, type | staticmethod):
+                value = f"{value.__module__}.{value.__qualname__}"  # by its name, as all code
+            content.feed(f"(captured) {name}", value, parts)
 
     def _check_self(self, value: Any) -> None:
         if isinstance(value, type | pydantic.BaseModel) or dataclasses.is_dataclass(value) or content.has_key(value):
@@ -116,10 +132,10 @@ def checked_names(function: Any, option: str, names: Any) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Iterable):
         msg = f"{option}={names!r}: give a list of names, even for one, like {option}=({names!r},)"
         raise InfraTypeError(msg)
-    parameters = inspect.signature(function).parameters
+    known = (*inspect.signature(function).parameters, *(function.__code__.co_freevars if option == "exclude" else ()))
     for name in (found := tuple(names)):
-        if name not in parameters:
-            msg = f"{option} names {name!r}, but {function.__qualname__} has the parameters {', '.join(parameters) or '(none)'}"
+        if name not in known:
+            msg = f"{option} names {name!r}, but {function.__qualname__} has the parameters {', '.join(known) or '(none)'}"
             raise InfraValueError(msg)
     return found
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import typing as tp
 from pathlib import Path
 
@@ -608,12 +609,10 @@ def test_a_call_of_itself() -> None:
 
 
 def test_threads_compute_once(tmp_path: Path) -> None:
-    started = threading.Event()
-
     @memo(folder=tmp_path)
     def slow(x):
         calls.append(x)
-        started.wait(0.2)
+        time.sleep(0.2)
         return x
 
     results: list[int] = []
@@ -795,9 +794,8 @@ def test_a_job_that_is_running_is_found(tmp_path: Path) -> None:
 
 
 def slow_add(x, path):
-    import time
-
-    while not os.path.exists(path):
+    deadline = time.monotonic() + 30
+    while not os.path.exists(path) and time.monotonic() < deadline:
         time.sleep(0.01)
     with open(path, "a") as stream:
         stream.write("x")
@@ -812,3 +810,99 @@ def test_metadata_are_kept(tmp_path: Path) -> None:
     assert meta["config"] == {"a": 1, "b": 2, "verbose": False}
     assert meta["track"] is False
     assert meta["duration"] < 1
+
+
+# wrong hits that other systems give
+
+
+class SameRepr:
+    def __init__(self, state: int) -> None:
+        self.state = state
+
+    def __repr__(self) -> str:
+        return "SameRepr()"
+
+
+@dataclasses.dataclass
+class Inner1:
+    x: int = 1
+
+
+@dataclasses.dataclass
+class Inner2:
+    x: int = 1
+
+
+@dataclasses.dataclass
+class Outer:
+    first: tp.Any
+    second: tp.Any
+
+
+def at_both_ends(middle: float) -> np.ndarray:
+    data = np.zeros(100_000)
+    data[50_000] = middle
+    return data
+
+
+def columns(name: str) -> tp.Any:
+    return pytest.importorskip("pandas").DataFrame({name: [1, 2]})
+
+
+WRONG_HITS: dict[str, tuple[tp.Callable[[], tp.Any], tp.Callable[[], tp.Any]]] = {
+    "equal repr, another state": (lambda: SameRepr(1), lambda: SameRepr(2)),
+    "nested dataclasses, swapped": (lambda: Outer(Inner1(), Inner2()), lambda: Outer(Inner2(), Inner1())),
+    "large arrays that are equal at both ends": (lambda: at_both_ends(1), lambda: at_both_ends(2)),
+    "shape of an array": (lambda: np.zeros((2, 3)), lambda: np.zeros((3, 2))),
+    "type of an array": (lambda: np.zeros(3, np.int64), lambda: np.zeros(3, np.float64)),
+    "names of columns": (lambda: columns("a"), lambda: columns("b")),
+    "order of columns": (lambda: columns("a").assign(b=1)[["a", "b"]], lambda: columns("a").assign(b=1)[["b", "a"]]),
+    "integers and booleans": (lambda: 1, lambda: True),
+    "integers and floats": (lambda: 1, lambda: 1.0),
+    "sign of zero": (lambda: 0.0, lambda: -0.0),
+    "lists and tuples": (lambda: [1, 2], lambda: (1, 2)),
+    "order of a dictionary": (lambda: {"a": 1, "b": 2}, lambda: {"b": 2, "a": 1}),
+    "texts that run together": (lambda: ("a", "bc"), lambda: ("ab", "c")),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_HITS)
+def test_there_are_no_wrong_hits(name: str) -> None:
+    @memo
+    def f(value):
+        calls.append(name)
+        return len(calls)
+
+    first, second = WRONG_HITS[name]
+    assert (f(first()), f(second()), f(first()), f(second())) == (1, 2, 1, 2)
+
+
+def test_lambdas_are_refused_and_not_taken_for_each_other() -> None:
+    @memo
+    def f(function):
+        return function(1)
+
+    with pytest.raises(TypeError, match=r"^function: .*<lambda>"):
+        f(lambda x: x + 1)
+    with pytest.raises(TypeError, match="a lambda has no name.*prefix"):
+        memo(lambda x: x * 2)
+    assert memo(prefix="doubled")(lambda x: x * 2)(3) == 6
+
+
+def test_functions_of_functions_count_what_they_captured() -> None:
+    def make(factor: tp.Any, log: tp.Any) -> tp.Any:
+        def inner(x):
+            return x
+
+        @memo(exclude=("log",))
+        def scaled(x):
+            log.append(x)
+            return inner(x) * factor
+
+        return scaled
+
+    first, second = make(2, calls), make(3, [])
+    assert (first(1), second(1), first(1), make(2, [])(1)) == (2, 3, 2, 2)
+    assert calls == [1]
+    with pytest.raises(TypeError, match=r"^\(captured\) factor: .*lock"):
+        make(threading.Lock(), calls)(1)
