@@ -67,6 +67,10 @@ class Store(Protocol):
         """Forget what there is for a key now, unless the block raises."""
         ...
 
+    def place(self) -> str | None:
+        """The folder; None if outcomes are in memory."""
+        ...
+
 
 class _CacheStore:
     """What stores in a `CacheDict` have in common: ``_cache``, and ``_describe``, which gives JSON data for each outcome."""
@@ -94,6 +98,10 @@ class _CacheStore:
                 cache.put(key, outcome.value, meta=meta, replace=not is_first)
             else:
                 cache.put_failure(key, outcome.failure, meta=meta)
+
+    def place(self) -> str | None:
+        """The folder."""
+        return None if self._cache.folder is None else str(self._cache.folder)
 
     def discard(self, key: str) -> None:
         """Forget a key."""
@@ -297,6 +305,10 @@ class MemoryStore:
 
     def meta(self, key: str) -> dict[str, Any] | None:  # noqa: ARG002 - see Store
         """Nothing: a config in memory has no need of it."""
+        return None
+
+    def place(self) -> str | None:
+        """None: outcomes are in memory."""
         return None
 
     def discard(self, key: str) -> None:

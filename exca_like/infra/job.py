@@ -14,6 +14,7 @@ from exca_like.errors import (
 from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, Ended, JobHandle, read_log
 from exca_like.infra.status import HINTS
+from exca_like.lazy import Lazy
 from exca_like.store import Outcome, Store, make_information
 
 R = TypeVar("R")
@@ -144,6 +145,22 @@ class TaskJob(Generic[R]):
         """
         value: R = self._outcome().get()
         return value
+
+    def lazy(self) -> Lazy[R]:
+        """The result, which is loaded only when it is needed; waits for the job.
+
+        Raises
+        ------
+        Exception
+            What `result` would raise.
+        """
+        self.wait()
+        folder = self._store.place()
+        if folder is None or self._store.peek(self._key) != "value":
+            self.result()  # raises, if there is no result
+            msg = f"the result of {self._label} is kept in memory, as there is no folder: use result()"
+            raise InfraUsageError(msg)
+        return Lazy(folder, self._key, self._label)
 
     def results(self) -> list[R]:
         """The result, as a list of one."""
