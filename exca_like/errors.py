@@ -22,6 +22,8 @@
     ├── KeyExistsError (ValueError)        a key of a CacheDict has a value already
     ├── CacheUsageError (RuntimeError)     a CacheDict is written to outside of a block
     ├── CacheFolderError (OSError)         the cache folder can't be written or read
+    ├── DataFileError (OSError)            a file of the user's, to be stored or loaded, can't be read
+    │   └── MissingFileError (FileNotFoundError) it is not there
     ├── SubmissionError (RuntimeError)     a job could not be sent to the cluster
     │   └── DependencyError (RuntimeError) a task that it was to come after failed
     ├── WaitTimeoutError (TimeoutError)    tasks that are waited for did not end in time, and go on
@@ -118,6 +120,14 @@ class CacheUsageError(ExcaLikeError, RuntimeError):
 
 class CacheFolderError(ExcaLikeError, OSError):
     """The cache folder can't be created, written or read."""
+
+
+class DataFileError(ExcaLikeError, OSError):
+    """A file of the user's, which is to be stored or loaded, can't be read."""
+
+
+class MissingFileError(DataFileError, FileNotFoundError):
+    """A file of the user's, which is to be stored or loaded, is not there."""
 
 
 class SubmissionError(ExcaLikeError, RuntimeError):

@@ -147,6 +147,16 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
+def remove_last_name(path: str) -> None:
+    """Remove a file if it has no other name: nobody has a hard link to it.
+
+    Who makes one at the same time has the data either way.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if os.lstat(path).st_nlink == 1:
+            os.unlink(path)
+
+
 def sync(path: str) -> None:
     """Wait until the disk has a file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

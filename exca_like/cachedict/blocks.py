@@ -174,6 +174,13 @@ def forget(folder: str) -> None:
         _maps.pop(path, None)
 
 
+def renew(path: str) -> None:
+    """Let go of a file if there is another one under its name by now."""
+    known = _maps.get(path)
+    if known is not None and _has_changed(path, known):
+        _maps.pop(path, None)
+
+
 def owner_of(path: str) -> int:
     """The user that owns the file which is mapped under a path."""
     return _mapped(path, 0).owner
@@ -219,9 +226,8 @@ def check(path: str, offset: int, length: int, sums: str, how: Check = "full", *
     FileNotFoundError
         The file is not there.
     """
-    known = _maps.get(path)
-    if known is not None and (length > EDGE or fresh) and _has_changed(path, known):
-        _maps.pop(path, None)
+    if length > EDGE or fresh:
+        renew(path)
     view = view_of(path, offset, length)
     if length <= EDGE:
         if b"%08x" % crc32(view) != sums.encode():

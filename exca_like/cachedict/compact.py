@@ -21,9 +21,9 @@ from exca_like import files
 from exca_like.cachedict import blocks
 from exca_like.cachedict.context import DumpContext
 from exca_like.cachedict.index import Index
-from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, spans_in
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, infos_in, spans_in
 from exca_like.cachedict.lines import REPLACING_HEAD, deletion, is_sound, seal
-from exca_like.cachedict.writer import DATA, Writer, host_name
+from exca_like.cachedict.writer import BLOBS, DATA, Writer, host_name
 from exca_like.errors import CacheFolderError, CorruptEntryError
 
 WRITER_TOKEN = re.compile(r"-([0-9a-f]{16})")  # in names of data files
@@ -84,15 +84,15 @@ def _names(folder: str) -> list[str]:
 
 
 def _size(folder: str) -> tuple[int, int]:
-    number = size = 0
+    sizes: dict[tuple[int, int], int] = {}  # a file with several names counts once
     for parent, _, names in os.walk(folder):
         if parent == folder or f"{parent}/".startswith(f"{folder}/{DATA}/"):
             for name in names:
                 if parent != folder or name.endswith(".jsonl"):
                     with contextlib.suppress(FileNotFoundError):
-                        size += os.path.getsize(f"{parent}/{name}")
-                        number += 1
-    return number, size
+                        status = os.lstat(f"{parent}/{name}")
+                        sizes[status.st_dev, status.st_ino] = status.st_size
+    return len(sizes), sum(sizes.values())
 
 
 @contextlib.contextmanager
@@ -225,7 +225,7 @@ class _Move:
         live: dict[str, int] = {}
         kept = self._owners_of_others()
         for entry in entries:
-            named = set(map(_place_of, _infos(entry.info)))
+            named = set(map(_place_of, infos_in(entry.info)))
             for name, offset, length, _ in entry.packed():
                 live[entry.owner] = live.get(entry.owner, 0) + length
                 if (name, offset) not in named:  # the place is written down somewhere else, by a handler of a user's
@@ -332,16 +332,39 @@ def clear_folder(folder: str) -> bool:
             _remove_writers(folder, idle)
             busy |= {writer} - idle
     tokens = {writer.rpartition("-")[2] for writer in busy}
-    for parent, folders, names in os.walk(f"{folder}/{DATA}", topdown=False):
-        for name in names:
-            found = set(WRITER_TOKEN.findall(name))
-            if found and not found & tokens:
-                files.remove(f"{parent}/{name}")
+    for path in data_files(folder):
+        found = tokens_of(folder, path)
+        if found and not found & tokens:
+            files.remove(path)
+    for path in blobs_in(folder):
+        files.remove_last_name(path)
+    for parent, folders, _ in os.walk(f"{folder}/{DATA}", topdown=False):
         for name in [*folders, ""]:
             with contextlib.suppress(OSError):  # it is not empty
                 os.rmdir(f"{parent}/{name}")
     blocks.forget(folder)
     return bool(busy)
+
+
+def data_files(folder: str) -> list[str]:
+    """Paths of all files and links below the data of a folder, but those of blobs."""
+    found = []
+    for parent, folders, names in os.walk(f"{folder}/{DATA}"):
+        if parent == f"{folder}/{DATA}":
+            folders[:] = [name for name in folders if f"{DATA}/{name}" != BLOBS]
+        links = [name for name in folders if os.path.islink(f"{parent}/{name}")]
+        found += [f"{parent}/{name}" for name in (*names, *links)]
+    return found
+
+
+def tokens_of(folder: str, path: str) -> set[str]:
+    """What may be the tokens of the writer of a data file; names that users gave to files say nothing of it."""
+    return set(WRITER_TOKEN.findall("/".join(path.removeprefix(f"{folder}/").split("/")[:3])))
+
+
+def blobs_in(folder: str) -> list[str]:
+    """Paths of all files of users, by their content."""
+    return [f"{parent}/{name}" for parent, _, names in os.walk(f"{folder}/{BLOBS}") for name in names]
 
 
 def _deletions_by(folder: str, writer: str) -> Iterator[tuple[str, str, int]]:
@@ -370,19 +393,6 @@ def _size_of(path: str) -> int:
         return 0
 
 
-def _infos(info: Any) -> Iterator[dict[str, Any]]:
-    """What handlers returned for an entry and its parts; JSON data of users have no ``#type``, whatever they look like."""
-    if isinstance(info, dict):
-        if "#type" in info:
-            yield info
-        for name, part in info.items():
-            if name not in ("#data", "#meta"):
-                yield from _infos(part)
-    elif isinstance(info, list):
-        for part in info:
-            yield from _infos(part)
-
-
 def _place_of(info: dict[str, Any]) -> tuple[str, int] | None:
     name, offset = info.get("filename"), info.get("offset")
     return (name, offset) if isinstance(name, str) and isinstance(offset, int) else None
@@ -390,7 +400,7 @@ def _place_of(info: dict[str, Any]) -> tuple[str, int] | None:
 
 def _rename(info: dict[str, Any], renamed: dict[tuple[str, int], int]) -> None:
     """Put new places into an entry."""
-    for part in _infos(info):
+    for part in infos_in(info):
         place = _place_of(part)
         if place in renamed:
             part["offset"] = renamed[place]

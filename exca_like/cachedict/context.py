@@ -50,7 +50,9 @@ class DumpContext:
         "_has_data",
         "_journal",
         "_names",
+        "_sealed",
         "_streams",
+        "_undo",
         "_writer",
         "folder_path",
         "key",
@@ -72,7 +74,9 @@ class DumpContext:
         self._writer = writer
         self._has_data = False  # whether any of these is not empty
         self._names: list[str] = []
+        self._sealed: set[str] = set()  # those of the names whose modes stay as they are
         self._streams: dict[str, Any] = {}
+        self._undo: list[Callable[[], None]] = []
 
     @classmethod
     def for_loading(
@@ -106,6 +110,8 @@ class DumpContext:
             A class with a classmethod ``__dump_info__(cls, ctx, value)``, which stores a value and returns what is needed to
             find it again, as a dictionary of JSON data; and a classmethod ``__load_from_info__(cls, ctx, **info)``, which
             returns the value. If ``__dump_info__(self, ctx)`` is an ordinary method, the class's instances are the values.
+            If it is an ordinary method with a value, ``__dump_info__(self, ctx, value)``, instances are handlers with
+            options, to be given as ``cache_type``.
             A classmethod ``__delete_info__(cls, ctx, **info)`` is called when an entry is deleted; what was stored by means
             of the context goes by itself.
         default_for:
@@ -138,13 +144,13 @@ class DumpContext:
         self._has_data = True
         return self._writer
 
-    def dump(self, value: Any, *, cache_type: str | None = None) -> dict[str, Any]:
-        """Store a value; returns what `load` needs, as JSON data."""
+    def dump(self, value: Any, *, cache_type: Any = None) -> dict[str, Any]:
+        """Store a value; returns what `load` needs, as JSON data. What ``cache_type`` can be: see `CacheDict`."""
         kind = type(value)
         if cache_type is None:
             name, dump = registry.DUMPERS.get(kind) or registry.dumper_for(kind)
         else:
-            name, dump = registry.dumper_of(registry.handler_named(cache_type))
+            name, dump = registry.dumper_chosen(cache_type)
         info: dict[str, Any] = dump(self, value)
         if "#type" not in info:
             info["#type"] = name
@@ -154,7 +160,7 @@ class DumpContext:
         self,
         key: str,
         value: Any,
-        cache_type: str | None = None,
+        cache_type: Any = None,
         meta: Any = None,
         replaced: list[tuple[str, int]] | None = None,
     ) -> bytes:
@@ -162,12 +168,13 @@ class DumpContext:
         self.key = key
         if self._has_data:  # of the entry before
             self._has_data, self.spans, self._names, self._streams = False, [], [], {}
+            self._sealed, self._undo = set(), []
         try:
             if cache_type is None:  # as in `dump`, without another call
                 kind = type(value)
                 name, dump = _DUMPERS.get(kind) or registry.dumper_for(kind)
             else:
-                name, dump = registry.dumper_of(registry.handler_named(cache_type))
+                name, dump = registry.dumper_chosen(cache_type)
             info = {"#key": key, "#type": name, **dump(self, value)}
             if self._has_data:
                 self._note_files()
@@ -201,9 +208,23 @@ class DumpContext:
         self._names.append(name)
         return name
 
-    def adopt(self, name: str) -> None:
-        """Make a file part of this entry that a library wrote beside one of `key_path`, under a name of its own."""
+    def adopt(self, name: str, *, sealed: bool = False) -> None:
+        """Make a file part of this entry that a library wrote beside one of `key_path`, under a name of its own.
+
+        The mode of a ``sealed`` one stays as the handler made it.
+        """
         self._names.append(name)
+        if sealed:
+            self._sealed.add(name)
+
+    def if_discarded(self, undo: Callable[[], None]) -> None:
+        """Have something undone if the entry is not to be, after its files were removed."""
+        self._undo.append(undo)
+
+    @property
+    def extent(self) -> int:
+        """Grows when anything of the entry is stored outside of its line."""
+        return len(self.spans) + len(self._names) + len(self._streams)
 
     def shared_file(self, suffix: str) -> tuple[Any, str]:
         """The writer's file of a suffix, to append to, and its name, relative to `folder`.
@@ -238,7 +259,9 @@ class DumpContext:
             self.writer.adopt(suffix)  # what is there is nobody's
         for name in self._names:
             files.remove(f"{self.folder_path}/{name}")
-        self._names, self._streams = [], {}
+        for undo in self._undo:
+            undo()
+        self._names, self._streams, self._undo = [], {}, []
 
     def _note_stream(self, suffix: str) -> None:
         stream, name = self._streams[suffix]
@@ -254,7 +277,8 @@ class DumpContext:
         for name in self._names:
             path = f"{self.folder_path}/{name}"
             if os.path.exists(path):
-                files.permit(path, self.writer.permissions)
+                if name not in self._sealed:
+                    files.permit(path, self.writer.permissions)
                 self.spans.append([name, 0, *blocks.sums_of_file(path)])
                 if self.writer.fsync:
                     files.sync(path)

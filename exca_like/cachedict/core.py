@@ -11,12 +11,13 @@ from exca_like import files, layout
 from exca_like.cachedict import registry
 from exca_like.cachedict.blocks import Check
 from exca_like.cachedict.compact import clear_folder, drop_empty
-from exca_like.cachedict.context import AllowPickle, DumpContext, allowed_pickles, load_entry, why_refused
+from exca_like.cachedict.context import AllowPickle, allowed_pickles, load_entry, why_refused
 from exca_like.cachedict.failures import Failure, without_pickle
 from exca_like.cachedict.index import Index
-from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, JournalFile, report, spans_in
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, report
 from exca_like.cachedict.lines import deletion, seal
-from exca_like.cachedict.writer import DATA, AppendFile, Writer, in_use
+from exca_like.cachedict.members import data_files, delete_data, member_of, only_member
+from exca_like.cachedict.writer import AppendFile, Writer, in_use
 from exca_like.cachedict.writers import Writers
 from exca_like.errors import (
     CacheFolderError,
@@ -47,7 +48,9 @@ class CacheDict(MutableMapping[str, X]):
     keep_in_ram:
         Keep what was written or read in memory, too.
     cache_type:
-        Name of the handler that stores the values, like ``"NumpyArray"``; None: chosen by each value's type.
+        What stores the values: the name of a handler, like ``"NumpyArray"``; a handler; an instance of one with options; or,
+        for values that are dictionaries, a dictionary from names of outputs to any of these (other outputs are stored by
+        their types). None: chosen by each value's type.
     permissions:
         Mode of new files, like ``0o660``, and of new folders, which who may read a file may enter as well. None: as the
         umask says.
@@ -72,13 +75,15 @@ class CacheDict(MutableMapping[str, X]):
     ------
     ValueError
         Neither folder nor memory, or an unknown ``cache_type``.
+    TypeError
+        The ``cache_type`` is nothing that could store values.
     """
 
     def __init__(
         self,
         folder: str | Path | None,
         keep_in_ram: bool = False,
-        cache_type: str | None = None,
+        cache_type: Any = None,
         permissions: int | None = None,
         allow_pickle: AllowPickle = "own",
         *,
@@ -94,10 +99,8 @@ class CacheDict(MutableMapping[str, X]):
         if permissions is not None and not (type(permissions) is int and 0 <= permissions <= 0o777):
             msg = f"permissions={permissions!r} must be the mode of files, in octal, like 0o660"
             raise ConfigValueError(msg)
-        if cache_type is not None:
-            registry.handler_named(cache_type)
         self.keep_in_ram = keep_in_ram
-        self.cache_type = cache_type
+        self.cache_type = registry.checked_choice(cache_type)
         self.permissions = permissions
         self.allow_pickle = allow_pickle
         self.check: Check = check
@@ -137,16 +140,59 @@ class CacheDict(MutableMapping[str, X]):
             self._ram[key] = (place, value)
         return value  # type: ignore[no-any-return]
 
-    def _load(self, key: str) -> tuple[int | None, Any]:
+    def part(self, key: str, name: str) -> Any:
+        """One member of a value that is a dictionary.
+
+        The others are neither loaded nor checked, if the value was stored by `Auto` or `Json` and its text is short.
+
+        Raises
+        ------
+        KeyError
+            There is no such entry, or it has no such member.
+        TypeError
+            The value is no dictionary.
+        """
+        if key in self._ram or not self._path:
+            return member_of(key, self[key], name)
+
+        def load(place: int, key: str) -> Any:
+            found = self._index.read(place)
+            info = None if found is None else only_member(found[1], name)
+            if found is None or info is None:
+                return member_of(key, self._load_place(place, key), name)
+            return load_entry(self._path, key, found[0], info, self._pickles, self.check)
+
+        place, value = self._load(key, load)
+        if place is None:
+            raise KeyError(key)
+        return value
+
+    def files(self, key: str) -> list[Path]:
+        """Absolute paths of the files that hold an entry's data, packed ones too; none if all is in the journal.
+
+        Raises
+        ------
+        KeyError
+            There is no such entry.
+        """
+        place = self._index.entries.get(key) if key in self else None
+        found = None if place is None else self._index.read(place)
+        if found is None:
+            if key in self._ram and not self._path:
+                return []
+            raise KeyError(key)
+        return [Path(path) for path in data_files(self._path, *found)]
+
+    def _load(self, key: str, load: Callable[[int, str], Any] | None = None) -> tuple[int | None, Any]:
         """The place and the value of an entry, after another look at the folder; no place if there is none."""
-        index = self._index
+        index, load = self._index, load or self._load_place
         place = index.entries.get(key)
         if place is None and not self._frozen:
             index.refresh()
             place = index.entries.get(key)
         while place is not None:
             try:
-                return place, self._load_place(place, key)
+                return place, load(place, key)
             except (CorruptEntryError, FileNotFoundError) as error:
                 index.refresh()  # it may have been deleted, or moved
                 if index.entries.get(key) == place:
@@ -415,7 +461,7 @@ class CacheDict(MutableMapping[str, X]):
         self._index.drop(key, place)
         self._deleted += 1
         if found is not None:
-            self._delete_files(key, *found)
+            delete_data(self._path, key, *found, self._pickles)
 
     def __delitem__(self, key: str) -> None:
         if key not in self:
@@ -463,16 +509,6 @@ class CacheDict(MutableMapping[str, X]):
     def places(self, key: str) -> list[int]:
         """Where all that there is for a key lies, as known since the last look at the folder."""
         return self._index.places(key)
-
-    def _delete_files(self, key: str, file: JournalFile, info: dict[str, Any]) -> None:
-        name: str = info.get("#type") or file.cache_type or "Json"
-        for filename, *_ in spans_in(info):
-            if filename[:1] != "." and filename.startswith(f"{DATA}/") and filename.count("/") > 1 and ".." not in filename:
-                files.remove(f"{self._path}/{filename}")  # the entry's own; packed files stay until they are compacted
-        handler: Any = registry.HANDLERS.get(name)
-        if hasattr(handler, "__delete_info__"):
-            context = DumpContext.for_loading(self._path, key, (), info.get("#writer", file.writer), self._pickles, self.check)
-            handler.__delete_info__(context, **{part: info[part] for part in info if part[:1] != "#"})
 
     def clear(self) -> None:
         """Remove all entries and their files; needs no ``write`` block."""

@@ -148,6 +148,19 @@ def files_in(info: Any) -> Iterator[str]:
             yield from files_in(part)
 
 
+def infos_in(info: Any) -> Iterator[dict[str, Any]]:
+    """What handlers returned for an entry and its parts; JSON data of users have no ``#type``, whatever they look like."""
+    if isinstance(info, dict):
+        if "#type" in info:
+            yield info
+        for name, part in info.items():
+            if name not in ("#data", "#meta"):
+                yield from infos_in(part)
+    elif isinstance(info, list):
+        for part in info:
+            yield from infos_in(part)
+
+
 def spans_in(info: dict[str, Any]) -> list[list[Any]]:
     """The spans of an entry: name, offset, length and checksums each."""
     spans = info.get("#data")

@@ -7,7 +7,7 @@ other packages are found by their entry point in the group ``exca_like.handlers`
 import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from exca_like.errors import ConfigTypeError, ConfigValueError, ResultLoadError
@@ -22,6 +22,9 @@ _OWN_NAMES = {
     "texts": ("String",),
     "arrays": ("MemmapArray", "MemmapArrayFile", "NumpyArray", "NumpyMemmapArray", "NumpyScalar", "ObjectArray", "ArrayParts"),
     "contiguous": ("ContiguousMemmapArray",),
+    "paths": ("Files",),
+    "notebooks": ("Notebook",),
+    "json_frames": ("PandasJson",),
     "frames": (
         "PandasDataFrame",
         "ParquetPandasDataFrame",
@@ -35,6 +38,7 @@ _OWN_NAMES = {
     "imaging": ("NibabelNifti",),
     "recordings": ("MneRawFif", "MneRawBrainVision"),
 }
+_DELETING = {"Files"}  # handlers of this package that have a method `__delete_info__`
 _MODULE_OF = {name: module for module, names in _OWN_NAMES.items() for name in names}
 # modules that have handlers for values of a library
 _LIBRARIES = {
@@ -50,6 +54,7 @@ HANDLERS: dict[str, Any] = {}
 TYPE_DEFAULTS: dict[type, Any] = {}
 _names: dict[Any, str] = {}  # of handlers that are known under another name than their class's
 BY_VALUE: set[Any] = set()  # handlers whose instances are the values, which store themselves
+_WITH_OPTIONS: set[Any] = set()  # handlers whose instances store values of another type, as their options say
 _resolved: dict[type, Any] = {}
 LOADERS: dict[str, tuple[Callable[..., Any], bool]] = {}
 SMALL: dict[str, Callable[[Any], Any]] = {}  # what loads small values, of which the line has all in a member "inline"
@@ -88,12 +93,33 @@ def register(handler: Any, default_for: type | None) -> None:
 def _add(name: str, handler: Any) -> None:
     HANDLERS[name] = handler
     _names[handler] = name
-    if not isinstance(inspect.getattr_static(handler, "__dump_info__"), classmethod | staticmethod):
+    if _has_options(handler):
+        _WITH_OPTIONS.add(handler)
+    elif _is_by_value(handler):
         BY_VALUE.add(handler)
         TYPE_DEFAULTS[handler] = handler
     _resolved.clear()
     DUMPERS.clear()
     LOADERS.clear()
+
+
+def _is_by_value(handler: Any) -> bool:
+    """Whether a handler's instances are the values."""
+    method = inspect.getattr_static(handler, "__dump_info__")
+    return not (isinstance(method, classmethod | staticmethod) or _has_options(handler))
+
+
+def _has_options(handler: Any) -> bool:
+    """Whether a handler's instances store values, as ``__dump_info__(self, ctx, value)``, and are none themselves."""
+    method = inspect.getattr_static(handler, "__dump_info__")
+    if isinstance(method, classmethod | staticmethod):
+        return False
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # it is not written in Python
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(part.kind in kinds and part.default is part.empty for part in parameters) > 2
 
 
 def handler_named(name: str) -> Any:
@@ -118,6 +144,11 @@ def handler_named(name: str) -> Any:
     return handler
 
 
+def deleter_named(name: str) -> Any:
+    """The handler whose entries are deleted; None if it is not known here. Those that have something to do are imported."""
+    return handler_named(name) if name in _DELETING else HANDLERS.get(name)
+
+
 def handler_of_type(value_type: type) -> Any:
     """The handler for values of a type; None if it has none of its own."""
     try:
@@ -132,15 +163,21 @@ def handler_of_type(value_type: type) -> Any:
     return found
 
 
-def dumper_of(handler: Any) -> tuple[str, Callable[[Any, Any], Any]]:
-    """The name of a handler, and the function that stores a value: of a context and the value."""
+def dumper_of(handler: Any, instance: Any = None) -> tuple[str, Callable[[Any, Any], Any]]:
+    """The name of a handler, and the function that stores a value: of a context and the value.
+
+    ``instance`` is one of the handler with options; None: one with their defaults is made, if it has any.
+    """
     name: str = _names.get(handler) or handler.__name__
+    if handler in _WITH_OPTIONS and instance is None:
+        instance = _with_defaults(handler, name)
+    stores: Any = handler if instance is None else instance
     if name in _MODULE_OF:  # of this package: it keeps to its contract
-        return name, handler.__dump_info__
+        return name, stores.__dump_info__
 
     def dump(ctx: Any, value: Any) -> Any:
         if handler not in BY_VALUE:
-            info = handler.__dump_info__(ctx, value)
+            info = stores.__dump_info__(ctx, value)
         elif isinstance(value, handler):
             info = value.__dump_info__(ctx)
         else:
@@ -157,6 +194,62 @@ def dumper_of(handler: Any) -> tuple[str, Callable[[Any, Any], Any]]:
     return name, dump
 
 
+def _with_defaults(handler: Any, name: str) -> Any:
+    try:
+        return handler()
+    except TypeError as error:
+        msg = f"the handler {name} has options without a default: give an instance, cache_type={name}(...) ({error})"
+        raise ConfigTypeError(msg) from error
+
+
+def dumper_chosen(choice: Any) -> tuple[str, Callable[[Any, Any], Any]]:
+    """The `dumper_of` what is given as a ``cache_type``: a name, a handler, one with options, or several for a dictionary.
+
+    Raises
+    ------
+    ValueError
+        There is no handler of this name, or the class is none.
+    TypeError
+        It is something else.
+    """
+    if isinstance(choice, str):
+        return dumper_of(handler_named(choice))
+    if isinstance(choice, Mapping):
+        made: tuple[str, Callable[[Any, Any], Any]] = importlib.import_module(f"{_HERE}.outputs").dumper_of_outputs(choice)
+        return made
+    handler = choice if isinstance(choice, type) else type(choice)
+    if not hasattr(handler, "__dump_info__"):
+        msg = (
+            f"cache_type={choice!r:.100} must be the name of a handler, a handler, an instance of one with options, or a "
+            "dictionary of them by the names of outputs"
+        )
+        raise ConfigTypeError(msg)
+    name = _names.get(handler) or handler.__name__
+    if handler is not choice and _is_by_value(handler):
+        msg = f"cache_type={choice!r:.100} is a value, as its __dump_info__ takes no other: give the class {name} itself"
+        raise ConfigTypeError(msg)
+    if name in _MODULE_OF:
+        handler_named(name)  # imports it
+    if HANDLERS.get(name) is not handler:
+        register(handler, None)
+    return dumper_of(handler, choice if handler in _WITH_OPTIONS and handler is not choice else None)
+
+
+def checked_choice(choice: Any) -> Any:
+    """A ``cache_type`` as it is kept: no longer changed by who gave it, and picklable if its handlers are.
+
+    Raises
+    ------
+    ValueError, TypeError
+        See `dumper_chosen`.
+    """
+    if choice is not None:
+        dumper_chosen(choice)
+    if isinstance(choice, Mapping):
+        return {name: checked_choice(part) for name, part in choice.items()}
+    return choice
+
+
 def dumper_for(value_type: type) -> tuple[str, Callable[[Any, Any], Any]]:
     """The `dumper_of` the handler for values of a type; it is in ``DUMPERS`` from then on."""
     found = DUMPERS[value_type] = dumper_of(handler_of_type(value_type) or handler_named("Auto"))
@@ -168,6 +261,7 @@ def _load_module(name: str) -> None:
         return
     module = importlib.import_module(f"{_HERE}.{name}")
     HANDLERS.update(module.HANDLERS)
+    _WITH_OPTIONS.update(handler for handler in module.HANDLERS.values() if _has_options(handler))
     SMALL.update(getattr(module, "SMALL", {}))
     for value_type, handler in module.TYPE_DEFAULTS.items():
         TYPE_DEFAULTS.setdefault(value_type, handler)

@@ -1,5 +1,6 @@
 """Check of a folder of entries, byte by byte, and its repair."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -9,10 +10,11 @@ from typing import Literal
 
 from exca_like import files
 from exca_like.cachedict import blocks
-from exca_like.cachedict.compact import WRITER_TOKEN, compact_folder, delete_at, held_writers
+from exca_like.cachedict.compact import blobs_in, compact_folder, data_files, delete_at, held_writers, tokens_of
 from exca_like.cachedict.context import DumpContext
+from exca_like.cachedict.handlers.paths import blobs_of
 from exca_like.cachedict.index import Index
-from exca_like.cachedict.journal import OWN_JOURNAL, files_in, spans_in
+from exca_like.cachedict.journal import OWN_JOURNAL, files_in, infos_in, spans_in
 from exca_like.cachedict.lines import is_sound
 from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import CorruptEntryError
@@ -66,13 +68,21 @@ def repair(folder: str, problems: list[Problem], permissions: int | None = None)
             if problem.key is not None and problem.offset is not None:
                 delete_at(writer, problem.key, problem.path.name, problem.offset)
             elif problem.kind == "orphaned":
-                files.remove(str(problem.path))
+                _remove(str(problem.path), f"{folder}/{DATA}/")
         writer.end()
         compact_folder(folder, permissions)
         before, problems = problems, examine(folder)[1]
         if not problems or problems == before:
             break
     return problems
+
+
+def _remove(path: str, below: str) -> None:
+    """Remove a file, and the folders that it leaves empty."""
+    files.remove(path)
+    with contextlib.suppress(OSError):  # there is more in it
+        while (path := os.path.dirname(path)).startswith(below):
+            os.rmdir(path)
 
 
 def _check_journals(folder: str) -> Iterator[Problem]:
@@ -137,27 +147,36 @@ def _duplicate(index: Index, key: str, name: str, offset: int) -> Problem:
 
 def _own_data_files(folder: str) -> list[tuple[Path, set[str]]]:
     """Data files, with what may be the tokens of their writers."""
-    found = []
-    for parent, _, names in os.walk(f"{folder}/{DATA}"):
-        for name in names:
-            tokens = set(WRITER_TOKEN.findall(name))
-            if tokens:
-                found.append((Path(parent, name), tokens))
-    return found
+    return [(Path(path), tokens) for path in data_files(folder) if (tokens := tokens_of(folder, path))]
+
+
+def _unit(name: str) -> str:
+    """What a data file is part of: itself, or the folder of an entry's that it is in."""
+    return "/".join(name.split("/")[:3])
 
 
 def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) -> Iterator[Problem]:
-    needed = set()
+    needed: set[str] = set()
+    shared: set[str] = set()
     for key in {*index.entries, *index.failures}:
         for place in index.places(key):
             if (found := index.read(place)) is not None:
                 file, info = found
                 owner = info.get("#writer", file.writer)
-                needed |= {f"{DATA}/{owner}{name}" if name[0] == "." else name for name, *_ in spans_in(info)}
+                needed |= {f"{DATA}/{owner}{name}" if name[0] == "." else _unit(name) for name, *_ in spans_in(info)}
+                for part in infos_in(info):
+                    if part["#type"] == "Files":  # a folder may hold no file that has checksums
+                        needed.add(_unit(part["filename"]))
+                        shared.update(blobs_of(part))
     working = {writer.rpartition("-")[2] for writer in busy}
     for path, tokens in data:
-        if str(path.relative_to(index.folder)) not in needed and not tokens & working and path.exists():
+        if _unit(str(path.relative_to(index.folder))) not in needed and not tokens & working and os.path.lexists(path):
             yield Problem("orphaned", path, "no entry needs it")
+    for name in blobs_in(index.folder):
+        with contextlib.suppress(FileNotFoundError):
+            # a copy of the folder may have files of their own in place of links
+            if os.lstat(name).st_nlink == 1 and os.path.relpath(name, index.folder) not in shared:
+                yield Problem("orphaned", Path(name), "no entry has a link to it")
     for name in os.listdir(index.folder):
         path = Path(index.folder, name)
         if name.startswith(files.TEMPORARY_PREFIX) and path.is_file() and time.time() - path.stat().st_mtime > _ABANDONED_S:

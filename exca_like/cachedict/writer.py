@@ -20,6 +20,7 @@ from exca_like.cachedict.journal import INFO
 from exca_like.errors import CacheFolderError
 
 DATA = "data"
+BLOBS = f"{DATA}/files"  # files of users, by their content, to which entries have hard links
 _ALIGNMENT = 64  # bytes; what vector instructions like, and a multiple of every item size
 
 _PATIENCE_S = 600.0  # seconds that a compaction is waited for

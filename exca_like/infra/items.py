@@ -37,7 +37,7 @@ class AppliedMap(AppliedMethod):
 
     item_uid: Callable[[Any], str] = str
     max_length: int | None = 256
-    cache_type: str | None = None
+    cache_type: Any = None
 
     def __post_init__(self) -> None:
         self.parameter, self.container = _items_parameter(self.method)

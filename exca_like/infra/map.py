@@ -111,7 +111,7 @@ class MapInfra(BaseInfra):
         item_uid: Callable[[Any], str] | None = None,
         item_uid_max_length: int | None = 256,
         exclude_from_cache_uid: Any = (),
-        cache_type: str | None = None,
+        cache_type: Any = None,
     ) -> Callable[[C], C]:
         """Tie the infra to a method, as a decorator.
 
@@ -126,7 +126,8 @@ class MapInfra(BaseInfra):
             (dotted) names, a function of the class that returns one, or ``"method:<name>"`` for a method that does and
             that subclasses may override.
         cache_type:
-            Name of the handler that stores the results; None: chosen by each result's type.
+            What stores the results: the name of a handler, a handler, or for results that are dictionaries one for each
+            output, by name; None: chosen by each result's type. See `CacheDict`.
 
         Raises
         ------
@@ -143,7 +144,7 @@ class MapInfra(BaseInfra):
             msg = f"item_uid_max_length={item_uid_max_length} leaves no room for a digest: at least {SHORTEST}"
             raise InfraValueError(msg)
         if cache_type is not None:
-            CacheDict(None, keep_in_ram=True, cache_type=cache_type)  # an unknown one raises
+            cache_type = CacheDict(None, keep_in_ram=True, cache_type=cache_type).cache_type  # an unknown one raises
         exclude = checked_exclusion(exclude_from_cache_uid)
 
         def tie(method: C) -> C:

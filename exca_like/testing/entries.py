@@ -32,7 +32,10 @@ class Entry:
             for name, offset, length, _ in cache.describe(key).get("#data", ())
         ]
         grown = [(name, before.get(name, 0), size) for name, size in now.items() if size > before.get(name, -1)]
-        return cls(journal, [piece for piece in grown if piece[0] != journal], spans)
+        covered = {name for name, *_ in spans}
+        linked = {os.stat(f"{cache.folder}/{name}").st_ino for name in covered}  # whose bytes may have other names, too
+        others = {name for name in set(now) - covered if os.stat(f"{cache.folder}/{name}").st_ino in linked}
+        return cls(journal, [piece for piece in grown if piece[0] not in {journal, *others}], spans)
 
     def covers(self, name: str, offset: int) -> bool:
         """Whether a byte of a file is part of the entry's data."""

@@ -332,6 +332,8 @@ class _Contract:
         """Damage a file and read; then mend it."""
         whole, spoilt = f"{folder}/whole", f"{folder}/spoilt-{next(_numbers)}"
         content = Path(whole, name).read_bytes()
+        os.unlink(f"{whole}/{name}")  # it may be read-only, and have other names, of other entries
+        Path(whole, name).write_bytes(content)
         spoil(f"{whole}/{name}")
         os.rename(whole, spoilt)  # another path each time, as files are checked once per process
         damage = f"{name}: {damage}"

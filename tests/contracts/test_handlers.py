@@ -261,6 +261,60 @@ def test_texts(tmp_path):
     check_handler(["", "text", "日本 🎉\r\n", "\ud800", "x" * (2 << 20)], tmp_path, cache_type="String")
 
 
+def same_files(loaded, path):
+    return [(p.relative_to(loaded), content(p)) for p in tree(loaded)] == [
+        (p.relative_to(path), content(p)) for p in tree(path)
+    ]
+
+
+def tree(path):
+    return sorted([path, *path.rglob("*")])
+
+
+def content(path):
+    return path.read_bytes() if path.is_file() else None
+
+
+@pytest.fixture
+def things(tmp_path):
+    source = tmp_path / "things"
+    (source / "folder" / "sub" / "empty").mkdir(parents=True)
+    (source / "folder" / "a.txt").write_bytes(b"abc" * 30_000)
+    (source / "folder" / "sub" / "same.txt").write_bytes(b"abc" * 30_000)
+    (source / "folder" / "sub" / "none").write_bytes(b"")
+    (source / "folder" / "link").symlink_to("sub/same.txt")
+    (source / "void").mkdir()
+    (source / "file-0123456789abcdef.bin").write_bytes(bytes(range(256)))
+    (source / ".hidden").write_bytes(b"")
+    return source
+
+
+def test_files(things, tmp_path):
+    paths = [things / "file-0123456789abcdef.bin", things / "folder", things / ".hidden", things / "void"]
+    check_handler(paths, tmp_path, cache_type="Files", equal=same_files, flips=4)
+
+
+def test_trees_of_files(things, tmp_path):
+    def equal(loaded, value):
+        return same_files(loaded["a"][0], value["a"][0]) and same({**loaded, "a": 0}, {**value, "a": 0})
+
+    value = {"a": [things / "folder"], "b": (1, np.arange(200)), 3: {"#": None}}
+    check_handler([value], tmp_path, cache_type="Files", equal=equal, flips=4)
+
+
+NOTEBOOKS = [
+    [],
+    [["import x", "print(1)"], "a = 1\nb"],
+    [[], [""], ["", ""], "", ["a\n", "b"], ["a\n"], ["\n"]],
+    ["x" * 100_000],
+    ["é\r\x0b\u2028z"],
+]
+
+
+def test_notebooks(tmp_path):
+    check_handler(NOTEBOOKS, tmp_path, cache_type="Notebook")
+
+
 @dataclasses.dataclass
 class Point:
     x: int

@@ -13,6 +13,7 @@ import uuid
 import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -75,6 +76,21 @@ def _load_json(ctx: Any, info: dict[str, Any]) -> Any:
     return orjson.loads(ctx.view(info["filename"], info["offset"], info["length"]))
 
 
+def store_tree(ctx: Any, tree: Any, extent: int) -> dict[str, Any]:
+    """Store a tree that JSON has a form for; ``extent`` is that of the context before its parts were stored."""
+    if ctx.extent > extent:  # places of data stay in the journal, where `compact` can change them
+        return {"content": tree}
+    return _store_json(ctx, tree)
+
+
+def encode_dict(value: dict[Any, Any], encode: Callable[[Any], Any], encode_key: Callable[[Any], Any] | None = None) -> Any:
+    """A dictionary as JSON data, from a function for its parts; another one for its keys, if that is not the same."""
+    if all(type(key) is str and key[:1] != "#" and _is_unicode(key) for key in value):
+        return {key: encode(part) for key, part in value.items()}
+    encode_key = encode_key or encode
+    return {"#type": coder_name(dict), "content": [[encode_key(key), encode(part)] for key, part in value.items()]}
+
+
 class Json:
     """JSON data: in the journal when it is small, else in one packed file per writer."""
 
@@ -97,16 +113,14 @@ class Auto:
 
     @classmethod
     def __dump_info__(cls, ctx: Any, value: Any) -> dict[str, Any]:
-        number_of_spans = len(ctx.spans)
+        number_of_spans, extent = len(ctx.spans), ctx.extent
         try:
             if is_json(value):
                 return {"#type": "Json", **_store_json(ctx, value)}
             kind = type(value)
             if kind in (dict, list) or kind in _CODERS:
                 tree = cls._encode(ctx, value)
-                if len(ctx.spans) > number_of_spans:  # places of data stay in the journal, where `compact` can change them
-                    return {"#type": cls.__name__, "content": tree}
-                return {"#type": cls.__name__, **_store_json(ctx, tree)}
+                return {"#type": cls.__name__, **store_tree(ctx, tree, extent)}
             part: dict[str, Any] = cls._dump_part(ctx, value)
             return part
         except (RecursionError, _NoFormError):  # it contains itself, or is very deep, or odd
@@ -115,15 +129,23 @@ class Auto:
 
     @classmethod
     def __load_from_info__(cls, ctx: Any, **info: Any) -> Any:
-        return _decode(ctx, _load_json(ctx, info))
+        return decode(ctx, _load_json(ctx, info))
+
+    @classmethod
+    def encode_part(cls, ctx: Any, value: Any) -> Any:
+        """A part of a tree, as JSON data; it may be anything."""
+        number_of_spans = len(ctx.spans)
+        try:
+            return cls._encode(ctx, value)
+        except (RecursionError, _NoFormError):  # as of a whole value
+            del ctx.spans[number_of_spans:]
+            return pickles.fall_back(ctx, value, quiet=cls.quiet)
 
     @classmethod
     def _encode(cls, ctx: Any, value: Any) -> Any:
         kind = type(value)
         if kind is dict:
-            if all(type(key) is str and key[:1] != "#" and _is_unicode(key) for key in value):
-                return {key: cls._encode(ctx, part) for key, part in value.items()}
-            return {"#type": _coder_name(dict), "content": cls._encode_pairs(ctx, value)}
+            return encode_dict(value, partial(cls._encode, ctx))
         if kind is list:
             return [cls._encode(ctx, part) for part in value]
         if is_json(value):
@@ -143,10 +165,6 @@ class Auto:
             return pickles.fall_back(ctx, value, quiet=cls.quiet)
         return ctx.dump(value)
 
-    @classmethod
-    def _encode_pairs(cls, ctx: Any, value: Any) -> list[Any]:
-        return [[cls._encode(ctx, key), cls._encode(ctx, part)] for key, part in value.items()]
-
 
 class AutoPickle(Auto):
     """Like `Auto`; what has no handler is pickled by choice, without a warning."""
@@ -154,7 +172,8 @@ class AutoPickle(Auto):
     quiet = True
 
 
-def _coder_name(kind: type) -> str:
+def coder_name(kind: type) -> str:
+    """The ``#type`` of values of a standard type."""
     return f"std.{kind.__name__}"  # no class has such a name, so that no handler can have it
 
 
@@ -162,7 +181,7 @@ class _Coder:
     """A standard type: how its values become JSON data, and come back; both get a function for the parts."""
 
     def __init__(self, kind: type, encode: Callable[[Any, Any], Any], decode: Callable[[Any, Any], Any]) -> None:
-        self.name = _coder_name(kind)
+        self.name = coder_name(kind)
         self.encode = encode
         self.decode = decode
 
@@ -270,22 +289,23 @@ def _coders() -> dict[type, _Coder]:
 
 _CODERS = _coders()
 _DECODERS = {coder.name: coder.decode for coder in _CODERS.values()}
-_DECODERS[_coder_name(dict)] = lambda part, content: dict(_decoded_pairs(part, content))
+_DECODERS[coder_name(dict)] = lambda part, content: dict(_decoded_pairs(part, content))
 
 
-def _decode(ctx: Any, tree: Any) -> Any:
+def decode(ctx: Any, tree: Any) -> Any:
+    """The value of a tree in which `Auto` stored it."""
     kind = type(tree)
     if kind is list:
-        return [_decode(ctx, part) for part in tree]
+        return [decode(ctx, part) for part in tree]
     if kind is not dict:
         return tree
     name = tree.get("#type")
     if name is None:
-        return {key: _decode(ctx, part) for key, part in tree.items()}
-    decode = _DECODERS.get(name)
-    if decode is None:
+        return {key: decode(ctx, part) for key, part in tree.items()}
+    decoder = _DECODERS.get(name)
+    if decoder is None:
         return ctx.load(tree)
-    return decode(lambda part: _decode(ctx, part), tree["content"])
+    return decoder(lambda part: decode(ctx, part), tree["content"])
 
 
 def to_tree(value: Any) -> Any:
@@ -295,7 +315,7 @@ def to_tree(value: Any) -> Any:
 
 def from_tree(tree: Any) -> Any:
     """The value of a `to_tree`."""
-    return _decode(None, tree)
+    return decode(None, tree)
 
 
 HANDLERS = {"Auto": Auto, "AutoPickle": AutoPickle, "Json": Json}
