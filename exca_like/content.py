@@ -411,7 +411,8 @@ def _feed_state(value: Any, parts: Parts, depth: int) -> None:
         return
     _importable_name(kind)
     _tag(f"object {qualified_name(kind)}", parts)
-    make, arguments, state, items, pairs = (*reduced, None, None, None, None)[:5]
+    parts_of_it: list[Any] = [*reduced, None, None, None, None]
+    make, arguments, state, items, pairs = parts_of_it[:5]
     _at("", make, parts, depth)
     _at("", tuple(arguments), parts, depth)
     if isinstance(state, dict):

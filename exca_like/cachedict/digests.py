@@ -139,13 +139,11 @@ def _digests(keys: Sequence[str]) -> Digests:
 
     try:
         encoded = list(map(str.encode, keys))
-        longest = max(map(len, encoded))
     except UnicodeEncodeError:
-        longest = _LONG + 1
-    if longest > _LONG:
         encoded = list(map(_encoded, keys))
-        longest = max(map(len, encoded))
-    width = -(-longest // 8) or 1
+    if max(map(len, encoded)) > _LONG:
+        encoded = list(map(_encoded, keys))
+    width = -(-max(map(len, encoded)) // 8) or 1
     words = np.array(encoded, f"S{8 * width}").view("<u8").reshape(len(encoded), width)
     digests = np.full(len(encoded), _START, np.uint64)
     for place in range(width):  # the same for a key whatever the length of the others, which come with zeros

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class LocalJob:
         """None, in seconds."""
         return 0.0
 
-    @cached_property
+    @property
     def paths(self) -> JobPaths:
         """Paths of the job's files."""
         return JobPaths(self.logs, self.job_id)

@@ -3,7 +3,6 @@
 import re
 import subprocess
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from exca_like.errors import SubmissionError
@@ -29,7 +28,7 @@ class SlurmJob:
         """What network file systems cache, in seconds."""
         return _FILE_DELAY_S
 
-    @cached_property
+    @property
     def paths(self) -> JobPaths:
         """Paths of the job's files."""
         return JobPaths(self.logs, self.job_id)

@@ -272,7 +272,7 @@ class CallInfra(MapInfra):
                 self._prepare_folder()
                 waiting = self._send(left, jobs, mode)
                 left = {key: call for key, call in left.items() if key not in jobs}
-                if waiting:
+                if left and waiting:  # held by processes that are no jobs
                     patience.wait(waiting)
         return [jobs[call.key] for call in calls]
 
