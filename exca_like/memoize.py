@@ -360,7 +360,8 @@ def memo(
         By the name of a parameter, a function that gives what its arguments are recognized by.
     cache_type:
         What stores the results: the name of a handler, a handler, or for results that are dictionaries one for each output,
-        by name; None: chosen by each result's type.
+        by name; None: chosen by each result's type. A function that is annotated to return a ``pathlib.Path`` has the file, or
+        the folder, that it names stored with it, as by ``cache_type="Files"``.
     group_by:
         Names of parameters whose values make folders: ``dataset=MNIST/epochs=20``.
     path:
@@ -413,7 +414,7 @@ def memo(
         options = Options(
             exclude=checked_names(plain, "exclude", exclude),
             key=key,
-            cache_type=cache_type,
+            cache_type="Files" if cache_type is None and _returns_path(plain) else cache_type,
             group_by=checked_names(plain, "group_by", group_by),
             path=path,
             prefix=prefix,
@@ -428,6 +429,10 @@ def memo(
         return Memo(plain, settings, options, kind)
 
     return wrap if function is None else wrap(function)
+
+
+def _returns_path(function: Any) -> bool:
+    return getattr(function, "__annotations__", {}).get("return") in (Path, "Path", "pathlib.Path")
 
 
 def _check_function(function: Any, prefix: str | None) -> None:

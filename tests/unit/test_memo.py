@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 import exca_like
 from exca_like import errors, memo, memoize
 from exca_like.cachedict import CacheDict
+from exca_like.cachedict.handlers.paths import Files
 from exca_like.lazy import Lazy
 from exca_like.memos import paths
 
@@ -401,6 +402,32 @@ def test_results_are_stored_by_their_type(tmp_path: Path) -> None:
         memo(cache_type="Numpy")(add)
 
 
+def test_files_are_stored_with_the_paths_that_name_them(tmp_path: Path) -> None:
+    @memo(folder=tmp_path / "cache")
+    def write(text: str) -> Path:
+        calls.append(text)
+        file = tmp_path / "out.txt"
+        file.write_text(text)
+        return file
+
+    assert write("a") == tmp_path / "out.txt"
+    (tmp_path / "out.txt").unlink()
+    kept = write("a")
+    assert (kept.read_text(), kept.name, kept.stat().st_mode & 0o222) == ("a", "out.txt", 0)
+    assert calls == ["a"]
+    copied = memo(folder=tmp_path / "cache", cache_type=Files(copy=True))(write.uncached)
+    copy = copied("a")
+    copy.write_text("changed")
+    assert (copied("a").read_text(), calls) == ("a", ["a"])
+
+    @memo(folder=tmp_path / "cache")
+    def missing() -> "Path":
+        return tmp_path / "nothing"
+
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        missing()
+
+
 def test_keys_are_readable(tmp_path: Path) -> None:
     f = memo(folder=tmp_path)(add)
     texts = {
@@ -662,6 +689,37 @@ def test_lazy_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make.forget(5)
     assert handle.load().tolist() == [0, 1, 2, 3, 4]  # computed again
     assert calls == [5, np.ndarray, 5]
+
+
+def test_one_output_alone_and_results_of_jobs(tmp_path: Path) -> None:
+    @memo(folder=tmp_path, cluster="local")
+    def outputs(n):
+        return {"data": np.arange(n), "size": n}
+
+    handle = outputs.submit(3).lazy()
+    assert handle["size"].load() == 3
+    assert handle["data"].load().tolist() == [0, 1, 2]
+    with pytest.raises(KeyError):
+        handle["other"].load()
+
+    class Train(pydantic.BaseModel):
+        seed: int = 0
+        infra: exca_like.TaskInfra = exca_like.TaskInfra(cluster="local", folder=tmp_path)
+
+        @infra.apply
+        def run(self) -> dict[str, tp.Any]:
+            if self.seed > 1:
+                raise ValueError(self.seed)
+            return {"weights": np.ones(4), "loss": 0.5}
+
+    result = Train(seed=1).infra.job().lazy()
+    assert result["loss"].load() == 0.5
+    assert result.load()["weights"].sum() == 4
+    assert result.path.is_dir()
+    with pytest.raises(ValueError, match="2"):
+        Train(seed=2).infra.job().lazy()
+    with pytest.raises(errors.InfraUsageError, match="in memory"):
+        Train(infra={"folder": None, "cluster": None}).infra.job().lazy()
 
 
 def test_lazy_results_are_fields_of_configs(tmp_path: Path) -> None:
