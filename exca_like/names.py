@@ -14,8 +14,8 @@ _JOB_MODULES = ("exca_like.executors.local_job", "exca_like.executors.slurm_job"
 def main_name() -> str:
     """Name that stands for ``__main__``: two scripts must not share their results.
 
-    It is the module's import name under ``python -m``, else the script's file name; ``__main__`` in a notebook
-    or an interactive session.
+    It is the module's import name under ``python -m``, else the file name of the script, or of the notebook if its server or
+    editor tells it; ``__main__`` in an interactive session.
     """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
@@ -24,8 +24,15 @@ def main_name() -> str:
         if name in _JOB_MODULES:
             name = os.environ.get(MAIN_VARIABLE, name)
         return name.removesuffix(".__main__")
-    path = getattr(main, "__file__", None)
+    path = getattr(main, "__file__", None) or _notebook(main)
     return "__main__" if path is None or path.startswith("<") else Path(path).stem
+
+
+def _notebook(main: Any) -> str | None:
+    """The file of the notebook that this process runs the cells of."""
+    told: str | None = getattr(main, "__vsc_ipynb_file__", None)  # by VS Code
+    name = told or os.environ.get("JPY_SESSION_NAME", "")  # by Jupyter's server
+    return name if name.endswith(".ipynb") else None
 
 
 def module_name(thing: Any) -> str:

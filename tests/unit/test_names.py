@@ -50,3 +50,12 @@ def test_a_script_that_a_job_starts_has_its_own_name(tmp_path):
 def test_other_modules_keep_their_name():
     assert names.qualified_name(names.qualified_name) == "exca_like.names.qualified_name"
     assert names.module_name(subprocess.Popen) == "subprocess"
+
+
+def test_notebooks_are_told_apart_if_their_server_or_editor_names_them(tmp_path):
+    assert run(tmp_path, "-c", CODE, JPY_SESSION_NAME="/home/me/analysis.ipynb")[:2] == ["analysis", "analysis.Thing.Inner"]
+    assert run(tmp_path, "-c", CODE, JPY_SESSION_NAME="console 1")[0] == "__main__"
+    told = f"__vsc_ipynb_file__ = '/home/me/other.ipynb'{CODE}"
+    assert run(tmp_path, "-c", told)[0] == "other"
+    (tmp_path / "script.py").write_text(CODE)
+    assert run(tmp_path, "script.py", JPY_SESSION_NAME="/home/me/analysis.ipynb")[0] == "script"
