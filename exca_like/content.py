@@ -6,19 +6,20 @@ a type tag and, where it is free, a length. Nothing is taken from a ``repr``, fr
 """
 
 import collections
+import copyreg
 import dataclasses
 import enum
 import functools
 import inspect
 import math
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import PurePath
 from typing import Any, TypeVar
 
+from exca_like import files
 from exca_like.errors import ContentKeyError
 from exca_like.names import qualified_name
 
@@ -30,6 +31,7 @@ _LARGE = 1 << 16  # bytes; larger arrays are remembered
 _REMEMBERED = 1 << 28  # bytes of copies that are kept of arrays
 _REDUCE_PROTOCOL = 4
 _DEEPEST = 200  # of values in values
+_DEEPEST_SHOWN = 8
 
 _keys: dict[type, Callable[[Any], Any]] = {}
 
@@ -114,7 +116,7 @@ def feed(name: str, value: Any, parts: Parts) -> None:
 
 
 def _refusal(error: _NoKeyError) -> ContentKeyError:
-    where = "".join(reversed(error.path)).lstrip(".")
+    where = "".join(list(reversed(error.path))[:_DEEPEST_SHOWN]).lstrip(".")
     return ContentKeyError(
         f"{where}{': ' if where else ''}{error.reason}. Pass what it is made from instead, say what it is recognized by "
         "with exca_like.content.register, or leave it out of the key with exclude=(...)."
@@ -128,7 +130,7 @@ def _feed(value: Any, parts: Parts, depth: int) -> None:
         scalar(value, parts)
         return
     if depth > _DEEPEST:
-        raise _NoKeyError(value, "it contains itself, or values are nested more than 200 deep")
+        raise _NoKeyError(None, "it contains itself, or values are nested more than 200 deep")
     for base in kind.__mro__ if _keys else ():
         if base in _keys:
             _tag(f"registered {qualified_name(kind)}", parts)
@@ -143,6 +145,8 @@ def _feed(value: Any, parts: Parts, depth: int) -> None:
     elif isinstance(value, enum.Enum):
         _tag(f"enum {qualified_name(kind)}", parts)
         _feed_text(str(value.name), parts)
+        if isinstance(value, enum.Flag):  # some have no name
+            _feed(value.value, parts, depth)
     elif isinstance(value, PurePath):
         _tag("path", parts)
         _feed_text(str(value), parts)
@@ -151,13 +155,28 @@ def _feed(value: Any, parts: Parts, depth: int) -> None:
     elif isinstance(value, types.ModuleType):
         _tag("module", parts)
         _feed_text(value.__name__, parts)
-    elif dataclasses.is_dataclass(value):
+    elif dataclasses.is_dataclass(value) and _has_fields_only(value):
         _tag(f"dataclass {qualified_name(kind)}", parts)
         for field in dataclasses.fields(value):
             _feed_text(field.name, parts)
             _at(f".{field.name}", getattr(value, field.name), parts, depth)
     elif not _feed_foreign(value, parts, depth):
         _feed_state(value, parts, depth)
+
+
+def _has_fields_only(value: Any) -> bool:
+    """Whether all that a dataclass object holds is in its fields, but for what it remembers of them."""
+    kind = type(value)
+    if not all(
+        base is object or dataclasses.is_dataclass(base) or base.__module__ in ("abc", "typing") for base in kind.__mro__
+    ):
+        return False
+    names = {field.name for field in dataclasses.fields(value)}
+    return all(name in names or _is_remembered(kind, name) for name in getattr(value, "__dict__", ()))
+
+
+def _is_remembered(kind: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(kind, name, None), functools.cached_property)
 
 
 def _at(step: str, value: Any, parts: Parts, depth: int) -> None:
@@ -236,8 +255,17 @@ _CONTAINERS: dict[type, Callable[[Any, Parts, int], None]] = {
 
 def _importable_name(value: Any) -> str:
     name = str(getattr(value, "__qualname__", "") or getattr(value, "__name__", "?"))
-    if "<" in name or getattr(value, "__module__", None) is None:
+    module = getattr(value, "__module__", None)
+    if "<" in name or module is None:
         raise _NoKeyError(value, f"{name} (a lambda or a local definition) has no name to find it again by")
+    if module in sys.modules and module not in ("__main__", "__mp_main__"):  # in notebooks, cells are run again
+        found: Any = sys.modules[module]
+        for part in name.split("."):
+            found = inspect.getattr_static(found, part, None)
+        if isinstance(found, staticmethod | classmethod):
+            found = found.__func__
+        if found is not value and found is not None:
+            raise _NoKeyError(value, f"{module}.{name} is the name of something else: it was wrapped, or defined again")
     return qualified_name(value)
 
 
@@ -250,7 +278,8 @@ def _feed_function(value: Any, parts: Parts, depth: int) -> None:
         _feed_text(_importable_name(value), parts)
         return
     _tag("method" if hasattr(value, "__self__") else "descriptor", parts)
-    _feed_text(value.__name__, parts)
+    function: Any = getattr(value, "__func__", value)
+    _feed_text(function.__qualname__, parts)  # with the class that defines it
     _at(".__self__", owner, parts, depth)
 
 
@@ -289,19 +318,27 @@ def _feed_numpy(value: Any, parts: Parts, depth: int) -> bool:
         _tag("masked", parts)
         _feed_array(numpy.ma.getdata(value), parts, depth)
         _feed_array(numpy.ma.getmaskarray(value), parts, depth)
+        _feed_array(numpy.asarray(value.fill_value), parts, depth)
     elif isinstance(value, numpy.ndarray):
         if type(value) not in (numpy.ndarray, numpy.memmap):
             _tag(f"array {qualified_name(type(value))}", parts)
-        _feed_array(value, parts, depth)
+            _at(".__dict__", dict(getattr(value, "__dict__", {})), parts, depth)
+        _feed_array(numpy.asarray(value), parts, depth)
     elif isinstance(value, numpy.generic):
         _tag("scalar", parts)
         _feed_array(numpy.asarray(value), parts, depth)
     elif isinstance(value, numpy.dtype):
-        _tag("dtype", parts)
-        _feed_text(repr(value.descr) if value.names else value.str, parts)
+        if value.names is None and value.subdtype is None:
+            _tag("dtype", parts)
+            _feed_text(value.str, parts)
+        else:
+            _feed_state(value, parts, depth)
     elif isinstance(value, numpy.ufunc):
-        _tag("function", parts)
-        _feed_text(f"numpy.{value.__name__}", parts)
+        name = str(value.__name__)
+        if getattr(numpy, name, None) is not value:
+            raise _NoKeyError(value, f"the ufunc {name} is none of numpy's own, and has no name to find it again by")
+        _tag("ufunc", parts)
+        _feed_text(name, parts)
     else:
         return False
     return True
@@ -321,16 +358,24 @@ def _feed_array(array: Any, parts: Parts, depth: int) -> None:
     else:
         if dtype.byteorder == ">" or (dtype.byteorder == "=" and sys.byteorder == "big"):
             array = array.astype(dtype.newbyteorder("<"))
-        parts.append(_digest_of_bytes(numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8)))
+        flat = numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8)
+        # a copy that was made just now is at another place each time
+        parts.append(_digest_of_bytes(flat) if numpy.may_share_memory(flat, array) else _digest_once(flat))
 
 
-def _feed_torch(value: Any, parts: Parts, _: int) -> bool:
+def _feed_torch(value: Any, parts: Parts, depth: int) -> bool:
     torch: Any = sys.modules["torch"]
     if isinstance(value, torch.Tensor):
         if value.layout is not torch.strided:
-            raise _NoKeyError(value, "a sparse tensor has no canonical layout: use tensor.to_dense()")
+            raise _NoKeyError(value, "a sparse or nested tensor has no canonical layout: use tensor.to_dense()")
+        if value.is_quantized or value.is_meta:
+            raise _NoKeyError(
+                value, "a quantized tensor, or one without data, has no bytes of its own: use tensor.dequantize()"
+            )
         kind = type(value)
         _tag("tensor" if kind is torch.Tensor else f"tensor {qualified_name(kind)}", parts)
+        if kind is not torch.Tensor:
+            _at(".__dict__", dict(value.__dict__), parts, depth)
         parts.append(f"{value.dtype}{tuple(value.shape)}:".encode())
         data = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
         parts.append(_digest_of_bytes(data.view(torch.uint8).numpy()))
@@ -343,6 +388,9 @@ def _feed_torch(value: Any, parts: Parts, _: int) -> bool:
 
 def _feed_pandas(value: Any, parts: Parts, depth: int) -> bool:
     pandas: Any = sys.modules["pandas"]
+    for name in getattr(type(value), "_metadata", ()):  # attributes of subclasses
+        if name not in ("_name", "name"):
+            _at(f".{name}", getattr(value, name, None), parts, depth)
     if value is pandas.NA or value is pandas.NaT:
         _tag(f"pandas {value}", parts)
     elif isinstance(value, pandas.DataFrame):
@@ -386,6 +434,9 @@ def _feed_column(column: Any, parts: Parts, depth: int) -> None:
     if isinstance(dtype, numpy.dtype):
         _feed_array(column.to_numpy(), parts, depth)
         return
+    if hasattr(column.array, "asi8"):  # times with a zone, periods: what they are is part of the dtype
+        _feed_array(column.array.asi8, parts, depth)
+        return
     categories = getattr(dtype, "categories", None)
     if categories is not None and hasattr(dtype, "ordered"):
         _at("", bool(dtype.ordered), parts, depth)
@@ -401,7 +452,8 @@ def _feed_state(value: Any, parts: Parts, depth: int) -> None:
     if kind.__module__ == "builtins" and not hasattr(kind, "__reduce__"):
         raise _NoKeyError(value, f"a value of type {kind.__qualname__} has no content of its own")
     try:
-        reduced = value.__reduce_ex__(_REDUCE_PROTOCOL)
+        reducer = copyreg.dispatch_table.get(kind)
+        reduced: Any = value.__reduce_ex__(_REDUCE_PROTOCOL) if reducer is None else reducer(value)
     except Exception as error:
         reason = f"a value of type {qualified_name(kind).removeprefix('builtins.')} can't be told from others ({error})"
         raise _NoKeyError(value, reason) from error
@@ -413,10 +465,12 @@ def _feed_state(value: Any, parts: Parts, depth: int) -> None:
     _tag(f"object {qualified_name(kind)}", parts)
     parts_of_it: list[Any] = [*reduced, None, None, None, None]
     make, arguments, state, items, pairs = parts_of_it[:5]
+    if isinstance(value, set | frozenset):  # whose order changes from process to process
+        arguments = tuple(frozenset(argument) if type(argument) is list else argument for argument in arguments)
     _at("", make, parts, depth)
     _at("", tuple(arguments), parts, depth)
     if isinstance(state, dict):
-        _feed_dict(b"d", state, parts, depth)
+        _feed_dict(b"d", {name: part for name, part in state.items() if not _is_remembered(kind, str(name))}, parts, depth)
     else:
         _at("", state, parts, depth)
     _at("", None if items is None else list(items), parts, depth)
@@ -430,7 +484,7 @@ class _Remembered:
     """Digests of large buffers, each found again by comparing it with a copy, whatever was done to it meanwhile."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = files.ForkSafeLock()
         self._known: collections.OrderedDict[tuple[int, int], tuple[Any, bytes]] = collections.OrderedDict()
         self._size = 0
 
@@ -466,4 +520,8 @@ def _words(data: Any) -> Any:
 def _digest_of_bytes(data: Any) -> bytes:
     if _LARGE <= data.nbytes <= _REMEMBERED // 2:
         return _remembered.digest(data)
+    return _digest_once(data)
+
+
+def _digest_once(data: Any) -> bytes:
     return blake2b(data, digest_size=DIGEST_SIZE).digest()

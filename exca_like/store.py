@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from exca_like.errors import CacheFolderError, CorruptEntryError, KeyExistsError
 from exca_like.layout import EntryFolder
 
 Kind = Literal["value", "failure"]
-_making = threading.Lock()
+_making = files.ForkSafeLock()
 
 
 class Outcome(NamedTuple):
