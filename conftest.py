@@ -41,7 +41,7 @@ def _no_settings_of_this_user(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
-        for name in (*JOB_SETTINGS, *sources.TOOL_SETTINGS):
+        for name in (*JOB_SETTINGS, *sources.TOOL_SETTINGS, "mode"):
             patch.delenv(f"EXCA_LIKE_{name.upper()}", raising=False)
         yield
 

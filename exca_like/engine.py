@@ -21,15 +21,29 @@ _FIRST_POLL, _LAST_POLL = 0.005, 0.5  # seconds between two looks at what others
 _PATIENCE_S = 3.0  # seconds of waiting after which the user is told what for
 
 
-def mode_now(mode: Mode) -> Mode:
-    """A mode, or the one that the environment wants in place of all others."""
+def mode_of_environment() -> Mode | None:
+    """The mode that the environment wants in place of all others; None if it wants none.
+
+    Raises
+    ------
+    SettingsError
+        There is no such mode.
+    """
     wanted: Any = os.environ.get(MODE_VARIABLE)
     if not wanted:
-        return mode
+        return None
     if wanted not in get_args(Mode):
-        msg = f"{MODE_VARIABLE}={wanted!r} is no mode: use one of {', '.join(get_args(Mode))}"
+        msg = (
+            f"{MODE_VARIABLE}={wanted!r} is no mode: use one of {', '.join(get_args(Mode))}, or unset the variable, "
+            "so that each infra has its own"
+        )
         raise SettingsError(msg)
     return wanted  # type: ignore[no-any-return]
+
+
+def mode_now(mode: Mode) -> Mode:
+    """A mode, or the one that the environment wants in place of all others."""
+    return mode_of_environment() or mode
 
 
 class Waiting(Protocol):

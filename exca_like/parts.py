@@ -6,6 +6,7 @@ what comes after the blamed item fails at once as well (the method may work on g
 items are tried in small groups until the bad ones are alone.
 """
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
@@ -58,6 +59,39 @@ def outcomes(part: Part) -> Generator[Given, None, None]:
             for key in part.keys:
                 yield key, None, _not_tried(part.label)
             return
+
+
+def plain_results(part: Part, order: Sequence[str]) -> Generator[Any, None, None]:
+    """What the method gives for the items of ``order``, which names each key of the part at least once; nothing is kept longer.
+
+    The keys of the part are in the order of their first places. An exception of the method is raised as it is.
+
+    Raises
+    ------
+    InfraUsageError
+        The method returned too few or too many results, or nothing that holds some.
+    """
+    attempt = _Attempt(part, 0, len(part.keys))
+    given = attempt.results()
+    places = Counter(order)
+    repeated: dict[str, Any] = {}
+    for key in order:
+        if key in repeated:
+            value = repeated[key]
+        else:
+            value = next(given, (key, None, None))[1]  # too few are an error of their own
+            if attempt.error is not None:
+                raise attempt.error
+        places[key] -= 1
+        if places[key]:
+            repeated[key] = value
+        else:
+            repeated.pop(key, None)
+        yield value
+    for _ in given:  # makes sure that there are no more
+        pass
+    if attempt.error is not None:
+        raise attempt.error
 
 
 def _until_many_fail(part: Part) -> Generator[Given, None, int]:

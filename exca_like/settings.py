@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from exca_like import sources
+from exca_like import engine, sources
 from exca_like.errors import InfraTypeError, InfraValueError
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.resources import JOB_CLUSTERS, JOB_SETTINGS, checked, checked_files, cluster_of
@@ -58,14 +58,17 @@ class Explanation(Mapping[str, Setting]):
         names, values = (max(len(row[column]) for row in rows) for column in (0, 1))
         table = [f"{name:{names}}  {value:{values}}  {source}" for name, value, source in rows]
         looked = [f"  {path}: {state}" for path, state in self.files.items()]
-        order = "Files, the later wins. Variables EXCA_LIKE_<NAME> win over them, and what is set on an infra over all:"
+        order = (
+            "Files, the later wins. Variables EXCA_LIKE_<NAME> win over them, and what is set on an infra over all, "
+            f"but for {engine.MODE_VARIABLE}:"
+        )
         return "\n".join((self._title, "", *table, "", order, *looked))
 
     __repr__ = __str__
 
 
 def explain(infra: BaseInfra | None = None, *, cluster: str | None = None) -> Explanation:
-    """What jobs ask for on this machine, and where each value comes from.
+    """What jobs ask for on this machine, and the mode of calls, and where each value comes from.
 
     Parameters
     ----------
@@ -77,7 +80,7 @@ def explain(infra: BaseInfra | None = None, *, cluster: str | None = None) -> Ex
     Raises
     ------
     SettingsError
-        A settings file is malformed, or a setting has a wrong value.
+        A settings file is malformed, a setting has a wrong value, or the environment asks for a mode that there is not.
     SubmissionError
         The settings differ between clusters, and Slurm does not say which this is.
     """
@@ -105,7 +108,17 @@ def explain(infra: BaseInfra | None = None, *, cluster: str | None = None) -> Ex
     for name, check in sources.TOOL_SETTINGS.items():
         found = sources.find(name, among, table)
         settings[name] = Setting(None, _DEFAULTS[name]) if found is None else Setting(check(found), found.source)
+    if "mode" in cls.model_fields:
+        settings["mode"] = _mode(infra)
     return Explanation(settings, table, {file.path: _state(file, table) for file in among}, _title(infra, where, table))
+
+
+def _mode(infra: BaseInfra | None) -> Setting:
+    """The mode, for which there are no settings: the variable wins over all infras."""
+    wanted = engine.mode_of_environment()
+    if wanted is not None:
+        return Setting(wanted, engine.MODE_VARIABLE)
+    return (None if infra is None else _explicit(infra, "mode")) or Setting("cached", "default")
 
 
 def _explicit(infra: BaseInfra, name: str) -> Setting | None:

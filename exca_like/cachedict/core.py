@@ -244,6 +244,10 @@ class CacheDict(MutableMapping[str, X]):
             return () if keys[0] in known else keys
         return [key for key in keys if key not in known]
 
+    def in_ram(self, keys: Sequence[str]) -> bool:
+        """Whether all of many keys are kept in memory."""
+        return keys[0] in self._ram if len(keys) == 1 else all(map(self._ram.__contains__, keys))
+
     def refresh(self) -> None:
         """Take notice of what others wrote and deleted."""
         if not self._frozen:

@@ -20,11 +20,12 @@ from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.executors import job_is_over, make_executor
 from exca_like.executors.base import Attempt, Executor, Resources
-from exca_like.infra.applied import FIELDS, MISSING, AppliedMethod, InfraField, checked_exclusion, declare, wrap
+from exca_like.infra.applied import FIELDS, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.code import with_code
 from exca_like.infra.identity import check_same_identity, fingerprint
 from exca_like.infra.resources import job_fields
 from exca_like.infra.retries import Retries
+from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import changed_copy, validated
 from exca_like.models.export import export, has_dotted_keys
@@ -33,25 +34,6 @@ from exca_like.uid import config_uid
 from exca_like.workdir import WorkDir
 
 C = TypeVar("C", bound=Callable[..., Any])
-
-
-class State:
-    """What an infra knows beside its fields; not copied, not pickled."""
-
-    ram: Any = MISSING
-    entry: EntryFolder | None = None
-    exports: Any = None
-    store: Any = None
-    claims: Any = None
-    job: Any = None
-    folder_is_checked = False
-    recomputed = False
-
-    def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:
-        self.recomputed_items: set[str] = set()
-        self.owner = owner
-        self.field = field
-        self.applied = applied
 
 
 class BaseInfra(pydantic.BaseModel):

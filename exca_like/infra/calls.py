@@ -15,12 +15,12 @@ from exca_like.errors import ConfigMismatchError, InfraUsageError, ItemsFailedEr
 from exca_like.executors import open_job
 from exca_like.executors.base import JobHandle, Resources, cancelled_unless_noted
 from exca_like.infra.applied import AppliedMethod
-from exca_like.infra.base import State
 from exca_like.infra.items import AppliedMap
-from exca_like.infra.job import TaskJob
+from exca_like.infra.job import TaskJob, uncached_job
 from exca_like.infra.map import MapCall, MapInfra, Returned
+from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
-from exca_like.store import DescribedStore, ItemStore, MemoryStore, Outcome, SharedStore
+from exca_like.store import DescribedStore, ItemStore, SharedStore
 
 _computing = threading.local()  # the calls that a thread is at
 
@@ -81,6 +81,7 @@ class CallState(State):
 class CallInfra(MapInfra):
     """Caching and remote execution of the calls of a function, those of one folder."""
 
+    mode: engine.Mode = "cached"
     keep_in_ram: bool = False
 
     def for_calls(
@@ -223,11 +224,11 @@ class CallInfra(MapInfra):
             self._check_plan(planned)
         return mapping.results(planned)
 
-    def _mapping(  # type: ignore[override] # calls have a mode of their own
+    def _mapping(
         self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore, mode: engine.Mode
     ) -> works.Mapping:
-        made = super()._mapping(items, keys, missing, self._described(store, missing))
-        return replace(made, mode=mode, call=functools.partial(self._calls_part, mode))
+        made = super()._mapping(items, keys, missing, self._described(store, missing), mode)
+        return replace(made, call=functools.partial(self._calls_part, mode))
 
     def _described(self, store: ItemStore, calls: Mapping[str, Call]) -> ItemStore:
         """A store that says of each result what call gave it."""
@@ -245,7 +246,8 @@ class CallInfra(MapInfra):
     def submit(self, calls: Sequence[Call], mode: engine.Mode) -> list[TaskJob[Any]]:
         """The jobs of some calls, none of them twice, submitted if they are not computed or running yet."""
         if mode == "off":
-            return [self._uncached_job(call) for call in calls]
+            function: Function = self._linked_state.owner
+            return [uncached_job(self._label(call), functools.partial(function.run, call)) for call in calls]
         if self.cluster not in ("local", "slurm", "auto"):
             return [self._job_here(call, mode) for call in calls]
         self._check_built()
@@ -338,16 +340,3 @@ class CallInfra(MapInfra):
         if self.cluster != "debug":
             job.wait()
         return job
-
-    def _uncached_job(self, call: Call) -> TaskJob[Any]:
-        function: Function = self._linked_state.owner
-        store = MemoryStore()
-
-        def compute() -> None:
-            try:
-                outcome = Outcome(function.run(call))
-            except (Exception, SystemExit) as error:
-                outcome = Outcome(failure=Failure.of(error))
-            store.save(call.key, outcome, {})
-
-        return TaskJob(self._label(call), call.key, store, compute=compute)

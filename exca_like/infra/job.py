@@ -15,7 +15,7 @@ from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, Ended, JobHandle, read_log
 from exca_like.infra.status import HINTS
 from exca_like.lazy import Lazy
-from exca_like.store import Outcome, Store, make_information
+from exca_like.store import MemoryStore, Outcome, Store, make_information
 
 R = TypeVar("R")
 
@@ -272,3 +272,17 @@ class TaskJob(Generic[R]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}<{self._label}, job_id={self.job_id}, state={self.state}>"
+
+
+def uncached_job(label: str, call: Callable[[], R]) -> TaskJob[R]:
+    """A job of mode ``"off"``: it runs in this process when its outcome is asked for, which it alone keeps, in memory."""
+    store = MemoryStore()
+
+    def compute() -> None:
+        try:
+            outcome = Outcome(call())
+        except (Exception, SystemExit) as error:
+            outcome = Outcome(failure=Failure.of(error))
+        store.save(label, outcome, {})
+
+    return TaskJob(label, label, store, compute=compute)

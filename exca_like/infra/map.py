@@ -14,8 +14,10 @@ from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, N
 from exca_like.executors.base import CODE, Executor, Resources
 from exca_like.executors.environment import current_job
 from exca_like.infra.applied import checked_exclusion
-from exca_like.infra.base import BaseInfra, State
+from exca_like.infra.base import BaseInfra
 from exca_like.infra.items import SHORTEST, AppliedMap
+from exca_like.infra.modes import InfraMode, has_forced_parts, mode_of
+from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
 from exca_like.store import ItemStore
 
@@ -23,6 +25,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
 
 _POOLS = ("threadpool", "processpool")
+_KEEPING = ("cached", "retry", "read-only")  # modes that take what is kept in memory
 
 Returned = tuple[list[parts.Given], Failure | None]
 """What a worker without a folder sends back: what items gave, and an error that belongs to none."""
@@ -84,9 +87,11 @@ class MapInfra(BaseInfra):
     cluster: Literal["local", "slurm", "auto", "debug", "threadpool", "processpool"] | None = None  # type: ignore[assignment]
     """Where to compute: None in this process, as results are asked for; ``"threadpool"``, ``"processpool"`` in threads or
     processes of this machine, while this process lives; ``"local"``, ``"slurm"``, ``"auto"`` in jobs, which outlive it."""
-    mode: Literal["cached", "retry", "force", "read-only", "off"] = "cached"
+    mode: InfraMode = "cached"
     """``"cached"``: only missing items are computed, and those that failed (``"retry"`` is the same); ``"force"``: each
-    item is computed again once by each instance; ``"read-only"``: nothing is computed."""
+    item is computed again once by each instance; ``"force-forward"``: so is what every config that contains this one
+    computes; ``"read-only"``: nothing is computed; ``"off"``: all items are computed at each call, in this process, without
+    cache or jobs, and an error is raised as it is. The variable EXCA_LIKE_MODE stands in for the modes of all infras."""
     keep_in_ram: bool = True
     """Keep the results in memory, for this instance."""
     max_jobs: pydantic.PositiveInt | None = 128
@@ -195,25 +200,55 @@ class MapInfra(BaseInfra):
     def _call(self, items: Any = ()) -> Iterator[Any]:
         """What a call of the method does."""
         state: State = self._state  # type: ignore[attr-defined]
-        store: ItemStore | None = state.store
-        if store is None or not (state.folder_is_checked or self.folder is None):
-            store = self._open_store()
         applied: Any = state.applied
-        kept: dict[str, Any] | None = None
+        keys: list[str] | None = None
         if type(items) is list or isinstance(items, Sequence):
             if isinstance(items, str | bytes):
                 raise applied.not_items(items)
             keys = applied.keys(items)
-            if self.mode != "force" and not store.cache.unknown(keys):  # what is known need not be looked at: it is loaded
-                return self._stored(items, keys, store)
-        else:
-            keys, kept = self._seen_once(items, store, applied)
-        missing = self._missing(items, keys, kept, store)
+        store: Any = state.store
+        is_open = store is not None and (state.folder_is_checked or self.folder is None)
+        if is_open and keys is not None and store.cache.in_ram(keys) and self._trusts_ram(state):
+            return self._stored(items, keys, store)
+        mode = mode_of(self)
+        if mode == "off":
+            return self._uncached(items, keys, applied)
+        if not is_open:
+            store = self._open_store()
+        kept: dict[str, Any] | None = None
+        if keys is None:
+            keys, kept = self._seen_once(items, store, applied, mode)
+        elif mode != "force" and not store.cache.unknown(keys):  # what is known need not be looked at: it is loaded
+            return self._stored(items, keys, store)
+        missing = self._missing(items, keys, kept, store, mode)
         if not missing:
             return self._stored(items, keys, store)
-        planned = self._mapping(items, keys, missing, store)
+        planned = self._mapping(items, keys, missing, store, mode)
         self._check_plan(planned)
         return mapping.results(planned)
+
+    def _trusts_ram(self, state: State) -> bool:
+        """Whether what this instance keeps in memory is wanted; the environment is not asked."""
+        forced = state.has_forced_parts
+        return self.mode in _KEEPING and not (has_forced_parts(self) if forced is None else forced)
+
+    def _uncached(self, items: Any, keys: list[str] | None, applied: AppliedMap) -> Iterator[Any]:
+        """What a call gives in mode ``"off"``: neither the folder nor the memory is looked at or changed."""
+        if not isinstance(items, Iterable):
+            raise applied.not_items(items)
+        if keys is None:
+            items = list(items)
+            keys = applied.keys(items)
+        distinct: dict[str, Any] = {}
+        for key, item in zip(keys, items, strict=True):
+            applied.keep(distinct, key, item)
+        owner = self._linked_state.owner
+        label = f"{applied.method_path(type(owner))},{self.version}"
+        self._check_number(label, distinct)
+        if not keys:
+            return iter(())
+        method = functools.partial(_call_method, applied, owner)
+        return parts.plain_results(parts.Part(label, list(distinct), list(distinct.values()), method), keys)
 
     def _open_store(self) -> ItemStore:
         if self.folder is not None:
@@ -228,16 +263,18 @@ class MapInfra(BaseInfra):
             try:
                 value = cache[key]
             except KeyError:  # it was deleted, or turned out to be damaged
-                again = self._mapping(items, keys, {key: None}, store)
+                again = self._mapping(items, keys, {key: None}, store, mode_of(self))
                 self._check_plan(again)
                 value = mapping.compute_again(again, place)
             yield value
 
-    def _seen_once(self, items: Any, store: ItemStore, applied: AppliedMap) -> tuple[list[str], dict[str, Any]]:
+    def _seen_once(
+        self, items: Any, store: ItemStore, applied: AppliedMap, mode: engine.Mode
+    ) -> tuple[list[str], dict[str, Any]]:
         """The keys of the items of an iterator, and those items that may be needed."""
         if not isinstance(items, Iterable):
             raise applied.not_items(items)
-        cache, forces = store.cache, self.mode == "force"
+        cache, forces = store.cache, mode == "force"
         keys: list[str] = []
         kept: dict[str, Any] = {}
         cache.refresh()
@@ -247,10 +284,12 @@ class MapInfra(BaseInfra):
                 applied.keep(kept, key, item)
         return keys, kept
 
-    def _missing(self, items: Any, keys: list[str], kept: dict[str, Any] | None, store: ItemStore) -> dict[str, Any]:
+    def _missing(
+        self, items: Any, keys: list[str], kept: dict[str, Any] | None, store: ItemStore, mode: engine.Mode
+    ) -> dict[str, Any]:
         """The items that are to be computed, by key; ``kept`` are those of an iterator."""
         cache, applied, done = store.cache, self._applied_map, self._linked_state.recomputed_items
-        if self.mode == "force":
+        if mode == "force":
             cache.refresh()  # what there is now is told from what will be computed
             wanted = [key for key in keys if key not in done or cache.mark(key) is None]
         else:
@@ -265,7 +304,9 @@ class MapInfra(BaseInfra):
                     applied.keep(found, key, item)
         return found
 
-    def _mapping(self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore) -> works.Mapping:
+    def _mapping(
+        self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore, mode: engine.Mode
+    ) -> works.Mapping:
         state, applied = self._linked_state, self._applied_map
         return works.Mapping(
             label=self.uid(),
@@ -275,10 +316,10 @@ class MapInfra(BaseInfra):
             method=functools.partial(_call_method, applied, state.owner),
             store=store,
             claims=self._claims(),
-            mode=self.mode,
+            mode=mode,
             recomputed=state.recomputed_items,
             cluster=self.cluster,
-            call=self._part_call,
+            call=functools.partial(self._part_call, mode=mode),
             executor=_SameCode(self),
             next_resources=None if self.retries is None else functools.partial(self.retries.resources, self._resources()),
             max_jobs=self.max_jobs,
@@ -286,26 +327,30 @@ class MapInfra(BaseInfra):
         )
 
     def _check_plan(self, planned: works.Mapping) -> None:
-        number = len(planned.missing)
-        if self.mode == "read-only":
+        if planned.mode == "read-only":
+            number = len(planned.missing)
             shown = ", ".join(map(repr, list(planned.missing)[:5])) + (", ..." if number > 5 else "")
             msg = (
                 f"{number} of {len(planned.keys)} items of {planned.label} are not in the cache, and mode='read-only' computes "
                 f"nothing: {shown}. Check the config and the folder, or use mode='cached' to compute them."
             )
             raise NotCachedError(msg)
-        if self.forbid_single_item_computation and number == 1:
-            msg = (
-                f"{planned.label} would compute one item alone, {next(iter(planned.missing))!r}, which "
-                "forbid_single_item_computation does not allow: compute all items in one call first"
-            )
-            raise InfraUsageError(msg)
+        self._check_number(planned.label, planned.missing)
         self._check_built()
         if self.folder is not None:
             self._prepare_folder()
 
-    def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str) -> MapCall:
-        return MapCall(self._linked_state.owner, self._field_name(), self._entry(), keys, items, claim, self.mode)
+    def _check_number(self, label: str, wanted: Mapping[str, Any]) -> None:
+        """Raise if one item alone were computed, where that is forbidden."""
+        if self.forbid_single_item_computation and len(wanted) == 1:
+            msg = (
+                f"{label} would compute one item alone, {next(iter(wanted))!r}, which "
+                "forbid_single_item_computation does not allow: compute all items in one call first"
+            )
+            raise InfraUsageError(msg)
+
+    def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str, mode: engine.Mode = "cached") -> MapCall:
+        return MapCall(self._linked_state.owner, self._field_name(), self._entry(), keys, items, claim, mode)
 
     def _store_for(self, items: dict[str, Any]) -> ItemStore:  # noqa: ARG002 - a subclass describes them
         """A store for what some items give in this process."""

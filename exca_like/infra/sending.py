@@ -1,6 +1,7 @@
 """How the tasks of infras are sent to their cluster, together; each by one process, however many want it."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from exca_like.errors import CacheFolderError, DependencyError, InfraUsageError,
 from exca_like.executors import open_job
 from exca_like.executors.base import CODE, WAVE_S, Attempt, Call, Executor, cancelled_unless_noted
 from exca_like.executors.packing import PackingExecutor
-from exca_like.infra.job import TaskJob
+from exca_like.infra.job import TaskJob, uncached_job
 
 KEY = "result"
 
@@ -146,17 +147,28 @@ def _start_here(infra: Any) -> TaskJob[Any]:
         infra._prepare_folder()
 
     def compute() -> None:
+        mode = infra._recomputing_mode()
         try:
-            engine.run(infra._batch(infra._recomputing_mode())._replace(compute=infra._compute_here))
+            engine.run(infra._batch(mode)._replace(compute=infra._compute_here))
         except CacheFolderError:
             raise
         except (Exception, SystemExit):  # noqa: S110 - the outcome holds it
             pass
-        state.recomputed = True
+        infra._note_computed(mode)
 
     job: TaskJob[Any] = TaskJob(infra.uid(), KEY, infra._store(), compute=compute)
     state.job = job
     if infra.cluster is None:
+        job.wait()
+    return job
+
+
+def start_uncached(infra: Any) -> TaskJob[Any]:
+    """Start a task of mode ``"off"``, in this process whatever its cluster; ``"debug"`` waits until the result is asked for."""
+    state = infra._linked_state
+    job: TaskJob[Any] = uncached_job(infra.uid(), functools.partial(state.applied.method, state.owner))
+    state.uncached_job = job
+    if infra.cluster != "debug":
         job.wait()
     return job
 
@@ -189,3 +201,14 @@ def check_ended(label: str, parents: Sequence[TaskJob[Any]]) -> None:
             what = f"{type(error).__name__}: {error}"
             msg = f"{label} is not submitted, as a task that it was to come after failed: {job!r}: {what}"
             raise DependencyError(msg) from error
+
+
+def repetition(places: tuple[int, int], infras: tuple[Any, Any]) -> InfraValueError:
+    """The error for an array that has a task twice, at two places."""
+    (position, index), (first, _) = places, infras
+    configs = [infra.config(uid=True, exclude_defaults=True) for infra in infras]
+    shown = [config.to_yaml() if config else "(all default values)\n" for config in configs]
+    return InfraValueError(
+        f"items {position} and {index} of the job array are the same config, {first.uid()}:\n\n{position}:\n{shown[0]}\n"
+        f"{index}:\n{shown[1]}\nOften a misspelt loop is behind it; if it is meant, use job_array(allow_repeated_tasks=True)."
+    )

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, cast
 
+from exca_like.executors.base import JobHandle
+from exca_like.store import Outcome
+
+Status = Literal["not submitted", "running", "completed", "failed"]
 State = Literal[
     "not submitted",
     "queued",
@@ -69,3 +73,21 @@ class StatusDetail:
         text = " ".join(parts)
         text = f"{text}: {self.reason}" if self.reason else text
         return f"{text}. To go on: {self.hint}." if self.hint else text
+
+
+def detail_of(status: Status, handle: JobHandle | None, outcome: Outcome | None) -> StatusDetail:
+    """How a task stands, by its status, the job that was last submitted for it, and, if it failed, what it left."""
+    job_id = "" if handle is None else handle.job_id
+    if status == "completed":
+        return StatusDetail("done", job_id=job_id)
+    if status == "running" and handle is not None:
+        place = handle.whereabouts()
+        return StatusDetail("running" if place.is_running else "queued", place.reason, place.since, place.node, job_id)
+    if outcome is not None and outcome.failure is not None:
+        failure = outcome.failure
+        what = f"{failure.type.removeprefix('builtins.')}: {failure.message}"
+        return StatusDetail(cast("Any", failure.reason), what, job_id=job_id, hint=HINTS.get(failure.reason, HINTS["error"]))
+    ended = None if handle is None else handle.ended()
+    if ended is None:
+        return StatusDetail("not submitted")
+    return StatusDetail(ended.reason, ended.detail.strip(), job_id=job_id, hint=HINTS[ended.reason])

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from exca_like import engine, files
 from exca_like.confdict import ConfDict
@@ -19,14 +19,13 @@ from exca_like.infra.again import settle
 from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.job import TaskJob
-from exca_like.infra.sending import KEY, Plan, submit
-from exca_like.infra.status import HINTS, StatusDetail
+from exca_like.infra.modes import InfraMode, mode_of
+from exca_like.infra.sending import KEY, Plan, check_ended, repetition, start_uncached, submit
+from exca_like.infra.status import Status, StatusDetail, detail_of
 from exca_like.layout import EntryFolder
 from exca_like.store import FolderStore, MemoryStore, Store, read_config
 
 M = TypeVar("M")
-
-Status = Literal["not submitted", "running", "completed", "failed"]
 
 
 @dataclass
@@ -62,9 +61,11 @@ class TaskInfra(BaseInfra):
     The settings of the default on the class are the defaults of all instances.
     """
 
-    mode: Literal["cached", "retry", "force", "read-only"] = "cached"
+    mode: InfraMode = "cached"
     """``"cached"``: result or error from the cache, computed if there is none; ``"retry"``: errors are computed again;
-    ``"force"``: computed again once for each instance; ``"read-only"``: never computed."""
+    ``"force"``: computed again once for each instance; ``"force-forward"``: so is every config that contains this one;
+    ``"read-only"``: never computed; ``"off"``: computed at each call, in this process, without cache or jobs. The variable
+    EXCA_LIKE_MODE stands in for the modes of all infras."""
     keep_in_ram: bool = False
     """Keep the result in memory, for this instance."""
 
@@ -87,7 +88,8 @@ class TaskInfra(BaseInfra):
         """The job of this task, submitted if it is not computed or running yet; returns at once.
 
         With ``cluster=None`` the task is computed first, in this process. With ``mode="retry"``, a failed task is
-        submitted again unless this instance did so already.
+        submitted again unless this instance did so already. With ``mode="off"`` it is computed first whatever the cluster,
+        unless this instance did so already, and the job keeps its result in memory.
 
         Parameters
         ----------
@@ -101,7 +103,11 @@ class TaskInfra(BaseInfra):
         DependencyError
             A task of ``after`` has failed.
         """
-        job = self._present_job("cached" if self._linked_state.recomputed and self.mode == "retry" else self._mode())
+        state, mode = self._linked_state, mode_of(self)
+        if mode == "off":
+            check_ended(self.uid(), [] if state.uncached_job else _jobs_of(after))
+            return state.uncached_job or start_uncached(self)
+        job = self._present_job("cached" if state.recomputed and mode == "retry" else mode)
         return job or submit([self], Plan(after=_jobs_of(after)))[0]
 
     def status(self) -> Status:
@@ -124,27 +130,9 @@ class TaskInfra(BaseInfra):
 
         Nothing is computed or changed on disk.
         """
-        detail = self._detail(self.status(), self._handle())
+        status = self.status()
+        detail = detail_of(status, self._handle(), self._store().load(KEY) if status == "failed" else None)
         return replace(detail, attempts=tuple(map(str, self._attempts())))
-
-    def _detail(self, status: Status, handle: JobHandle | None) -> StatusDetail:
-        job_id = "" if handle is None else handle.job_id
-        if status == "completed":
-            return StatusDetail("done", job_id=job_id)
-        if status == "running" and handle is not None:
-            place = handle.whereabouts()
-            return StatusDetail("running" if place.is_running else "queued", place.reason, place.since, place.node, job_id)
-        outcome = self._store().load(KEY) if status == "failed" else None
-        if outcome is not None and outcome.failure is not None:
-            failure = outcome.failure
-            what = f"{failure.type.removeprefix('builtins.')}: {failure.message}"
-            return StatusDetail(
-                cast("Any", failure.reason), what, job_id=job_id, hint=HINTS.get(failure.reason, HINTS["error"])
-            )
-        ended = None if handle is None else handle.ended()
-        if ended is None:
-            return StatusDetail("not submitted")
-        return StatusDetail(ended.reason, ended.detail.strip(), job_id=job_id, hint=HINTS[ended.reason])
 
     def clear_job(self) -> None:
         """Forget the result or error and the job, which is cancelled if it is queued or running."""
@@ -157,7 +145,7 @@ class TaskInfra(BaseInfra):
         elif state.store is not None:
             state.store.discard(KEY)
         state.ram = MISSING
-        state.job = None
+        state.job = state.uncached_job = None
 
     @contextlib.contextmanager
     def job_array(
@@ -211,16 +199,27 @@ class TaskInfra(BaseInfra):
             entry = infra._entry()
             first = infras.setdefault(entry.path, infra)
             if len(infras) <= index and not allow_repeated_tasks:
-                raise InfraValueError(_repetition_message(first, infra, index, tasks))
-        missing = [infra for infra in infras.values() if infra._present_job(infra._mode()) is None]
+                position = next(i for i, task in enumerate(tasks) if _infra_of(task, name) is first)
+                raise repetition((position, index), (first, infra))
         groups: dict[str, list[TaskInfra]] = {}
-        for infra in missing:
+        uncached: list[TaskInfra] = []
+        for infra in infras.values():
+            mode = infra._mode()
+            if mode == "off":
+                uncached.append(infra)
+                continue
+            if infra._present_job(mode) is not None:
+                continue
             settings = replace(infra._resources(), job_name=infra.job_name)
             code = (infra.workdir, infra.conda_env, infra.workdir and infra.folder)
             groups.setdefault(repr((infra.cluster, infra._log_folder(), settings, code)), []).append(infra)
         plan = Plan(max_workers, tasks_per_job, _jobs_of(after))
         for group in groups.values():
             submit(group, plan)
+        if uncached:  # last, as this process computes them
+            check_ended(self.uid(), plan.after)
+        for infra in uncached:
+            start_uncached(infra)
 
     # how it is done
 
@@ -229,28 +228,30 @@ class TaskInfra(BaseInfra):
         state = self._linked_state
         if state.ram is not MISSING:
             return state.ram
+        mode = mode_of(self)
+        if mode == "off":
+            assert state.applied is not None
+            return state.applied.method(state.owner)
         if self.folder is None:
-            value = self._run_without_folder()
+            value = self._run_without_folder(mode)
         elif self.cluster is None:
-            value = self._run_here()
+            value = self._run_here(mode)
         else:
-            value = self._run_in_job()
+            value = self._run_in_job(mode)
         if self.keep_in_ram:
             state.ram = value
         return value
 
-    def _run_without_folder(self) -> Any:
+    def _run_without_folder(self, mode: engine.Mode) -> Any:
         self._check_built()
-        mode = self._mode()
         batch = self._batch(mode)
         found = engine.look_up(batch)  # what this instance's job() computed
         if found:
             return found[KEY].get()
         return engine.run(batch)[KEY].get() if self.keep_in_ram else next(self._compute(batch.keys))
 
-    def _run_here(self) -> Any:
+    def _run_here(self, mode: engine.Mode) -> Any:
         state = self._linked_state
-        mode = self._mode()
         batch = self._batch(mode)
         is_new = not state.folder_is_checked
         if self._check_folder() or mode == "read-only":
@@ -262,7 +263,7 @@ class TaskInfra(BaseInfra):
                     self._prepare_folder()
                 return found[KEY].get()
             if mode != "force" and self._is_running():
-                return self._run_in_job()
+                return self._run_in_job(mode)
         claim = self._prepare_folder(KEY)
         if claim is not None:
             batch = batch._replace(claim=claim)
@@ -273,18 +274,18 @@ class TaskInfra(BaseInfra):
         except CacheFolderError:
             raise
         except Exception:  # stored; an interruption is not, and leaves it to do
-            state.recomputed = True
+            self._note_computed(mode)
             raise
         if not outcomes:  # a job was submitted meanwhile
-            return self._run_in_job()
-        state.recomputed = True
+            return self._run_in_job(mode)
+        self._note_computed(mode)
         return outcomes[KEY].get()
 
-    def _run_in_job(self) -> Any:
+    def _run_in_job(self, mode: engine.Mode) -> Any:
         try:
-            return (self._present_job(self._mode()) or submit([self])[0]).result()
+            return (self._present_job(mode) or submit([self])[0]).result()
         except LostOutcomeError:
-            if self.mode == "read-only":
+            if mode == "read-only":
                 raise
             self._forget()
             return submit([self])[0].result()
@@ -315,7 +316,13 @@ class TaskInfra(BaseInfra):
 
     def _mode(self) -> engine.Mode:
         """The mode of the next call: an instance forces once."""
-        return "cached" if self.mode == "force" and self._linked_state.recomputed else self.mode
+        return mode_of(self)
+
+    def _note_computed(self, mode: engine.Mode) -> None:
+        """Take note that this instance has computed the task, or had it computed."""
+        state = self._linked_state
+        state.recomputed = True
+        state.forced = state.forced or mode == "force"
 
     def _recomputing_mode(self) -> engine.Mode:
         """The mode of a computation that was found to be needed."""
@@ -352,7 +359,7 @@ class TaskInfra(BaseInfra):
             raise engine.not_cached(self.uid())
         if kind == "failure" and mode == "retry":
             return None
-        job = self._current_job()
+        job = self._current_job(mode)
         if kind is not None or job._compute is not None:
             return job
         ended = job._ended()
@@ -360,17 +367,17 @@ class TaskInfra(BaseInfra):
             return job
         return job if not ended.interrupted and mode != "retry" else None
 
-    def _current_job(self) -> TaskJob[Any]:
+    def _current_job(self, mode: engine.Mode) -> TaskJob[Any]:
         """The job that was last submitted for this task, by whomever."""
         state = self._linked_state
         handle = self._handle()
         job: TaskJob[Any] | None = state.job
         if job is None or (handle is not None and handle.job_id != job.job_id):
-            job = state.job = self._job_of(handle)
+            job = state.job = self._job_of(handle, mode)
         return job
 
-    def _job_of(self, handle: JobHandle | None) -> TaskJob[Any]:
-        more: dict[str, Any] = {} if self.mode == "read-only" else {"settle": settle, "infra": self}
+    def _job_of(self, handle: JobHandle | None, mode: engine.Mode = "cached") -> TaskJob[Any]:
+        more: dict[str, Any] = {} if mode == "read-only" else {"settle": settle, "infra": self}
         return TaskJob(self.uid(), KEY, self._store(), handle, record=self._record(), **more)
 
     def _handle(self) -> JobHandle | None:
@@ -409,9 +416,8 @@ class TaskInfra(BaseInfra):
         if after:
             record["after"] = [{**parent.record(), "uid": parent.label} for parent in after]
         files.write_atomic(self._entry().job, json.dumps(record).encode(), self.permissions)
-        state = self._linked_state
-        state.recomputed = True
-        job = state.job = self._job_of(handle)
+        self._note_computed(self._mode())
+        job = self._linked_state.job = self._job_of(handle)
         job.parents = after
         return job
 
@@ -486,13 +492,3 @@ def _config_by_exca(folder: EntryFolder) -> dict[str, Any] | None:
 
 def _infra_of(task: Any, name: str) -> Any:
     return getattr(task, name, None)
-
-
-def _repetition_message(first: TaskInfra, second: TaskInfra, index: int, tasks: Sequence[Any]) -> str:
-    position = next(i for i, task in enumerate(tasks) if _infra_of(task, second._field_name()) is first)
-    configs = [infra.config(uid=True, exclude_defaults=True) for infra in (first, second)]
-    shown = [config.to_yaml() if config else "(all default values)\n" for config in configs]
-    return (
-        f"items {position} and {index} of the job array are the same config, {first.uid()}:\n\n{position}:\n{shown[0]}\n"
-        f"{index}:\n{shown[1]}\nOften a misspelt loop is behind it; if it is meant, use job_array(allow_repeated_tasks=True)."
-    )

@@ -152,7 +152,7 @@ def test_settings_of_apply_are_checked():
         infra.apply(item_uid=str, item_uid_max_length=5)
     with pytest.raises(TypeError, match="exclude_from_cache_uid"):
         infra.apply(item_uid=str, exclude_from_cache_uid="name")
-    for name, value in (("max_jobs", 0), ("min_samples_per_job", 0), ("mode", "off"), ("cluster", "cloud"), ("unknown", 1)):
+    for name, value in (("max_jobs", 0), ("min_samples_per_job", 0), ("mode", "never"), ("cluster", "cloud"), ("unknown", 1)):
         with pytest.raises(ValueError, match=name):
             exca_like.MapInfra(**{name: value})
 

@@ -133,8 +133,8 @@ def test_every_field_of_resources_but_the_name_has_a_setting(place):
     assert (resources.mem_gb, resources.slurm_account, resources.nodes) == (0.5, "123", 1)
     assert str(resources.job_name).startswith("Model.run")
     settings = set(exca_like.settings.explain())
-    assert settings == {*SETTINGS, "max_array_size", "max_submit_jobs", "progress", "memo_folder"} - {"job_name"}
-    assert settings.isdisjoint({"folder", "cluster", "version", "mode"})
+    assert settings == {*SETTINGS, "max_array_size", "max_submit_jobs", "progress", "memo_folder", "mode"} - {"job_name"}
+    assert settings.isdisjoint({"folder", "cluster", "version"})
 
 
 def test_the_nearest_project_file_counts(place):
@@ -493,6 +493,25 @@ def test_explain_without_anything(place):
     assert str(shown).endswith(f"  {place.project}: not there, nor in a folder above")
     place.project.write_text("[project]")
     assert str(exca_like.settings.explain()).endswith(f"  {place.project}: read, has no [tool.exca_like]")
+
+
+def test_explain_shows_the_mode(place):
+    infra = Model(infra={"mode": "retry"}).infra
+    assert exca_like.settings.explain()["mode"] == ("cached", "default")
+    assert exca_like.settings.explain(infra)["mode"] == ("retry", "set on the infra")
+    place.variable("mode", "read-only")
+    shown = exca_like.settings.explain(infra)
+    assert shown["mode"] == ("read-only", "EXCA_LIKE_MODE")
+    (line,) = (line for line in str(shown).splitlines() if line.startswith("mode "))
+    assert line.split() == ["mode", "'read-only'", "EXCA_LIKE_MODE"]
+    assert "mode" not in exca_like.settings.explain(exca_like.SubmitInfra())
+    place.variable("mode", "never")
+    with pytest.raises(errors.SettingsError, match="EXCA_LIKE_MODE='never' is no mode: use one of cached, retry, force"):
+        exca_like.settings.explain()
+    place.patch.delenv("EXCA_LIKE_MODE")
+    place.project.write_text('[tool.exca_like]\nmode = "force"')  # what is computed is no matter of a settings file
+    with pytest.raises(errors.SettingsError, match="'mode' can be set on an infra only"):
+        exca_like.settings.explain()
 
 
 def test_explain_for_a_cluster(place):

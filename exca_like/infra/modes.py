@@ -1,0 +1,44 @@
+"""Which mode counts: that of the environment, of the infra, or of an infra that its config is made from."""
+
+from typing import Any, Literal
+
+from exca_like import engine
+from exca_like.infra.applied import FIELDS
+from exca_like.infra.base import BaseInfra
+from exca_like.models.walk import models_within
+
+InfraMode = Literal["cached", "retry", "force", "force-forward", "read-only", "off"]
+
+
+def mode_of(infra: Any) -> engine.Mode:
+    """The mode of an infra's next call; a task that was forced once is not forced again.
+
+    Raises
+    ------
+    SettingsError
+        The environment asks for a mode that there is not.
+    """
+    state = infra._linked_state
+    wanted = engine.mode_of_environment()
+    if wanted is not None:
+        return "cached" if wanted == "force" and state.forced else wanted
+    mode: Any = infra.mode
+    if mode in ("force", "force-forward"):
+        return "cached" if state.forced else "force"
+    if mode in ("cached", "retry") and not state.forced and has_forced_parts(infra):
+        return "force"
+    return mode  # type: ignore[no-any-return]
+
+
+def has_forced_parts(infra: Any) -> bool:
+    """Whether the mode of an infra of a sub-config is ``"force-forward"``, so that what is made from it is out of date."""
+    state = infra._linked_state
+    if state.has_forced_parts is None:
+        infra._entry()  # freezes the config: what is found now stays as it is
+        parts = list(models_within(state.owner, without=BaseInfra))
+        fields = {kind: getattr(kind, FIELDS, {}).values() for kind in set(map(type, parts))}
+        state.has_forced_parts = any(
+            getattr(field.linked(part), "mode", None) == "force-forward" for part in parts for field in fields[type(part)]
+        )
+    found: bool = state.has_forced_parts
+    return found

@@ -1,0 +1,30 @@
+"""What an infra knows beside its fields."""
+
+from typing import TYPE_CHECKING, Any
+
+from exca_like.infra.applied import MISSING, AppliedMethod, InfraField
+
+if TYPE_CHECKING:
+    from exca_like.layout import EntryFolder
+
+
+class State:
+    """What an infra knows beside its fields; not copied, not pickled."""
+
+    ram: Any = MISSING
+    entry: "EntryFolder | None" = None
+    exports: Any = None
+    store: Any = None
+    claims: Any = None
+    job: Any = None
+    uncached_job: Any = None  # the last one of mode "off"
+    folder_is_checked = False
+    recomputed = False
+    forced = False  # whether a task was recomputed because its mode was "force"
+    has_forced_parts: bool | None = None  # see `exca_like.infra.modes`; None: not known yet
+
+    def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:
+        self.recomputed_items: set[str] = set()
+        self.owner = owner
+        self.field = field
+        self.applied = applied
