@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic_core import core_schema
 
 from exca_like.cachedict import CacheDict
 from exca_like.cachedict.context import AllowPickle
-from exca_like.errors import LostOutcomeError
+from exca_like.errors import InfraUsageError, LostOutcomeError
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ class Lazy(Generic[T]):
         Computes and stores it once more, should it be gone.
     names:
         The way to one output, in a result that is a dictionary.
+    kept:
+        The result itself, if it is stored nowhere.
     """
 
     __exca_like_stand_in__ = True
@@ -42,6 +44,7 @@ class Lazy(Generic[T]):
         again: Callable[[], Any] | None = None,
         allow_pickle: AllowPickle = "own",
         names: tuple[str, ...] = (),
+        kept: tuple[Any, ...] = (),
     ) -> None:
         self._folder = folder
         self._key = key
@@ -49,15 +52,19 @@ class Lazy(Generic[T]):
         self._again = again
         self._allow_pickle: AllowPickle = allow_pickle
         self._names = names
+        self._kept = kept
 
     @property
     def uid(self) -> str:
         """What the result was computed from: its cache key, with the names of the output that this is."""
-        return "/".join((self._uid, *self._names))
+        return "".join((self._uid, *(f"[{name!r}]" for name in self._names)))
 
     @property
     def path(self) -> Path:
         """The file that holds the result, if it has one of its own, else the folder of the cache that it is in."""
+        if self._kept:
+            msg = f"the result of {self._uid} was computed in mode 'off', which stores nothing: it has no path"
+            raise InfraUsageError(msg)
         found = self._with_entry(lambda cache: cache.files(self._key))
         own = [path for path in found if path.parent.name != "data" or len(found) == 1]
         return own[0] if len(own) == 1 and own[0].parent.name != "data" else Path(self._folder)
@@ -72,12 +79,17 @@ class Lazy(Generic[T]):
         KeyError
             The result has no such output.
         """
+        if self._kept:
+            found: Any = self._kept[0]
+            for name in self._names:
+                found = found[name]
+            return found  # type: ignore[no-any-return]
         value: T = self._with_entry(self._load)
         return value
 
     def __getitem__(self, name: str) -> "Lazy[Any]":
         """One output of a result that is a dictionary with texts as keys, loaded without the others."""
-        return Lazy(self._folder, self._key, self._uid, self._again, self._allow_pickle, (*self._names, name))
+        return Lazy(self._folder, self._key, self._uid, self._again, self._allow_pickle, (*self._names, name), self._kept)
 
     def _load(self, cache: CacheDict[Any]) -> Any:
         if not self._names:
@@ -113,3 +125,26 @@ class Lazy(Generic[T]):
         return core_schema.is_instance_schema(
             Lazy, serialization=core_schema.plain_serializer_function_ser_schema(lambda lazy: lazy.uid)
         )
+
+
+def holds_lazy(value: Any) -> bool:
+    """Whether a value is a `Lazy`, or a container that holds one."""
+    if isinstance(value, Lazy):
+        return True
+    if type(value) in (list, tuple):
+        return any(map(holds_lazy, value))
+    return type(value) is dict and any(map(holds_lazy, value.values()))
+
+
+def loaded(value: Any) -> Any:
+    """A value with all `Lazy` in it loaded."""
+    if isinstance(value, Lazy):
+        return value.load()
+    if type(value) in (list, tuple):
+        return type(value)(map(loaded, value))
+    return {key: loaded(item) for key, item in value.items()} if type(value) is dict else value
+
+
+def wants_lazy(annotation: Any) -> bool:
+    """Whether a parameter is annotated to take a `Lazy` as it is."""
+    return Lazy in (annotation, get_origin(annotation)) or any(map(wants_lazy, get_args(annotation)))

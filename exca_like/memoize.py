@@ -2,23 +2,25 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, get_args, overload
 
 import pydantic
 
 from exca_like import content, engine, layout
 from exca_like.cachedict import CacheDict
-from exca_like.errors import InfraTypeError
+from exca_like.cachedict.handlers.paths import Files
+from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.infra.calls import Call, CallInfra, applied_to_calls
 from exca_like.infra.job import TaskJob
 from exca_like.layout import EntryFolder
-from exca_like.lazy import Lazy
+from exca_like.lazy import Lazy, holds_lazy, loaded, wants_lazy
 from exca_like.memos.entries import Entries
 from exca_like.memos.keys import CallKeys, checked_names, shown
-from exca_like.memos.paths import Template, check_folder_name, default_root, ready_root, text_of
+from exca_like.memos.paths import Template, check_folder_name, default_root, ready_root, script_name, text_of
 from exca_like.memos.transport import reduced
 from exca_like.names import module_name
 
@@ -54,6 +56,7 @@ else:
         """What pydantic leaves alone in the classes of models, and what can be called."""
 
         __class_getitem__ = classmethod(lambda cls, _: cls)
+        __isabstractmethod__ = False  # else it can't be set
 
 
 class Memo(_Base[P, R]):
@@ -85,22 +88,28 @@ class Memo(_Base[P, R]):
         return f"<memo of {self._function.__qualname__}>"
 
     def __reduce__(self) -> Any:
-        parts = (self._function, self._infra, self._options, self._kind, self._is_method)
+        parts = (self._function, self._infra, self._options, self._kind, self._is_method, self._name)
         return reduced(self, self._function, parts)
 
     def __setstate__(self, parts: tuple[Any, ...]) -> None:
-        *arguments, is_method = parts
+        *arguments, is_method, name = parts
         self.__init__(*arguments)  # type: ignore[misc] # it was made without
         self._is_method = is_method
+        self.__dict__["_name"] = name  # which a job could not tell
 
     # calls
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         mode = engine.mode_now(self._infra.mode)
         if mode == "off":
-            return self._function(*args, **kwargs)
+            return self._uncached(args, kwargs)
         call = self._keys.call(args, kwargs)
         value: R = self._infra_of(call).value(call, mode)
+        return value
+
+    def _uncached(self, args: Any, kwargs: Any) -> R:
+        """What a call gives, without a key and a store."""
+        value: R = self._run(self._keys.signature.bind(args, kwargs))
         return value
 
     @property
@@ -113,7 +122,7 @@ class Memo(_Base[P, R]):
 
         With ``cluster=None`` the call is computed first, in this process.
         """
-        call = self._keys.call(args, kwargs)
+        call = self._keys.call(args, kwargs, is_kept=True)
         (job,) = self._infra_of(call).submit([call], engine.mode_now(self._infra.mode))
         return job
 
@@ -141,11 +150,14 @@ class Memo(_Base[P, R]):
             msg = f"{self._function.__qualname__}.map takes iterables of arguments, like `.map([1, 2, 3])`"
             raise InfraTypeError(msg)
         mode = engine.mode_now(self._infra.mode)
-        arguments = list(zip(*iterables, strict=True))
+        try:
+            arguments = list(zip(*iterables, strict=True))
+        except ValueError:
+            msg = f"the iterables given to {self._function.__qualname__}.map are not of the same length"
+            raise InfraValueError(msg) from None
         if mode == "off":
-            function: Callable[..., R] = self._function
-            return (function(*args, **constants) for args in arguments)
-        return self._results([self._keys.call(args, constants) for args in arguments], mode)
+            return map(lambda args: self._uncached(args, constants), arguments)  # noqa: C417 - see Memo._results
+        return self._results(list(self._keys.calls(arguments, constants)), mode)
 
     def _results(self, calls: Sequence[Call], mode: engine.Mode) -> Iterator[R]:
         places = [self._entry_of(call).path for call in calls]
@@ -157,10 +169,13 @@ class Memo(_Base[P, R]):
 
     def lazy(self, *args: P.args, **kwargs: P.kwargs) -> Lazy[R]:
         """The result of a call, computed if it is not in the cache, but not loaded before it is needed."""
-        call = self._keys.call(args, kwargs)
+        call = self._keys.call(args, kwargs, is_kept=True)
         infra = self._infra_of(call)
-        if call.key not in infra.cache_dict:
-            infra.value(call, engine.mode_now(self._infra.mode))
+        mode = engine.mode_now(self._infra.mode)
+        if mode == "off":
+            return Lazy("", call.key, f"{infra.uid()}/{call.key}", kept=(self._uncached(args, kwargs),))
+        if mode == "force" or call.key not in infra.cache_dict:
+            infra.value(call, mode)
         return Lazy(
             self._entry_of(call).path,
             call.key,
@@ -183,7 +198,7 @@ class Memo(_Base[P, R]):
 
     def entries(self) -> Entries:
         """What is in the cache of this function, whatever the arguments: a table, when printed."""
-        return Entries.of_folders(self._root, self._pattern, self._name)
+        return Entries.of_folders(self._root, self._pattern, self._name, self._infra.allow_pickle)
 
     def config(self, *args: P.args, **kwargs: P.kwargs) -> pydantic.BaseModel:
         """The arguments of a call as a pydantic model, with a field for each parameter."""
@@ -206,7 +221,10 @@ class Memo(_Base[P, R]):
     @functools.cached_property
     def _name(self) -> str:
         """The function, as it is named on disk."""
-        own = f"{module_name(self._function)}.{self._function.__qualname__.replace('<locals>.', '')}"
+        module = module_name(self._function)
+        if self._function.__module__ == "__main__" and self._infra.folder is None:
+            module = script_name(self._root) or module  # two scripts of a project may have one name
+        own = f"{module}.{self._function.__qualname__.replace('<locals>.', '')}"
         return f"{self._options.prefix or own},{self._infra.version}"
 
     @functools.cached_property
@@ -227,10 +245,11 @@ class Memo(_Base[P, R]):
         fields = self._template.fields
         if fields == ["function"]:  # as usual
             return EntryFolder(self._root, self._pattern)
-        own = {"function": self._name, "uid": call.key}
-        return EntryFolder(
-            self._root, self._template.filled({name: own.get(name) or text_of(call.values[name]) for name in fields})
-        )
+        # what stands alone in a path must tell functions and versions apart, too
+        alone = "" if "function" in fields else f"-{content.digest(self._name)[:4].hex()}"
+        texts = {"function": self._name, "uid": f"{call.key}{alone}"}
+        texts |= {name: text_of(call.values[name]) for name in fields if name not in texts}
+        return EntryFolder(self._root, self._template.filled(texts))
 
     def _infra_of(self, call: Call) -> CallInfra:
         entry = self._entry_of(call)
@@ -248,13 +267,18 @@ class Memo(_Base[P, R]):
 
     def run(self, call: Call) -> Any:
         """See `exca_like.infra.calls.Function`."""
-        values = call.values
-        if any(isinstance(value, Lazy) for value in values.values()):
+        if self._keys.is_changed(call):
+            msg = (
+                f"an argument of {self._function.__qualname__} was changed since this call was made, so that its result would "
+                "be taken for that of another one: pass a copy of what is changed in place"
+            )
+            raise InfraUsageError(msg)
+        return self._run(call.values)
+
+    def _run(self, values: Mapping[str, Any]) -> Any:
+        if any(map(holds_lazy, values.values())):
             wanted = self._keys.signature.arguments
-            values = {
-                name: value.load() if isinstance(value, Lazy) and not _is_lazy(wanted[name].annotation) else value
-                for name, value in values.items()
-            }
+            values = {name: value if wants_lazy(wanted[name].annotation) else loaded(value) for name, value in values.items()}
         return self._keys.signature.call(values)
 
     def describe(self, call: Call) -> dict[str, Any]:
@@ -283,6 +307,17 @@ class BoundMemo(Generic[P, R]):
             return functools.partial(_map_bound, self._memo, self._obj)
         return functools.partial(found, self._obj) if callable(found) and name != "entries" else found
 
+    @property
+    def __wrapped__(self) -> Any:
+        """The method itself, for those who ask for its signature."""
+        return self._memo.uncached.__get__(self._obj)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BoundMemo) and self._memo is other._memo and self._obj is other._obj
+
+    def __hash__(self) -> int:
+        return hash((id(self._memo), id(self._obj)))
+
     def __repr__(self) -> str:
         return f"<memo of {self._memo.uncached.__qualname__}, of {self._obj!r:.100}>"
 
@@ -290,7 +325,7 @@ class BoundMemo(Generic[P, R]):
         return BoundMemo, (self._memo, self._obj)
 
 
-content.register(Memo, lambda memo: memo.uncached)
+content.register(Memo, lambda memo: (memo.uncached, memo._infra.version))
 content.register(BoundMemo, lambda bound: (bound._memo, bound._obj))
 
 
@@ -304,10 +339,18 @@ def _again(memo: Memo[Any, Any], call: Call) -> None:
     memo._infra_of(call).value(call, "cached")
 
 
-def _is_lazy(annotation: Any) -> bool:
-    return annotation is Lazy or getattr(annotation, "__origin__", None) is Lazy
+if TYPE_CHECKING:
+
+    class ClassMemo(Memo[P, R]):
+        """What type checkers see of memoised class methods and static methods: nothing is bound any more."""
+
+        def __get__(self, obj: Any, owner: Any) -> Self: ...
 
 
+@overload
+def memo(function: "classmethod[Any, P, R]", /) -> "ClassMemo[P, R]": ...
+@overload
+def memo(function: "staticmethod[P, R]", /) -> "ClassMemo[P, R]": ...
 @overload
 def memo(function: Callable[P, R], /) -> Memo[P, R]: ...
 @overload
@@ -414,7 +457,7 @@ def memo(
         options = Options(
             exclude=checked_names(plain, "exclude", exclude),
             key=key,
-            cache_type="Files" if cache_type is None and _returns_path(plain) else cache_type,
+            cache_type=Files(optional=True) if cache_type is None and _returns_path(plain) else cache_type,
             group_by=checked_names(plain, "group_by", group_by),
             path=path,
             prefix=prefix,
@@ -426,19 +469,38 @@ def memo(
             if (value := getattr(options, option)) is not None:
                 check_folder_name(option, value, value)
         Template(path or "{function}", inspect.signature(plain).parameters)
+        _check_own_names(plain, options)
         return Memo(plain, settings, options, kind)
 
     return wrap if function is None else wrap(function)
 
 
 def _returns_path(function: Any) -> bool:
-    return getattr(function, "__annotations__", {}).get("return") in (Path, "Path", "pathlib.Path")
+    """Whether a function is annotated to return a path, or something that holds one."""
+    annotation = getattr(function, "__annotations__", {}).get("return")
+    return (
+        re.search(r"\b(pathlib\.)?(Posix)?Path\b", annotation if isinstance(annotation, str) else _text(annotation)) is not None
+    )
+
+
+def _text(annotation: Any) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
+
+
+def _check_own_names(function: Any, options: Options) -> None:
+    for name in ("function", "uid"):
+        if name in inspect.signature(function).parameters and (
+            name in options.group_by or f"{{{name}}}" in (options.path or "")
+        ):
+            msg = f"{function.__qualname__} has a parameter {name!r}, which means something else in paths: rename it"
+            raise InfraValueError(msg)
 
 
 def _check_function(function: Any, prefix: str | None) -> None:
     if not inspect.isfunction(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         kind = "an async function" if inspect.isfunction(function) else f"a {type(function).__name__}"
-        msg = f"memo is for plain functions and methods, not for {kind}: put `@memo` above a `def`"
+        way = f"@memo(folder={function!r})" if isinstance(function, str | Path) else "@memo"
+        msg = f"memo is for plain functions and methods, not for {kind}: put `{way}` above a `def`"
         raise InfraTypeError(msg)
     if function.__name__ == "<lambda>" and prefix is None:
         msg = "a lambda has no name under which its results could be found again: write a `def`, or give it a prefix"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from exca_like import engine, files, mapping, works, yamltext
 from exca_like.cachedict.failures import Failure
-from exca_like.errors import ConfigMismatchError, InfraUsageError, ItemsFailedError
+from exca_like.errors import ConfigMismatchError, ExcaLikeError, InfraUsageError, ItemsFailedError
 from exca_like.executors import open_job
 from exca_like.executors.base import JobHandle, Resources, cancelled_unless_noted
 from exca_like.infra.applied import AppliedMethod
@@ -31,6 +31,8 @@ class Call:
 
     key: str
     values: Mapping[str, Any]
+    maker: int = 0
+    """The process whose objects the values are, if it may be run later, when they may have been changed in place."""
 
 
 class Function(Protocol):
@@ -109,14 +111,18 @@ class CallInfra(MapInfra):
             stored = files.read_bytes(entry.full_uid)
         except FileNotFoundError:
             return os.path.isdir(entry.path)
-        now = yamltext.dump(self._identity()).encode()
-        if stored != now:
-            shown = f"Stored:\n{stored.decode(errors='replace')}Now:\n{now.decode()}"
-            msg = (
-                f"{entry.path} holds results of other calls than those that ask for it.\n{shown}"
-                "Give `path` more parts that tell them apart, like {uid}, or this function another prefix."
-            )
-            raise ConfigMismatchError(msg)
+        identity = self._identity()
+        if stored != yamltext.dump(identity).encode():
+            try:
+                there = yamltext.load(stored.decode())
+            except (ExcaLikeError, UnicodeDecodeError):  # it is written again when something is computed
+                return True
+            if there != identity:
+                msg = (
+                    f"{entry.path} holds results of {there.get('function')}, not of {identity['function']}. Give `path` more "
+                    "parts that tell them apart, like {function}, or this function another prefix."
+                )
+                raise ConfigMismatchError(msg)
         state.folder_is_checked = True
         return True
 

@@ -1,7 +1,6 @@
 """What is in the cache of a memoised function."""
 
 import glob
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import Any
 
 from exca_like import files, yamltext
 from exca_like.cachedict import CacheDict
+from exca_like.cachedict.context import AllowPickle
 from exca_like.errors import ExcaLikeError
 from exca_like.layout import FULL_UID
 
@@ -32,10 +32,11 @@ class Entry:
     """Bytes of data, without those that are in the journal."""
     is_pinned: bool
     folder: Path
+    allow_pickle: AllowPickle = "own"
 
     def load(self) -> Any:
         """The result."""
-        return CacheDict[Any](self.folder)[self.key]
+        return CacheDict[Any](self.folder, allow_pickle=self.allow_pickle)[self.key]
 
 
 class Entries(Sequence[Entry]):
@@ -45,13 +46,13 @@ class Entries(Sequence[Entry]):
         self._entries = sorted(entries, key=lambda entry: entry.time.timestamp() if entry.time else 0.0)
 
     @classmethod
-    def of_folders(cls, root: str, pattern: str, name: str) -> "Entries":
+    def of_folders(cls, root: str, pattern: str, name: str, allow_pickle: AllowPickle) -> "Entries":
         """The entries of a function in all folders that a pattern finds."""
         escaped = "/".join(part if part == "*" else glob.escape(part).replace("[*]", "*") for part in pattern.split("/"))
         found: list[Entry] = []
         for folder in sorted(glob.glob(f"{glob.escape(root)}/{escaped}")):
             if _function_of(folder) == name:
-                found += _entries_in(folder)
+                found += _entries_in(folder, allow_pickle)
         return cls(found)
 
     def __getitem__(self, index: Any) -> Any:
@@ -86,7 +87,7 @@ def _function_of(folder: str) -> Any:
         return None
 
 
-def _entries_in(folder: str) -> Iterator[Entry]:
+def _entries_in(folder: str, allow_pickle: AllowPickle) -> Iterator[Entry]:
     cache: CacheDict[Any] = CacheDict(folder)
     for key in cache:
         try:
@@ -102,5 +103,6 @@ def _entries_in(folder: str) -> Iterator[Entry]:
             duration=meta.get("duration"),
             size=sum(span[2] for span in info.get("#data", ())),
             is_pinned=bool(meta.get("pin")),
-            folder=Path(os.fspath(folder)),
+            folder=Path(folder),
+            allow_pickle=allow_pickle,
         )

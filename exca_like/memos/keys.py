@@ -4,7 +4,8 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -15,7 +16,8 @@ from exca_like.canonical import describe
 from exca_like.errors import ContentKeyError, InfraTypeError, InfraValueError
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.calls import Call
-from exca_like.lazy import Lazy
+from exca_like.lazy import Lazy, holds_lazy
+from exca_like.memos import captured
 from exca_like.models.function import CallSignature
 from exca_like.operators import SCALARS
 
@@ -26,7 +28,7 @@ _MOST_SHOWN = 200  # characters of an argument that are kept for people
 
 _any_infra: Any = BaseInfra
 content.register(_any_infra, lambda infra: infra.version)  # how something is computed does not change what comes out
-content.register(Lazy, lambda lazy: lazy.uid)
+content.register(Lazy, lambda lazy: lazy.uid)  # its parts in quotes
 
 
 class CallKeys:
@@ -54,13 +56,20 @@ class CallKeys:
     ) -> None:
         names = list(inspect.signature(function).parameters)
         self._self = names[0] if is_method and names else None
-        self.signature = CallSignature(function, function.__qualname__, Lazy, tuple(names[:1]) if is_method else ())
+        self.signature = CallSignature(function, function.__qualname__, holds_lazy, tuple(names[:1]) if is_method else ())
         self._exclude = exclude
         self._key = key or {}
         self._captured = tuple(name for name in function.__code__.co_freevars if name not in exclude)
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_kept: bool = False) -> Call:
         """A call with its key.
+
+        Parameters
+        ----------
+        args, kwargs:
+            The arguments.
+        is_kept:
+            Whether it may be run later, when arguments may have been changed in place.
 
         Raises
         ------
@@ -69,32 +78,43 @@ class CallKeys:
         pydantic.ValidationError
             An argument is not of its parameter's type.
         """
-        values = self.signature.bind(args, kwargs)
-        counted = {name: value for name, value in values.items() if name not in self._exclude}
-        for name, key in self._key.items():
-            counted[name] = key(values[name])
-        if self._self in counted and self._self not in self._key:
-            self._check_self(counted[self._self])
-        parts: content.Parts = []
-        for name, value in counted.items():
-            content.feed(name, value, parts)
-        if self._captured:
-            self._feed_captured(parts)
-        digest = content.digest_of_parts(parts)[:_KEY_SIZE].hex()
-        return Call(f"{self._text(counted)}-{digest}", values)
+        return self._keyed(self.signature.bind(args, kwargs), {}, os.getpid() if is_kept else 0)
 
-    def _feed_captured(self, parts: content.Parts) -> None:
-        """Count the variables of an outer function: two functions with the same code may have others."""
-        function = self.signature.function
-        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        for name in self._captured:
-            try:
-                value = cells[name].cell_contents
-            except ValueError:  # not assigned yet
-                continue
-            if inspect.isfunction(value) or isinstance(value, type | staticmethod):
-                value = f"{value.__module__}.{value.__qualname__}"  # by its name, as all code
-            content.feed(f"(captured) {name}", value, parts)
+    def calls(self, arguments: Iterable[tuple[Any, ...]], constants: dict[str, Any]) -> Iterator[Call]:
+        """Calls with some arguments that are the same in all of them, which are looked at once."""
+        known: dict[str, content.Parts] = {}
+        for args in arguments:
+            values = self.signature.bind(args, constants, known)
+            constants = {name: values.get(name, value) for name, value in constants.items()}
+            if not known:
+                known = {name: self._parts_of(name, values) for name in constants if name in values}
+            yield self._keyed(values, known, os.getpid())
+
+    def is_changed(self, call: Call) -> bool:
+        """Whether the arguments of a call of this process are not what they were when it got its key."""
+        return call.maker == os.getpid() and self._keyed(dict(call.values), {}, 0).key != call.key
+
+    def _keyed(self, values: dict[str, Any], known: Mapping[str, content.Parts], maker: int) -> Call:
+        parts: content.Parts = []
+        for name in values:
+            if name not in self._exclude:
+                parts += known[name] if name in known else self._parts_of(name, values)
+        if self._captured:
+            captured.feed(self.signature.function, self._captured, parts)
+        digest = content.digest_of_parts(parts)[:_KEY_SIZE].hex()
+        return Call(f"{self._text(values)}-{digest}", values, maker)
+
+    def _parts_of(self, name: str, values: Mapping[str, Any]) -> content.Parts:
+        parts: content.Parts = []
+        if name in self._exclude:
+            return parts
+        value = values[name]
+        if name in self._key:
+            value = self._key[name](value)
+        elif name == self._self:
+            self._check_self(value)
+        content.feed(name, value, parts)
+        return parts
 
     def _check_self(self, value: Any) -> None:
         if isinstance(value, type | pydantic.BaseModel) or dataclasses.is_dataclass(value) or content.has_key(value):
@@ -112,9 +132,9 @@ class CallKeys:
         parts = []
         for name, value in values.items():
             default = self.signature.arguments[name].default
-            if name == self._self or value is default:
+            if name == self._self or name in self._exclude or value is default:
                 continue
-            part = _text_of(name, value)
+            part = _text_of(name, self._key[name](value) if name in self._key else value)
             if default is inspect.Parameter.empty or type(default) is not type(value) or _text_of(name, default) != part:
                 parts.append(part)
         text = ",".join(parts).lstrip(".-") or layout.DEFAULT_UID

@@ -3,6 +3,7 @@
 import os
 import re
 import string
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,10 +33,14 @@ class Template:
     def __init__(self, text: str, parameters: Iterable[str], option: str = "path") -> None:
         names = (*_OWN_FIELDS, *parameters)
         try:
-            self._pieces = [piece[:2] for piece in string.Formatter().parse(text)]
+            pieces = list(string.Formatter().parse(text))
         except ValueError as error:
             msg = f"{option}={text!r} is malformed: {error}"
             raise InfraValueError(msg) from None
+        if any(form or conversion for _, _, form, conversion in pieces):
+            msg = f"{option}={text!r} says how a value is to be formatted, which paths can't: write names alone in braces"
+            raise InfraValueError(msg)
+        self._pieces = [piece[:2] for piece in pieces]
         for _, name in self._pieces:
             if name is not None and name not in names:
                 msg = f"{option}={text!r} has {{{name}}}, which is none of {', '.join(names)}"
@@ -93,6 +98,16 @@ def default_root() -> str:
             return f"{folder.rstrip('/')}/{_DEFAULT_FOLDER}"
         folder, last = os.path.dirname(folder), folder
     return f"{current.rstrip('/')}/{_DEFAULT_FOLDER}"
+
+
+def script_name(root: str) -> str | None:
+    """The script that this process runs, by its place in the project of a default folder; None if it is not there."""
+    main: Any = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if file is None or os.path.basename(root) != _DEFAULT_FOLDER or getattr(main, "__spec__", None) is not None:
+        return None
+    path = os.path.relpath(os.path.abspath(file), os.path.dirname(root))
+    return None if path.startswith("..") else os.path.splitext(path)[0].replace(os.sep, ".")
 
 
 def ready_root(root: str) -> None:

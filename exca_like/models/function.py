@@ -4,7 +4,7 @@ import inspect
 import keyword
 import typing
 from collections import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -41,18 +41,22 @@ class CallSignature:
         A plain function.
     name:
         Its name, for messages.
-    stand_in:
-        A type whose values are not validated: they stand for others.
+    stands_in:
+        Tells of values that are not validated: they stand for others.
     untyped:
         Names of parameters whose annotation does not count.
     """
 
     def __init__(
-        self, function: Callable[..., Any], name: str, stand_in: type[Any] | None = None, untyped: tuple[str, ...] = ()
+        self,
+        function: Callable[..., Any],
+        name: str,
+        stands_in: Callable[[Any], bool] | None = None,
+        untyped: tuple[str, ...] = (),
     ) -> None:
         self.function = function
         self.name = name
-        self.stand_in: Any = stand_in or ()
+        self._stands_in = stands_in or (lambda _: False)
         self._signature = inspect.signature(function)
         parameters = self._signature.parameters
         annotations = _annotations(function)
@@ -83,13 +87,15 @@ class CallSignature:
             msg = f"{self.name} has several parameters that would be the field {twice!r} of its model: rename one of them"
             raise InfraTypeError(msg)
 
-    @property
-    def return_type(self) -> Any:
-        """What is known of the type of results; Any if nothing is."""
-        return _annotations(self.function).get("return", Any)
-
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any], validated: Collection[str] = ()) -> dict[str, Any]:
         """The values of all parameters in a call, in order, defaults included; those with a type are validated.
+
+        Parameters
+        ----------
+        args, kwargs:
+            The arguments.
+        validated:
+            Names of parameters whose arguments were validated before.
 
         Raises
         ------
@@ -99,7 +105,7 @@ class CallSignature:
             An argument is not of its parameter's type.
         """
         values = self._bound(args, kwargs)
-        return self._validated(values) if self._is_typed else values
+        return self._validated(values, validated) if self._is_typed else values
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         names = self._positional
@@ -125,17 +131,19 @@ class CallSignature:
                 values[each.name] = dict(sorted(values[each.name].items()))
         return values
 
-    def _validated(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _validated(self, values: dict[str, Any], validated: Collection[str]) -> dict[str, Any]:
         arguments = self.arguments.values()
-        if self.stand_in and any(isinstance(value, self.stand_in) for value in values.values()):
-            return {each.name: self._validated_alone(each, values[each.name]) for each in arguments}
+        left = {name for name, value in values.items() if name in validated or self._stands_in(value)}
+        if left:
+            return {
+                each.name: values[each.name] if each.name in left else self._validated_alone(each, values[each.name])
+                for each in arguments
+            }
         model = self.model.__pydantic_validator__.validate_python({each.field: values[each.name] for each in arguments})
         found = model.__dict__
         return {each.name: found[each.field] for each in arguments}
 
     def _validated_alone(self, argument: Argument, value: Any) -> Any:
-        if isinstance(value, self.stand_in):
-            return value
         probe = self.model.model_construct()
         self.model.__pydantic_validator__.validate_assignment(probe, argument.field, value)
         return getattr(probe, argument.field)

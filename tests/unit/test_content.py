@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from exca_like import content
 from exca_like.content import digest
+from exca_like.content_files import File, Folder
 from exca_like.errors import ContentKeyError
 
 
@@ -329,3 +330,166 @@ def test_pandas() -> None:
         assert found.setdefault(digest(value), number) == number, (value, frames[found[digest(value)]])
         if hasattr(value, "copy"):
             assert digest(value.copy()) == digest(value)
+
+
+class Quantity(np.ndarray):
+    def __array_finalize__(self, obj: tp.Any) -> None:
+        self.unit = getattr(obj, "unit", None)
+
+
+def quantity(unit: str) -> tp.Any:
+    data = np.ones(3).view(Quantity)
+    data.unit = unit
+    return data
+
+
+@dataclasses.dataclass
+class Loose(Left):
+    pass
+
+
+class Derived(Left):
+    """A subclass that is no dataclass itself."""
+
+
+@dataclasses.dataclass
+class Items(dict):  # type: ignore[type-arg]
+    x: int = 0
+
+
+@dataclasses.dataclass
+class Given:
+    x: int
+    scale: dataclasses.InitVar[int] = 1
+
+    def __post_init__(self, scale: int) -> None:
+        self.factor = scale
+
+
+class Flags(enum.IntFlag):
+    A = 1
+
+
+class Tags(set):  # type: ignore[type-arg]
+    pass
+
+
+class Looks:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    @functools.cached_property
+    def square(self) -> int:
+        return self.x**2
+
+
+def with_attribute(value: tp.Any, number: int) -> tp.Any:
+    value.extra = number
+    return value
+
+
+def with_item(value: Items) -> Items:
+    value["a"] = 1
+    return value
+
+
+STATES: dict[str, tuple[tp.Any, tp.Any]] = {
+    "attribute of an array": (quantity("m"), quantity("s")),
+    "attribute of a dataclass": (with_attribute(Left(), 1), with_attribute(Left(), 2)),
+    "attribute of a subclass of a dataclass": (with_attribute(Derived(), 1), with_attribute(Derived(), 2)),
+    "a dataclass and its subclass": (Left(), Loose()),
+    "items of a dataclass": (Items(), with_item(Items())),
+    "what was made from an InitVar": (Given(1, 1), Given(1, 2)),
+    "flags without a name": (Flags(8), Flags(16)),
+    "fill value": (np.ma.array([1], fill_value=1), np.ma.array([1], fill_value=2)),
+    "types of types": (np.dtype((np.int32, (2,))), np.dtype("V8")),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_state_beside_the_obvious_counts(name: str) -> None:
+    first, second = STATES[name]
+    assert digest(first) != digest(second)
+    assert digest(first) == digest(first)
+
+
+def test_what_an_object_remembers_does_not_count() -> None:
+    first, second = Looks(2), Looks(2)
+    assert first.square == 4
+    assert digest(first) == digest(second) != digest(Looks(3))
+
+
+def test_sets_of_ones_own_have_no_order() -> None:
+    code = "import test_content as t, exca_like.content as c; print(c.digest(t.Tags('abcdefgh')).hex())"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(outputs) == 1
+
+
+def test_patterns_and_other_types_with_a_registered_reducer() -> None:
+    import re
+
+    assert digest(re.compile("a")) == digest(re.compile("a")) != digest(re.compile("a", re.IGNORECASE))
+
+
+def test_a_fork_beside_a_thread_that_digests() -> None:
+    with content._remembered._lock:
+        pid = os.fork()
+        if not pid:
+            digest(np.arange(100_000))
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_frames_of_others_and_times() -> None:
+    pd = pytest.importorskip("pandas")
+
+    class GeoFrame(pd.DataFrame):
+        _metadata: tp.ClassVar[list[str]] = ["crs"]
+
+        @property
+        def _constructor(self) -> tp.Any:
+            return GeoFrame
+
+    GeoFrame.__qualname__ = "GeoFrame"
+    globals()["GeoFrame"] = GeoFrame
+    first, second = GeoFrame({"a": [1]}), GeoFrame({"a": [1]})
+    first.crs, second.crs = "EPSG:4326", "EPSG:3857"
+    assert digest(first) != digest(second)
+    times = pd.date_range("2020", periods=20_000, freq="h", tz="Europe/Paris")
+    assert digest(times) == digest(times.copy()) != digest(times.tz_convert("UTC"))
+    periods = pd.period_range("2020", periods=10, freq="D")
+    assert digest(periods) == digest(periods.copy()) != digest(pd.period_range("2020", periods=10, freq="h"))
+
+
+def test_files_and_folders_by_content(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_text("a")
+    second.write_text("a")
+    assert digest(File(first)) == digest(File(second)) != digest(first)
+    assert digest(first) != digest(second)
+    second.write_text("b")
+    assert digest(File(first)) != digest(File(second))
+    os.utime(first, (1, 1))
+    known = digest(File(first))
+    assert digest(File(first)) == known
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "x").write_text("a")
+    before = digest(Folder(folder))
+    assert before != digest(File(first))
+    (folder / "inner" / "x").rename(folder / "inner" / "y")
+    assert digest(Folder(folder)) != before
+    assert File(first).read_text() == "a"
+    assert isinstance(File(first) / "x", Path)
+    for wrong in (File(tmp_path / "nothing"), Folder(first)):
+        with pytest.raises(FileNotFoundError, match="which is to count by its"):
+            digest(wrong)

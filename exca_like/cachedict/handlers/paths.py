@@ -41,16 +41,19 @@ class Files:
     copy:
         Whether loading gives a copy in a new temporary folder, to change at will, which goes when the process ends. If not,
         it gives the path in the cache.
+    optional:
+        Store a value without any `pathlib.Path` as it would be without this handler.
 
     Raises
     ------
     ConfigTypeError
-        There is no `pathlib.Path` in the value.
+        There is no `pathlib.Path` in the value, and it is not optional.
     MissingFileError, DataFileError
         A path does not exist, or can't be read.
     """
 
     copy: bool = False
+    optional: bool = False
 
     def __dump_info__(self, ctx: Any, value: Any) -> dict[str, Any]:
         if isinstance(value, pathlib.Path):
@@ -58,6 +61,9 @@ class Files:
         extent = ctx.extent
         try:
             if not _has_paths(value):
+                if self.optional:
+                    found: dict[str, Any] = ctx.dump(value)
+                    return found
                 msg = (
                     f"Files stores pathlib.Path, or lists, tuples and dictionaries that hold some, but there is none in "
                     f"{describe_type(value)}: make a text that names a file a Path"
