@@ -11,6 +11,7 @@
           <writer>-info.jsonl, data/            results (see exca_like.cachedict)
           <writer>-failed.jsonl                 errors
           job.json                              the job that computes it, or did
+      <module>.<function>,<version>/            the results of a memoised function (see exca_like.memos.paths)
       logs/<user>/<job id>/                     what jobs print, and the pickles they start from
       code/<digest>/                            copies of code for jobs (see exca_like.workdir)
 """
