@@ -83,7 +83,7 @@ class CallState(State):
 class CallInfra(MapInfra):
     """Caching and remote execution of the calls of a function, those of one folder."""
 
-    mode: engine.Mode = "cached"
+    mode: engine.Mode = "cached"  # pyright: ignore[reportIncompatibleVariableOverride] # a call contains no other
     keep_in_ram: bool = False
 
     def for_calls(

@@ -100,10 +100,12 @@ def test_array_of_40_tasks_is_one_slurm_array(idle_cluster, tmp_path: Path) -> N
     took = time.monotonic() - started
     ids = {task.infra.job().job_id.split("_")[0] for task in array}
     assert len(ids) == 1
-    accounted = subprocess.run(
-        ["sacct", "-n", "-P", "-X", "-j", ids.pop(), "-o", "State"], capture_output=True, text=True, check=True
-    )
-    assert accounted.stdout.split().count("COMPLETED") >= 30  # the accounting lags behind
+    command = ["sacct", "-n", "-P", "-X", "-j", ids.pop(), "-o", "State"]
+
+    def completed() -> int:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split().count("COMPLETED")
+
+    wait_until(lambda: completed() >= 30)  # the accounting lags behind
     print(f"40 no-op tasks as 40 jobs: {took:.1f} s")
 
 
