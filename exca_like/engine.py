@@ -155,7 +155,14 @@ def _compute(batch: Batch, claim: Any, outcomes: dict[str, Outcome]) -> None:
         started = time.time()
         try:
             outcome = Outcome(next(values))
-            batch.store.save(key, outcome, make_information(started), is_first=batch.claim is not None)
+            try:
+                batch.store.save(key, outcome, make_information(started), is_first=batch.claim is not None)
+            except CacheFolderError as error:
+                error.value = outcome.value
+                error.add_note(
+                    f"{batch.label} was computed all the same: its result is in the attribute `value` of this exception."
+                )
+                raise
         except CacheFolderError:
             raise
         except (Exception, SystemExit) as error:

@@ -119,7 +119,15 @@ class CacheUsageError(ExcaLikeError, RuntimeError):
 
 
 class CacheFolderError(ExcaLikeError, OSError):
-    """The cache folder can't be created, written or read."""
+    """The cache folder can't be created, written or read.
+
+    Attributes
+    ----------
+    value:
+        What was computed in this process, and could not be stored; None if nothing was.
+    """
+
+    value: Any = None
 
 
 class DataFileError(ExcaLikeError, OSError):

@@ -30,6 +30,9 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
+_MOST_FOLDERS = 256  # whose calls are kept in mind
+
+
 @dataclass(frozen=True)
 class Options:
     """How a function is memoised, beside its infra; see `memo`."""
@@ -258,6 +261,8 @@ class Memo(_Base[P, R]):
     def calls_in(self, entry: EntryFolder) -> CallInfra:
         """See `exca_like.infra.calls.Function`."""
         infra = self._infra.for_calls(self, self._applied, entry, {"function": self._name})
+        if len(self._infras) >= _MOST_FOLDERS:  # where each call has one of its own
+            self._infras.pop(next(iter(self._infras)), None)
         return self._infras.setdefault(entry.path, infra)
 
     def ready(self, entry: EntryFolder) -> None:

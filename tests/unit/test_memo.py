@@ -1179,3 +1179,38 @@ def test_constants_of_maps_are_looked_at_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(memoize.content, "feed", lambda name, *rest: looked_at.append(name) or feed(name, *rest))
     assert list(f.map(range(5), data=("1", 2), scale=2)) == [6.0, 8.0, 10.0, 12.0, 14.0]
     assert (looked_at.count("x"), looked_at.count("data"), looked_at.count("scale")) == (5, 1, 1)
+
+
+def test_what_can_not_be_stored_is_not_lost(project: Path) -> None:
+    code = """
+        import resource, signal
+        import numpy as np
+        from exca_like import errors, memo
+
+        @memo
+        def make(n):
+            print("computed")
+            return np.ones(n)
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        make(10)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        try:
+            make(100_000)
+        except errors.CacheFolderError as error:
+            print(error.value.sum(), error.__notes__[0])
+        print(make(10).sum(), make(20).sum())
+    """
+    (project / "script.py").write_text(textwrap.dedent(code))
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
+    first, second, told, computed, last = done.stdout.splitlines()
+    assert (first, second, computed, last) == ("computed", "computed", "computed", "10.0 20.0")
+    assert told.startswith("100000.0 script.make,0 was computed all the same: its result is in the attribute `value`")
+
+
+def test_folders_of_many_calls_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memoize, "_MOST_FOLDERS", 3)
+    f = memo(folder=tmp_path, path="{uid}")(add)
+    assert [f(x) for x in range(10)] == [f(x) for x in range(10)] == list(range(2, 12))
+    assert len(f._infras) == 3
+    assert len(calls) == 10
