@@ -51,6 +51,11 @@ class Waiting(Protocol):
 
     keys: list[str]
 
+    @property
+    def job(self) -> dict[str, Any] | None:
+        """The record of the job that computes them, if it is one."""
+        ...
+
     def names(self) -> set[str]:
         """Names of the claims that hold them."""
         ...

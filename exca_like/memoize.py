@@ -126,8 +126,7 @@ class Memo(_Base[P, R]):
         With ``cluster=None`` the call is computed first, in this process.
         """
         call = self._keys.call(args, kwargs, is_kept=True)
-        (job,) = self._infra_of(call).submit([call], engine.mode_now(self._infra.mode))
-        return job
+        return self._infra_of(call).submit(call, engine.mode_now(self._infra.mode))
 
     def map(self, *iterables: Iterable[Any], **constants: Any) -> Iterator[R]:
         """Results of many calls, as the builtin ``map`` gives them; what is missing is computed, packed into jobs.

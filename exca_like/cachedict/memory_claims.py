@@ -60,6 +60,10 @@ class MemoryWaiting:
         self.keys = keys
         self._held = held
 
+    @property
+    def job(self) -> None:
+        """None: threads are no jobs."""
+
     def names(self) -> set[str]:
         """Names of the claims that hold them."""
         return {claim.name for key in self.keys if (claim := self._held.get(key)) is not None}

@@ -4,20 +4,22 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Protocol
 
 from exca_like import engine, files, mapping, works, yamltext
 from exca_like.cachedict.failures import Failure
-from exca_like.errors import ConfigMismatchError, ExcaLikeError, InfraUsageError, ItemsFailedError
+from exca_like.errors import ConfigMismatchError, ExcaLikeError, InfraUsageError, ItemsFailedError, SubmissionError
 from exca_like.executors import open_job
-from exca_like.executors.base import JobHandle, Resources, cancelled_unless_noted
+from exca_like.executors.base import WAVE_S, JobHandle, Resources, cancelled_unless_noted
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.items import AppliedMap
 from exca_like.infra.job import TaskJob, uncached_job
 from exca_like.infra.map import MapCall, MapInfra, Returned
+from exca_like.infra.resources import JOB_CLUSTERS
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
 from exca_like.store import DescribedStore, ItemStore, SharedStore
@@ -144,7 +146,8 @@ class CallInfra(MapInfra):
         resources = super()._resources()
         if self.job_name is not None:
             return resources
-        name = self.uid().partition("/")[0].rpartition(".")[2] if "." in self.uid() else self.uid()
+        path, _, version = self.uid().partition("/")[0].rpartition(",")
+        name = f"{path.rpartition('.')[2]},{version}" if path else version
         return replace(resources, job_name=f"{name}/call")  # of an array, what is before the slash
 
     def _label(self, call: Call) -> str:
@@ -159,13 +162,13 @@ class CallInfra(MapInfra):
         if store is None or not state.folder_is_checked:
             store = self._open_store()
         key = call.key
-        if mode != "force" or key in state.recomputed_items:
+        if not self._is_to_be_forced(call, mode):
             try:
                 return store.cache[key]
             except KeyError:
                 if mode == "read-only":
                     raise engine.not_cached(self._label(call)) from None
-        if self.cluster in ("local", "slurm", "auto"):
+        if self.cluster in JOB_CLUSTERS:
             return self._value_of_job(call, store, mode)
         return self._run_here(call, mode).get()
 
@@ -233,8 +236,7 @@ class CallInfra(MapInfra):
     def _mapping(
         self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore, mode: engine.Mode
     ) -> works.Mapping:
-        made = super()._mapping(items, keys, missing, self._described(store, missing), mode)
-        return replace(made, call=functools.partial(self._calls_part, mode))
+        return super()._mapping(items, keys, missing, self._described(store, missing), mode)
 
     def _described(self, store: ItemStore, calls: Mapping[str, Call]) -> ItemStore:
         """A store that says of each result what call gave it."""
@@ -244,105 +246,86 @@ class CallInfra(MapInfra):
     def _store_for(self, items: dict[str, Any]) -> ItemStore:
         return self._described(super()._store_for(items), items)
 
-    def _calls_part(self, mode: engine.Mode, keys: Sequence[str], items: Sequence[Any], claim: str) -> CallsPart:
+    def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str, mode: engine.Mode) -> CallsPart:
         return CallsPart(self._linked_state.owner, "", self._entry(), keys, items, claim, mode)
 
     # jobs
 
-    def submit(self, calls: Sequence[Call], mode: engine.Mode) -> list[TaskJob[Any]]:
-        """The jobs of some calls, none of them twice, submitted if they are not computed or running yet."""
+    def submit(self, call: Call, mode: engine.Mode) -> TaskJob[Any]:
+        """The job of a call, submitted if it is not computed or running yet."""
         if mode == "off":
             function: Function = self._linked_state.owner
-            return [uncached_job(self._label(call), functools.partial(function.run, call)) for call in calls]
-        if self.cluster not in ("local", "slurm", "auto"):
-            return [self._job_here(call, mode) for call in calls]
-        self._check_built()
-        if self.retries is not None:
+            return self._begun(uncached_job(self._label(call), functools.partial(function.run, call)))
+        if self.cluster in JOB_CLUSTERS and self.retries is not None:
             msg = (
                 f"{self.uid()} has retries, for which somebody has to wait: call it, or use map(); submit() sends one job that "
                 "nobody looks after"
             )
             raise InfraUsageError(msg)
-        jobs: dict[str, TaskJob[Any]] = {}
-        done = self._linked_state.recomputed_items
-        left = {call.key: call for call in calls}
+        self._check_built()
         patience = engine.Patience(self.uid())
-        while left:
-            store = self._open_store()
-            store.cache.refresh()
-            for key, call in left.items():
-                if store.cache.mark(key) is not None and (mode != "force" or key in done):
-                    jobs[key] = self._job(call)
-                elif mode == "read-only":
-                    raise engine.not_cached(self._label(call))
-            left = {key: call for key, call in left.items() if key not in jobs}
-            if left:
-                self._prepare_folder()
-                waiting = self._send(left, jobs, mode)
-                left = {key: call for key, call in left.items() if key not in jobs}
-                if left and waiting:  # held by processes that are no jobs
-                    patience.wait(waiting)
-        return [jobs[call.key] for call in calls]
+        while True:
+            if call.key in self._open_store().cache and not self._is_to_be_forced(call, mode):
+                return self._job(call)
+            if mode == "read-only":
+                raise engine.not_cached(self._label(call))
+            if self.cluster not in JOB_CLUSTERS:
+                return self._begun(self._job_here(call, mode))
+            self._prepare_folder()
+            job, waiting = self._sent(call, mode)
+            if job is not None:
+                return job
+            if waiting:
+                patience.wait(waiting)
 
-    def _send(self, calls: Mapping[str, Call], jobs: dict[str, TaskJob[Any]], mode: engine.Mode) -> Sequence[engine.Waiting]:
-        """Send what nobody else computes, and add the jobs; what the rest waits for."""
-        cache = self._item_store().cache
+    def _is_to_be_forced(self, call: Call, mode: engine.Mode) -> bool:
+        return mode == "force" and call.key not in self._linked_state.recomputed_items
+
+    def _begun(self, job: TaskJob[Any]) -> TaskJob[Any]:
+        """A job of this process, which computes now, or with ``cluster="debug"`` when its result is asked for."""
+        if self.cluster != "debug":
+            job.wait()
+        return job
+
+    def _sent(self, call: Call, mode: engine.Mode) -> tuple[TaskJob[Any] | None, Sequence[engine.Waiting]]:
+        """The job of a call, sent now or by somebody else; if there is none, what it is waited for."""
+        key, cache = call.key, self._item_store().cache
 
         def choose(free: list[str]) -> list[list[str]]:
             cache.refresh()
-            return [[key] for key in free if mode == "force" or cache.mark(key) is None]
+            return [free] if free and (mode == "force" or cache.mark(key) is None) else []
 
-        claims, waiting = self._claims().claim(list(calls), choose)
-        with contextlib.ExitStack() as replacing:  # old outcomes come back if the submission fails
-            for claim in claims:
-                replacing.enter_context(self._store_of(calls[claim.keys[0]]).replaced(claim.keys[0]))
-            try:
-                self._send_claimed(calls, claims, jobs, mode)
-            except BaseException:
-                for claim in claims:
-                    claim.close()  # those of jobs that were sent are theirs by now
-                raise
-        for others in waiting:
-            record = getattr(others, "job", None)
-            if record:  # somebody else's
-                jobs.update({key: self._job(calls[key], open_job(record)) for key in others.keys})
-        left: Sequence[engine.Waiting] = waiting
-        return left
+        claims, waiting = self._claims().claim([key], choose)
+        for claim in claims:
+            with claim, self._store_of(call).replaced(key):  # an old outcome comes back if the submission fails
+                handle = self._handle_of(call, mode, claim)
+                self._linked_state.recomputed_items.add(key)
+                return self._job(call, handle), ()
+        record = next((others.job for others in waiting), None)
+        if record and mode != "force":  # somebody else's
+            return self._job(call, open_job(record)), ()
+        return None, waiting
 
-    def _send_claimed(
-        self, calls: Mapping[str, Call], claims: Sequence[Any], jobs: dict[str, TaskJob[Any]], mode: engine.Mode
-    ) -> None:
-        if not claims:
-            return
-        executor = self._executor(len(claims))
-        parts: list[Any] = [self._calls_part(mode, claim.keys, [calls[claim.keys[0]]], claim.path) for claim in claims]
-        left = list(claims)
-        for handles in executor.submit(parts, self.max_jobs or len(parts)):
+    def _handle_of(self, call: Call, mode: engine.Mode, claim: Any) -> JobHandle:
+        """Send a call that is claimed; the claim is the job's from then on."""
+        part: Any = self._part_call(claim.keys, [call], claim.path, mode)
+        for handles in self._executor(1).submit([part], 1):
+            if not handles:  # the cluster takes no more jobs now
+                time.sleep(WAVE_S)
+                continue
             with cancelled_unless_noted(handles) as noted:
-                for handle in handles:
-                    claim = left.pop(0)
-                    claim.hand_over(handle.record())
-                    noted.append(handle)
-                    (key,) = claim.keys
-                    jobs[key] = self._job(calls[key], handle)
-                    self._linked_state.recomputed_items.add(key)
+                claim.hand_over(handles[0].record())
+                noted.append(handles[0])
+            return handles[0]
+        msg = f"no job was sent for {self._label(call)}"
+        raise SubmissionError(msg)
 
-    def _job(self, call: Call, handle: JobHandle | None = None) -> TaskJob[Any]:
-        return TaskJob(self._label(call), call.key, self._store_of(call), handle)
+    def _job(self, call: Call, handle: JobHandle | None = None, compute: Callable[[], None] | None = None) -> TaskJob[Any]:
+        return TaskJob(self._label(call), call.key, self._store_of(call), handle, compute)
 
     def _job_here(self, call: Call, mode: engine.Mode) -> TaskJob[Any]:
-        job = self._job(call)
-        is_there = call.key in self._open_store().cache
-        if is_there and (mode != "force" or call.key in self._linked_state.recomputed_items):
-            return job
-        if mode == "read-only":
-            raise engine.not_cached(job.label)
-
         def compute() -> None:
             with contextlib.suppress(Exception, SystemExit):  # the outcome holds it
                 self._run_here(call, mode)
 
-        job = TaskJob(job.label, call.key, self._store_of(call), compute=compute)
-        if self.cluster != "debug":
-            job.wait()
-        return job
+        return self._job(call, compute=compute)

@@ -349,7 +349,7 @@ class MapInfra(BaseInfra):
             )
             raise InfraUsageError(msg)
 
-    def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str, mode: engine.Mode = "cached") -> MapCall:
+    def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str, mode: engine.Mode) -> MapCall:
         return MapCall(self._linked_state.owner, self._field_name(), self._entry(), keys, items, claim, mode)
 
     def _store_for(self, items: dict[str, Any]) -> ItemStore:  # noqa: ARG002 - a subclass describes them

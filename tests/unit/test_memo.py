@@ -1214,3 +1214,24 @@ def test_folders_of_many_calls_are_forgotten(tmp_path: Path, monkeypatch: pytest
     assert [f(x) for x in range(10)] == [f(x) for x in range(10)] == list(range(2, 12))
     assert len(f._infras) == 3
     assert len(calls) == 10
+
+
+def test_a_forced_job_does_not_take_the_place_of_one_that_runs(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    first = memo(folder=tmp_path, cluster="local")(slow_add).submit(1, str(go))
+    timer = threading.Timer(0.5, go.touch)
+    timer.start()
+    forced = memo(folder=tmp_path, cluster="local", mode="force")(slow_add).submit(1, str(go))  # waits for the other one
+    timer.join()
+    assert forced.job_id != first.job_id
+    assert forced.result() == 2
+    assert go.read_text() == "xx"
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({}, "add,0/call"), ({"version": "1.2"}, "add,1.2/call"), ({"prefix": "mine"}, "mine,0/call"), ({"job_name": "x"}, "x")],
+)
+def test_names_of_jobs(options: dict[str, tp.Any], name: str, tmp_path: Path) -> None:
+    function = memo(folder=tmp_path, **options)(add)
+    assert function._infra_of(function._keys.call((1,), {}))._resources().job_name == name
