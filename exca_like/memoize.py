@@ -2,17 +2,15 @@
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 import pydantic
 
 from exca_like import content, engine, layout
 from exca_like.cachedict import CacheDict
-from exca_like.cachedict.handlers.paths import Files
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.infra.calls import Call, CallInfra, applied_to_calls
 from exca_like.infra.job import TaskJob
@@ -407,8 +405,8 @@ def memo(
         By the name of a parameter, a function that gives what its arguments are recognized by.
     cache_type:
         What stores the results: the name of a handler, a handler, or for results that are dictionaries one for each output,
-        by name; None: chosen by each result's type. A function that is annotated to return a ``pathlib.Path`` has the file, or
-        the folder, that it names stored with it, as by ``cache_type="Files"``.
+        by name; None: chosen by each result's type, and a ``pathlib.Path`` is stored with the file or folder that it names (of
+        more than 1 GB, the path alone). ``"Auto"`` keeps paths alone.
     group_by:
         Names of parameters whose values make folders: ``dataset=MNIST/epochs=20``.
     path:
@@ -461,7 +459,7 @@ def memo(
         options = Options(
             exclude=checked_names(plain, "exclude", exclude),
             key=key,
-            cache_type=Files(optional=True) if cache_type is None and _returns_path(plain) else cache_type,
+            cache_type=cache_type,
             group_by=checked_names(plain, "group_by", group_by),
             path=path,
             prefix=prefix,
@@ -477,18 +475,6 @@ def memo(
         return Memo(plain, settings, options, kind)
 
     return wrap if function is None else wrap(function)
-
-
-def _returns_path(function: Any) -> bool:
-    """Whether a function is annotated to return a path, or something that holds one."""
-    annotation = getattr(function, "__annotations__", {}).get("return")
-    return (
-        re.search(r"\b(pathlib\.)?(Posix)?Path\b", annotation if isinstance(annotation, str) else _text(annotation)) is not None
-    )
-
-
-def _text(annotation: Any) -> str:
-    return annotation.__qualname__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
 
 
 def _check_own_names(function: Any, options: Options) -> None:

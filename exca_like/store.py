@@ -123,20 +123,34 @@ class _CacheStore:
                 cache.delete_if(key, condition)
 
 
+class Notes(Protocol):
+    """What is said of outcomes in a folder of many when they are stored."""
+
+    def meta(self, key: str) -> dict[str, Any]:
+        """JSON data to keep beside an outcome."""
+        ...
+
+    def cache_type(self, value: Any) -> Any:
+        """What stores a value; None: as usual."""
+        ...
+
+
 class SharedStore(_CacheStore):
     """Store of a key in a folder of many."""
 
-    def __init__(self, cache: CacheDict[Any], describe: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, cache: CacheDict[Any], key: str, notes: Notes) -> None:
         self._cache = cache
-        self._describe = describe
+        self._notes = notes
+        self._describe = lambda: notes.meta(key)
 
-    def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:
+    def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:  # noqa: ARG002 - looked up
         """As other stores; whoever saves has looked at the folder when he claimed the key."""
-        if outcome.failure is not None or self._cache.places(key):
-            super().save(key, outcome, information, is_first=is_first)
+        if outcome.failure is not None:
+            super().save(key, outcome, information)
             return
+        meta, cache_type = {**information, **self._notes.meta(key)}, self._notes.cache_type(outcome.value)
         with self._cache.write(look=False) as cache:
-            cache.put(key, outcome.value, meta={**information, **self._describe()})
+            cache.put(key, outcome.value, meta, replace=bool(cache.places(key)), cache_type=cache_type)
 
     def peek(self, key: str) -> Kind | None:
         """What there is for a key, without loading it."""
@@ -327,10 +341,15 @@ class MemoryStore:
 
 
 class ItemStore:
-    """Values and failures of many keys, in a `CacheDict`; without a folder, failures are kept in memory, too."""
+    """Values and failures of many keys, in a `CacheDict`; without a folder, failures are kept in memory, too.
 
-    def __init__(self, cache: CacheDict[Any]) -> None:
+    With ``notes``, what they say, and when it was computed, is kept beside each.
+    """
+
+    def __init__(self, cache: CacheDict[Any], notes: Notes | None = None) -> None:
         self.cache = cache
+        self._notes = notes
+        self._since = time.time()  # when the computation of the next item began, as far as is known
         self._failures: dict[str, Failure] = {}
 
     @property
@@ -382,7 +401,10 @@ class ItemStore:
             if replaces:
                 self._failures.pop(key, None)
             try:
-                self.cache.put(key, value, self._information(key), replaces)
+                if self._notes is None:
+                    self.cache.put(key, value, None, replaces)
+                else:
+                    self.cache.put(key, value, self._meta(key), replaces, self._notes.cache_type(value))
             except CacheFolderError:
                 raise
             except KeyExistsError:  # somebody else stored it meanwhile, as there are no locks, or this was taken for dead
@@ -395,25 +417,13 @@ class ItemStore:
             if self.is_in_memory:
                 self._failures[key] = failure
             else:
-                self.cache.put_failure(key, failure, meta=self._information(key))
+                self.cache.put_failure(key, failure, meta=None if self._notes is None else self._meta(key))
         return failure
 
-    def _information(self, key: str) -> dict[str, Any] | None:  # noqa: ARG002 - see DescribedStore
-        """JSON data to keep beside what an item left."""
-        return None
-
-
-class DescribedStore(ItemStore):
-    """An `ItemStore` that keeps beside each outcome when it was computed, and what ``describe`` says of its key."""
-
-    def __init__(self, cache: CacheDict[Any], describe: Callable[[str], dict[str, Any]]) -> None:
-        super().__init__(cache)
-        self._describe = describe
-        self._since = time.time()
-
-    def _information(self, key: str) -> dict[str, Any]:
+    def _meta(self, key: str) -> dict[str, Any]:
+        assert self._notes is not None
         started, self._since = self._since, time.time()
-        return {**make_information(started), **self._describe(key)}
+        return {**make_information(started), **self._notes.meta(key)}
 
 
 def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:

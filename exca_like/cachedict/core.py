@@ -374,7 +374,9 @@ class CacheDict(MutableMapping[str, X]):
 
     writer = write
 
-    def put(self, key: str, value: X, meta: dict[str, Any] | None = None, replace: bool = False) -> None:
+    def put(
+        self, key: str, value: X, meta: dict[str, Any] | None = None, replace: bool = False, cache_type: Any = None
+    ) -> None:
         """Write an entry, as ``cache[key] = value`` does.
 
         Parameters
@@ -385,6 +387,8 @@ class CacheDict(MutableMapping[str, X]):
             JSON data to keep beside the value; see `describe`.
         replace:
             Let the value take the place of the one that there is, in one step.
+        cache_type:
+            What stores this value; None: the one of the CacheDict.
 
         Raises
         ------
@@ -409,9 +413,9 @@ class CacheDict(MutableMapping[str, X]):
         if self._path:
             writer = self._writers.by_thread.get(get_ident()) or self._writers.mine()
             if replace:
-                place = self._replace(writer, key, value, meta)
+                place = self._replace(writer, key, value, meta, cache_type)
             else:
-                line = writer.context.dump_entry(key, value, self.cache_type, meta)
+                line = writer.context.dump_entry(key, value, cache_type or self.cache_type, meta)
                 journal = writer.journal or writer.ready(INFO)
                 try:  # what `_append` does, without another call for each of many entries
                     offset = writer.append_line(journal, line) if writer.fsync else journal.write(line)
@@ -437,11 +441,11 @@ class CacheDict(MutableMapping[str, X]):
             raise
         return self._index.add(key, journal, offset, len(line))
 
-    def _replace(self, writer: Writer, key: str, value: X, meta: dict[str, Any] | None) -> int:
+    def _replace(self, writer: Writer, key: str, value: X, meta: dict[str, Any] | None, cache_type: Any) -> int:
         """Write an entry in place of what there is for its key."""
         with self._held(key) as older:
             replaced = [self._index.describe(place) for place in older]
-            line = writer.context.dump_entry(key, value, self.cache_type, meta, replaced)
+            line = writer.context.dump_entry(key, value, cache_type or self.cache_type, meta, replaced)
             place = self._append(writer, writer.ready(INFO), key, line)
             self._delete(key, older)  # again, in records of their own: damage to the line must not bring them back
         return place

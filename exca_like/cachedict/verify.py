@@ -165,7 +165,7 @@ def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) ->
                 owner = info.get("#writer", file.writer)
                 needed |= {f"{DATA}/{owner}{name}" if name[0] == "." else _unit(name) for name, *_ in spans_in(info)}
                 for part in infos_in(info):
-                    if part["#type"] == "Files":  # a folder may hold no file that has checksums
+                    if part["#type"] == "Files" and "filename" in part:  # a folder may hold no file that has checksums
                         needed.add(_unit(part["filename"]))
                         shared.update(blobs_of(part))
     working = {writer.rpartition("-")[2] for writer in busy}

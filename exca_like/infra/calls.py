@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from exca_like import engine, files, mapping, works, yamltext
 from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.handlers.containers import holds_paths
 from exca_like.errors import ConfigMismatchError, ExcaLikeError, InfraUsageError, ItemsFailedError, SubmissionError
 from exca_like.executors import open_job
 from exca_like.executors.base import WAVE_S, JobHandle, Resources, cancelled_unless_noted
@@ -22,8 +23,9 @@ from exca_like.infra.map import MapCall, MapInfra, Returned
 from exca_like.infra.resources import JOB_CLUSTERS
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
-from exca_like.store import DescribedStore, ItemStore, SharedStore
+from exca_like.store import ItemStore, SharedStore
 
+_MOST_BYTES = 1 << 30  # of what a path names, for it to be stored unasked
 _computing = threading.local()  # the calls that a thread is at
 
 
@@ -74,6 +76,27 @@ def _run_calls(function: Function, calls: list[Call]) -> Iterator[Any]:
 def applied_to_calls(cache_type: Any) -> AppliedMap:
     """What a `CallInfra` does with its items."""
     return AppliedMap(_run_calls, (), item_uid=attrgetter("key"), max_length=None, cache_type=cache_type)
+
+
+class _Notes(NamedTuple):
+    """What is said of the results of calls."""
+
+    function: Function
+    calls: Mapping[str, Call]
+    keeps_files: bool
+    """Whether files are stored with the paths that name them."""
+
+    def meta(self, key: str) -> dict[str, Any]:
+        """See `exca_like.store.Notes`."""
+        return self.function.describe(self.calls[key])
+
+    def cache_type(self, value: Any) -> Any:
+        """See `exca_like.store.Notes`."""
+        if not (self.keeps_files and holds_paths(value)):
+            return None
+        from exca_like.cachedict.handlers.paths import Files  # only for those who need it
+
+        return Files(limit=_MOST_BYTES)
 
 
 class CallState(State):
@@ -212,8 +235,10 @@ class CallInfra(MapInfra):
 
     def _store_of(self, call: Call) -> SharedStore:
         """Where the outcome of a call is, or will be."""
-        function: Function = self._linked_state.owner
-        return SharedStore(self._open_store().cache, functools.partial(function.describe, call))
+        return SharedStore(self._open_store().cache, call.key, self._notes({call.key: call}))
+
+    def _notes(self, calls: Mapping[str, Call]) -> "_Notes":
+        return _Notes(self._linked_state.owner, calls, keeps_files=self._applied_map.cache_type is None)
 
     # many calls
 
@@ -236,15 +261,10 @@ class CallInfra(MapInfra):
     def _mapping(
         self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore, mode: engine.Mode
     ) -> works.Mapping:
-        return super()._mapping(items, keys, missing, self._described(store, missing), mode)
-
-    def _described(self, store: ItemStore, calls: Mapping[str, Call]) -> ItemStore:
-        """A store that says of each result what call gave it."""
-        function: Function = self._linked_state.owner
-        return DescribedStore(store.cache, lambda key: function.describe(calls[key]))
+        return super()._mapping(items, keys, missing, ItemStore(store.cache, self._notes(missing)), mode)
 
     def _store_for(self, items: dict[str, Any]) -> ItemStore:
-        return self._described(super()._store_for(items), items)
+        return ItemStore(self._make_cache(keep_in_ram=False), self._notes(items))
 
     def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str, mode: engine.Mode) -> CallsPart:
         return CallsPart(self._linked_state.owner, "", self._entry(), keys, items, claim, mode)

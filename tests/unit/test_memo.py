@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -22,6 +23,7 @@ import pytest
 from hypothesis import strategies as st
 
 import exca_like
+import exca_like.maintenance
 from exca_like import errors, memo, memoize
 from exca_like.cachedict import CacheDict
 from exca_like.cachedict.handlers.paths import Files
@@ -403,29 +405,74 @@ def test_results_are_stored_by_their_type(tmp_path: Path) -> None:
 
 
 def test_files_are_stored_with_the_paths_that_name_them(tmp_path: Path) -> None:
-    @memo(folder=tmp_path / "cache")
-    def write(text: str) -> Path:
+    def write(text):
         calls.append(text)
         file = tmp_path / "out.txt"
         file.write_text(text)
         return file
 
-    assert write("a") == tmp_path / "out.txt"
+    kept = memo(folder=tmp_path / "cache")(write)
+    assert kept("a") == tmp_path / "out.txt"
     (tmp_path / "out.txt").unlink()
-    kept = write("a")
-    assert (kept.read_text(), kept.name, kept.stat().st_mode & 0o222) == ("a", "out.txt", 0)
+    path = kept("a")
+    assert (path.read_text(), path.name, path.stat().st_mode & 0o222) == ("a", "out.txt", 0)
     assert calls == ["a"]
-    copied = memo(folder=tmp_path / "cache", cache_type=Files(copy=True), version="1")(write.uncached)
+    assert [each.read_text() for each in kept.map(["a", "b"])] == ["a", "b"]
+    assert kept("b").is_relative_to(tmp_path / "cache")
+    copied = memo(folder=tmp_path / "cache", cache_type=Files(copy=True), version="1")(write)
     copied("a")
     copied("a").write_text("changed")
-    assert (copied("a").read_text(), calls) == ("a", ["a", "a"])
+    assert copied("a").read_text() == "a"
+    alone = memo(folder=tmp_path / "cache", cache_type="Auto", version="2")(write)
+    assert alone("a") == alone("a") == tmp_path / "out.txt"
+
+
+def test_files_in_containers_and_paths_of_nothing(tmp_path: Path) -> None:
+    @memo(folder=tmp_path / "cache")
+    def outputs(name):
+        calls.append(name)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+        return {"loss": 0.5, "files": [tmp_path / name], "planned": tmp_path / "later", "pair": (1, None)}
+
+    outputs("run")
+    shutil.rmtree(tmp_path / "run")
+    again = outputs("run")
+    assert calls == ["run"]
+    assert (again["loss"], again["planned"], again["pair"]) == (0.5, tmp_path / "later", (1, None))
+    assert (again["files"][0] / "weights").read_text() == "run"
+    assert memo(folder=tmp_path / "cache")(passed)(str(tmp_path)) == str(tmp_path)  # a text is no path
 
     @memo(folder=tmp_path / "cache")
-    def missing() -> "Path":
-        return tmp_path / "nothing"
+    def nothing():
+        return tmp_path / "later"
 
-    with pytest.raises(FileNotFoundError, match="nothing"):
-        missing()
+    assert nothing() == nothing() == tmp_path / "later"
+
+
+def test_large_files_are_referred_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("exca_like.infra.calls._MOST_BYTES", 10)
+
+    @memo(folder=tmp_path / "cache")
+    def find(name):
+        calls.append(name)
+        (tmp_path / name).write_text("a large data set")
+        return [tmp_path / name]
+
+    assert find("set") == find("set") == [tmp_path / "set"]
+    assert calls == ["set"]
+    assert "is kept without its 1.6e-08 GB" in capsys.readouterr().err
+    for change in (lambda: (tmp_path / "set").write_text("another"), (tmp_path / "set").unlink):
+        change()
+        again = memo(folder=tmp_path / "cache")(find.uncached)
+        with pytest.warns(errors.CorruptEntryWarning, match="changed since|set is missing"):
+            assert again("set") == [tmp_path / "set"]
+    assert calls == ["set"] * 3
+    assert not exca_like.maintenance.verify(tmp_path / "cache").problems
+    again.forget("set")
+    assert (tmp_path / "set").exists()
 
 
 def test_keys_are_readable(tmp_path: Path) -> None:

@@ -47,6 +47,13 @@ def is_json(value: Any) -> bool:
     return value is None or kind is bool
 
 
+def holds_paths(value: Any) -> bool:
+    """Whether a value is a `pathlib.Path`, or lists, tuples and dictionaries that hold some."""
+    if type(value) is dict:
+        value = list(value.values())
+    return isinstance(value, pathlib.Path) or (type(value) in (list, tuple) and any(map(holds_paths, value)))
+
+
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from exca_like import files
-from exca_like.cachedict.handlers.containers import Auto, coder_name, encode_dict, store_tree
+from exca_like import files, progress
+from exca_like.cachedict.handlers.containers import Auto, coder_name, encode_dict, holds_paths, store_tree
 from exca_like.cachedict.registry import describe_type
 from exca_like.cachedict.writer import BLOBS
 from exca_like.errors import ConfigTypeError, ConfigValueError, CorruptEntryError, DataFileError, MissingFileError
@@ -41,29 +41,30 @@ class Files:
     copy:
         Whether loading gives a copy in a new temporary folder, to change at will, which goes when the process ends. If not,
         it gives the path in the cache.
-    optional:
-        Store a value without any `pathlib.Path` as it would be without this handler.
+    limit:
+        Bytes that what a path names may have. Of what has more, the path alone is kept, and the value counts as missing once
+        that is gone, or a file was changed; a path that names nothing is kept as it is. None: there is no limit.
 
     Raises
     ------
     ConfigTypeError
-        There is no `pathlib.Path` in the value, and it is not optional.
+        There is no `pathlib.Path` in the value.
     MissingFileError, DataFileError
-        A path does not exist, or can't be read.
+        A path does not exist, and there is no limit, or it can't be read.
     """
 
     copy: bool = False
-    optional: bool = False
+    limit: int | None = None
 
     def __dump_info__(self, ctx: Any, value: Any) -> dict[str, Any]:
         if isinstance(value, pathlib.Path):
+            if self._is_of_nothing(value):
+                kept: dict[str, Any] = ctx.dump(pathlib.Path(value))
+                return kept
             return self._dump_path(ctx, value)
         extent = ctx.extent
         try:
-            if not _has_paths(value):
-                if self.optional:
-                    found: dict[str, Any] = ctx.dump(value)
-                    return found
+            if not holds_paths(value):
                 msg = (
                     f"Files stores pathlib.Path, or lists, tuples and dictionaries that hold some, but there is none in "
                     f"{describe_type(value)}: make a text that names a file a Path"
@@ -76,13 +77,15 @@ class Files:
         return {"#type": Auto.__name__, **store_tree(ctx, tree, extent)}
 
     @classmethod
-    def __load_from_info__(cls, ctx: Any, filename: str, copy: bool = False, **info: Any) -> pathlib.Path:
+    def __load_from_info__(cls, ctx: Any, filename: str = "", copy: bool = False, **info: Any) -> pathlib.Path:
+        if "reference" in info:
+            return _referred(**info)
         _check(ctx, filename, info)
         path = ctx.path(filename)
         return pathlib.Path(_private_copy(path, info) if copy else path)
 
     @classmethod
-    def __delete_info__(cls, ctx: Any, filename: str, **info: Any) -> None:
+    def __delete_info__(cls, ctx: Any, filename: str = "", **info: Any) -> None:
         if filename.count("/") == 3:  # data/<two digits>/<name>/<file or folder>: as it is written here
             shutil.rmtree(os.path.dirname(ctx.path(filename)), ignore_errors=True)
         for digest in _digests(info):
@@ -90,6 +93,8 @@ class Files:
 
     def _encode(self, ctx: Any, value: Any) -> Any:
         if isinstance(value, pathlib.Path):
+            if self._is_of_nothing(value):
+                return Auto.encode_part(ctx, pathlib.Path(value))
             return {"#type": type(self).__name__, **self._dump_path(ctx, value)}
         if type(value) is list:
             return [self._encode(ctx, part) for part in value]
@@ -99,8 +104,17 @@ class Files:
             return encode_dict(value, lambda part: self._encode(ctx, part), lambda key: Auto.encode_part(ctx, key))
         return Auto.encode_part(ctx, value)
 
+    def _is_of_nothing(self, path: pathlib.Path) -> bool:
+        return self.limit is not None and not os.path.exists(path)
+
     def _dump_path(self, ctx: Any, value: pathlib.Path) -> dict[str, Any]:
         source = os.path.abspath(value)
+        if self.limit is not None and (size := _size_of(source)) > self.limit:
+            progress.tell(
+                f"the path {source} is kept without its {size / 1e9:.3g} GB, which are not copied into {ctx.folder_path}: "
+                "use cache_type='Files' for that, or 'Auto' to keep paths alone"
+            )
+            return {"reference": source, "state": _state_of(source)}
         tree = _Tree()
         with _reading(source):
             is_folder = stat.S_ISDIR(os.stat(source).st_mode)
@@ -138,12 +152,6 @@ def _digests(info: dict[str, Any]) -> list[str]:
 
 def _blob(digest: str) -> str:
     return f"{BLOBS}/{digest[:2]}/{digest}"
-
-
-def _has_paths(value: Any) -> bool:
-    if type(value) is dict:
-        value = list(value.values())
-    return isinstance(value, pathlib.Path) or (type(value) in (list, tuple) and any(map(_has_paths, value)))
 
 
 # what there is to store
@@ -279,6 +287,31 @@ def _undo(folder: str, own: str, digests: list[str]) -> None:
     shutil.rmtree(f"{folder}/{own}", ignore_errors=True)
     for digest in digests:
         files.remove_last_name(f"{folder}/{_blob(digest)}")
+
+
+# what is too large to be stored
+
+
+def _size_of(path: str) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    with _reading(path):
+        if not os.path.isdir(path):
+            return os.stat(path).st_size
+    found = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return sum(os.lstat(name).st_size for name in found)
+
+
+def _state_of(path: str) -> list[int] | None:
+    """What changes with a file; None for a folder."""
+    status = os.stat(path)
+    return None if stat.S_ISDIR(status.st_mode) else [status.st_size, status.st_mtime_ns]
+
+
+def _referred(reference: str, state: list[int] | None) -> pathlib.Path:
+    if _state_of(reference) != state:
+        msg = f"{reference}, which it names, was changed since"
+        raise CorruptEntryError(msg)
+    return pathlib.Path(reference)
 
 
 # loading
