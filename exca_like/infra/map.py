@@ -16,7 +16,7 @@ from exca_like.executors.environment import current_job
 from exca_like.infra.applied import checked_exclusion
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.items import SHORTEST, AppliedMap
-from exca_like.infra.modes import InfraMode, has_forced_parts, mode_of
+from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
 from exca_like.store import ItemStore
@@ -25,7 +25,6 @@ C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
 
 _POOLS = ("threadpool", "processpool")
-_KEEPING = ("cached", "retry", "read-only")  # modes that take what is kept in memory
 
 Returned = tuple[list[parts.Given], Failure | None]
 """What a worker without a folder sends back: what items gave, and an error that belongs to none."""
@@ -203,17 +202,22 @@ class MapInfra(BaseInfra):
         applied: Any = state.applied
         keys: list[str] | None = None
         if type(items) is list or isinstance(items, Sequence):
-            if isinstance(items, str | bytes):
+            if type(items) is not list and isinstance(items, str | bytes):
                 raise applied.not_items(items)
             keys = applied.keys(items)
         store: Any = state.store
-        is_open = store is not None and (state.folder_is_checked or self.folder is None)
-        if is_open and keys is not None and store.cache.in_ram(keys) and self._trusts_ram(state):
-            return self._stored(items, keys, store)
-        mode = mode_of(self)
+        if (
+            store is not None
+            and store.cache.keep_in_ram
+            and state.steady_mode
+            and keys is not None
+            and store.cache.in_ram(keys)
+        ):
+            return self._stored(items, keys, store)  # the environment is not asked
+        mode = mode_of(self, state)
         if mode == "off":
             return self._uncached(items, keys, applied)
-        if not is_open:
+        if store is None or not (state.folder_is_checked or self.folder is None):
             store = self._open_store()
         kept: dict[str, Any] | None = None
         if keys is None:
@@ -226,11 +230,6 @@ class MapInfra(BaseInfra):
         planned = self._mapping(items, keys, missing, store, mode)
         self._check_plan(planned)
         return mapping.results(planned)
-
-    def _trusts_ram(self, state: State) -> bool:
-        """Whether what this instance keeps in memory is wanted; the environment is not asked."""
-        forced = state.has_forced_parts
-        return self.mode in _KEEPING and not (has_forced_parts(self) if forced is None else forced)
 
     def _uncached(self, items: Any, keys: list[str] | None, applied: AppliedMap) -> Iterator[Any]:
         """What a call gives in mode ``"off"``: neither the folder nor the memory is looked at or changed."""
@@ -263,7 +262,7 @@ class MapInfra(BaseInfra):
             try:
                 value = cache[key]
             except KeyError:  # it was deleted, or turned out to be damaged
-                again = self._mapping(items, keys, {key: None}, store, mode_of(self))
+                again = self._mapping(items, keys, {key: None}, store, mode_of(self, self._linked_state))
                 self._check_plan(again)
                 value = mapping.compute_again(again, place)
             yield value

@@ -5,12 +5,13 @@ from typing import Any, Literal
 from exca_like import engine
 from exca_like.infra.applied import FIELDS
 from exca_like.infra.base import BaseInfra
+from exca_like.infra.state import State
 from exca_like.models.walk import models_within
 
 InfraMode = Literal["cached", "retry", "force", "force-forward", "read-only", "off"]
 
 
-def mode_of(infra: Any) -> engine.Mode:
+def mode_of(infra: Any, state: State) -> engine.Mode:
     """The mode of an infra's next call; a task that was forced once is not forced again.
 
     Raises
@@ -18,15 +19,19 @@ def mode_of(infra: Any) -> engine.Mode:
     SettingsError
         The environment asks for a mode that there is not.
     """
-    state = infra._linked_state
     wanted = engine.mode_of_environment()
     if wanted is not None:
         return "cached" if wanted == "force" and state.forced else wanted
+    if state.steady_mode is not None:
+        return state.steady_mode  # type: ignore[no-any-return]
     mode: Any = infra.mode
     if mode in ("force", "force-forward"):
         return "cached" if state.forced else "force"
-    if mode in ("cached", "retry") and not state.forced and has_forced_parts(infra):
-        return "force"
+    if mode in ("cached", "retry"):
+        if not has_forced_parts(infra):
+            state.steady_mode = mode  # the config is frozen now
+        elif not state.forced:
+            return "force"
     return mode  # type: ignore[no-any-return]
 
 

@@ -22,6 +22,7 @@ class State:
     recomputed = False
     forced = False  # whether a task was recomputed because its mode was "force"
     has_forced_parts: bool | None = None  # see `exca_like.infra.modes`; None: not known yet
+    steady_mode: Any = None  # the mode of all calls, if that is known
 
     def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:
         self.recomputed_items: set[str] = set()

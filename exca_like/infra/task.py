@@ -103,7 +103,8 @@ class TaskInfra(BaseInfra):
         DependencyError
             A task of ``after`` has failed.
         """
-        state, mode = self._linked_state, mode_of(self)
+        state = self._linked_state
+        mode = mode_of(self, state)
         if mode == "off":
             check_ended(self.uid(), [] if state.uncached_job else _jobs_of(after))
             return state.uncached_job or start_uncached(self)
@@ -228,7 +229,7 @@ class TaskInfra(BaseInfra):
         state = self._linked_state
         if state.ram is not MISSING:
             return state.ram
-        mode = mode_of(self)
+        mode = mode_of(self, state)
         if mode == "off":
             assert state.applied is not None
             return state.applied.method(state.owner)
@@ -316,7 +317,7 @@ class TaskInfra(BaseInfra):
 
     def _mode(self) -> engine.Mode:
         """The mode of the next call: an instance forces once."""
-        return mode_of(self)
+        return mode_of(self, self._linked_state)
 
     def _note_computed(self, mode: engine.Mode) -> None:
         """Take note that this instance has computed the task, or had it computed."""

@@ -613,3 +613,14 @@ def test_models_within_are_all_found_once() -> None:
 def test_memo_has_no_configs_to_forward_to() -> None:
     with pytest.raises(pydantic.ValidationError, match="mode"):
         exca_like.memo(mode="force-forward")
+
+
+def test_the_variables_that_are_looked_into_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from exca_like import engine
+
+    assert engine._VARIABLES is not None  # else each call is slower
+    for value, mode in (("off", "off"), ("", None), ("retry", "retry")):
+        monkeypatch.setenv(engine.MODE_VARIABLE, value)
+        assert engine.mode_of_environment() == mode
+    monkeypatch.delenv(engine.MODE_VARIABLE)
+    assert engine.mode_of_environment() is None
