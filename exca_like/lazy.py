@@ -65,9 +65,10 @@ class Lazy(Generic[T]):
         if self._kept:
             msg = f"the result of {self._uid} was computed in mode 'off', which stores nothing: it has no path"
             raise InfraUsageError(msg)
-        found = self._with_entry(lambda cache: cache.files(self._key))
-        own = [path for path in found if path.parent.name != "data" or len(found) == 1]
-        return own[0] if len(own) == 1 and own[0].parent.name != "data" else Path(self._folder)
+        member = self._names[0] if self._names else None
+        found = self._with_entry(lambda cache: cache.files(self._key, member))
+        is_own = len(found) == 1 and found[0].parent.name != "data"  # where several results are in one file
+        return found[0] if is_own else Path(self._folder)
 
     def load(self) -> T:
         """The result.

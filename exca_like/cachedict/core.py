@@ -11,11 +11,12 @@ from exca_like import files, layout
 from exca_like.cachedict import registry
 from exca_like.cachedict.blocks import Check
 from exca_like.cachedict.compact import clear_folder, drop_empty
-from exca_like.cachedict.context import AllowPickle, allowed_pickles, load_entry, why_refused
+from exca_like.cachedict.context import AllowPickle, allowed_pickles, why_refused
 from exca_like.cachedict.failures import Failure, without_pickle
 from exca_like.cachedict.index import Index
-from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, report
+from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL
 from exca_like.cachedict.lines import deletion, seal
+from exca_like.cachedict.loading import Loader
 from exca_like.cachedict.members import data_files, delete_data, member_of, only_member
 from exca_like.cachedict.writer import AppendFile, Writer, in_use
 from exca_like.cachedict.writers import Writers
@@ -28,7 +29,6 @@ from exca_like.errors import (
 )
 
 X = TypeVar("X")
-_SMALL = registry.SMALL
 
 
 class CacheDict(MutableMapping[str, X]):
@@ -109,6 +109,7 @@ class CacheDict(MutableMapping[str, X]):
         self._pickles: AllowPickle = allowed_pickles(allow_pickle)
         self._ram: dict[str, tuple[int | None, X]] = {}  # with the places of the entries, which change when they are replaced
         self._index = Index(self._path)
+        self._loader = Loader(self._path, self._index, self._pickles, check)
         self._frozen = int(folder is None)  # how many blocks, or reasons, there are not to look at the folder
         self._writers = Writers(self._path, permissions, fsync=fsync)
         self._deleted = 0  # entries, since it was looked for files of which nothing is left
@@ -129,11 +130,11 @@ class CacheDict(MutableMapping[str, X]):
                 return kept[1]
         try:
             if place is None:
-                place, value = self._load(key)
+                place, value = self._loader.value(key, look=not self._frozen)
             else:
-                value = self._load_place(place, key)
+                value = self._loader.at(place, key)
         except (CorruptEntryError, FileNotFoundError):
-            place, value = self._load(key)
+            place, value = self._loader.value(key, look=not self._frozen)
         if place is None:
             raise KeyError(key)
         if self.keep_in_ram:
@@ -154,26 +155,25 @@ class CacheDict(MutableMapping[str, X]):
         """
         if key in self._ram or not self._path:
             return member_of(key, self[key], name)
-
-        def load(place: int, key: str) -> Any:
-            found = self._index.read(place)
-            info = None if found is None else only_member(found[1], name)
-            if found is None or info is None:
-                return member_of(key, self._load_place(place, key), name)
-            return load_entry(self._path, key, found[0], info, self._pickles, self.check)
-
-        place, value = self._load(key, load)
+        place, value = self._loader.member(key, name, look=not self._frozen)
         if place is None:
             raise KeyError(key)
         return value
 
-    def files(self, key: str) -> list[Path]:
+    def files(self, key: str, member: str | None = None) -> list[Path]:
         """Absolute paths of the files that hold an entry's data, packed ones too; none if all is in the journal.
+
+        Parameters
+        ----------
+        key:
+            The entry's.
+        member:
+            One member of the dictionary that the entry is: only its files, if they can be told from those of others.
 
         Raises
         ------
         KeyError
-            There is no such entry.
+            There is no such entry, or it has no such member.
         """
         place = self._index.entries.get(key) if key in self else None
         found = None if place is None else self._index.read(place)
@@ -181,45 +181,10 @@ class CacheDict(MutableMapping[str, X]):
             if key in self._ram and not self._path:
                 return []
             raise KeyError(key)
-        return [Path(path) for path in data_files(self._path, *found)]
-
-    def _load(self, key: str, load: Callable[[int, str], Any] | None = None) -> tuple[int | None, Any]:
-        """The place and the value of an entry, after another look at the folder; no place if there is none."""
-        index, load = self._index, load or self._load_place
-        place = index.entries.get(key)
-        if place is None and not self._frozen:
-            index.refresh()
-            place = index.entries.get(key)
-        while place is not None:
-            try:
-                return place, load(place, key)
-            except (CorruptEntryError, FileNotFoundError) as error:
-                index.refresh()  # it may have been deleted, or moved
-                if index.entries.get(key) == place:
-                    self._give_up(key, place, error)
-            place = index.entries.get(key)
-        return None, None
-
-    def _load_place(self, place: int, key: str) -> Any:
-        found = self._index.read(place)
-        if found is None:
-            msg = "its line is damaged"
-            raise CorruptEntryError(msg)
         file, info = found
-        small = _SMALL.get(info.get("#type", ""))
-        if small is not None and "inline" in info and info["#key"] == key and "#v" not in info:
-            try:
-                return small(info["inline"])
-            except Exception:
-                small = None  # the usual way raises it, too, and says more
-        return load_entry(self._path, key, file, info, self._pickles, self.check)
-
-    def _give_up(self, key: str, place: int, error: Exception) -> None:
-        name, offset = self._index.describe(place)
-        why = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
-        report(f"the entry {key!r} at byte {offset} of {self._path}/{name} counts as missing: {why}")
-        self._index.drop(key, place)
-        self._index.bad.setdefault(key, []).append(place)
+        if member is not None:
+            info = only_member(info, member) or info
+        return [Path(path) for path in data_files(self._path, file, info)]
 
     def __contains__(self, key: object) -> bool:
         if key in self._known():

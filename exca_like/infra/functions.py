@@ -9,7 +9,7 @@ import pydantic
 
 from exca_like.errors import InfraTypeError, InfraValueError
 from exca_like.infra.task import TaskInfra
-from exca_like.models.function import CallSignature
+from exca_like.models.function import MODEL_CONFIG, CallSignature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,9 +29,7 @@ class FunctionConfig(Protocol[R_co]):
 
 
 class _Base(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid", arbitrary_types_allowed=True, validate_by_name=True, validate_by_alias=True, protected_namespaces=()
-    )
+    model_config = MODEL_CONFIG
     infra: TaskInfra = TaskInfra(version="1")
 
     @infra.apply
@@ -144,9 +142,10 @@ def validate_kwargs(func: Callable[..., Any], kwargs: dict[str, Any]) -> None:
     missing = [name for name, each in named.items() if each.default is each.empty and name not in kwargs]
     extra = [name for name in kwargs if name not in named and not takes_more]
     if missing or extra:
-        what = f"lacks {', '.join(missing)}" if missing else f"has no parameter {', '.join(extra)} (but {', '.join(named)})"
-        msg = f"{func.__qualname__} can't be called with these arguments: the call {what}"
-        raise InfraValueError(msg if missing else msg.replace("the call has", "it has"))
+        unknown = f"it has no parameter {', '.join(extra)} (but {', '.join(named)})"
+        why = f"the call lacks {', '.join(missing)}" if missing else unknown
+        msg = f"{func.__qualname__} can't be called with these arguments: {why}"
+        raise InfraValueError(msg)
     for name, value in kwargs.items():
         annotation = named[name].annotation if name in named else None
         expected = next((kind for kind in _BASIC if annotation in (kind, kind.__name__)), None)

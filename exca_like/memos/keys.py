@@ -187,10 +187,10 @@ def shown(value: Any) -> Any:
         return value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
     if kind is float:
         return value if math.isfinite(value) else str(value)
+    if kind is int and abs(value) >= 1 << 63:  # which not every reader of JSON can read
+        return f"{value:.3e}" if abs(value) < 10**300 else "(a large number)"
     if kind in SCALARS:
-        return (
-            value if kind is not int or abs(value) < 1 << 63 else f"{value:.3e}" if abs(value) < 10**300 else "(a large number)"
-        )
+        return value
     if kind in (list, tuple) and len(value) <= _MOST_ITEMS:
         return [shown(item) for item in value]
     if kind is dict and len(value) <= _MOST_ITEMS and all(type(key) is str for key in value):

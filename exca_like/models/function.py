@@ -15,7 +15,7 @@ from exca_like.errors import InfraTypeError
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _MISSING: Any = inspect.Parameter.empty
 _LAZY = (abc.Iterable, abc.Iterator, abc.Generator)
-_CONFIG = pydantic.ConfigDict(
+MODEL_CONFIG = pydantic.ConfigDict(
     extra="forbid", arbitrary_types_allowed=True, validate_by_name=True, validate_by_alias=True, protected_namespaces=()
 )
 
@@ -186,7 +186,7 @@ class CallSignature:
         if taken:
             msg = f"{self.name} has a parameter {min(taken)!r}, a name that its model needs for itself: rename the parameter"
             raise InfraTypeError(msg)
-        config: Any = {} if base is not None else {"__config__": _CONFIG}
+        config: Any = {} if base is not None else {"__config__": MODEL_CONFIG}
         return pydantic.create_model(name, __base__=base, __module__=self.function.__module__, **config, **fields)
 
 

@@ -767,6 +767,21 @@ def test_one_output_alone_and_results_of_jobs(tmp_path: Path) -> None:
         Train(infra={"folder": None, "cluster": None}).infra.job().lazy()
 
 
+def test_the_file_of_a_lazy_result_and_of_one_output(tmp_path: Path) -> None:
+    @exca_like.memo(folder=tmp_path / "cache")
+    def both(name: str) -> dict[str, tp.Any]:
+        (tmp_path / name).write_text("content")
+        return {"file": tmp_path / name, "array": np.arange(1000), "number": 1}
+
+    result = both.lazy("a.txt")
+    assert result.path.is_dir()  # its parts are in several
+    assert result["file"].path == result["file"].load() != tmp_path / "a.txt"
+    assert result["file"].path.read_text() == "content"
+    assert result["array"].path == result["number"].path == result.path
+    with pytest.raises(KeyError):
+        result["nothing"].path
+
+
 def test_lazy_results_are_fields_of_configs(tmp_path: Path) -> None:
     @memo(folder=tmp_path)
     def make(n):
