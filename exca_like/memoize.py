@@ -1,49 +1,31 @@
 """Memoised functions: calls whose results are kept, and found again by what was passed."""
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 import pydantic
 
-from exca_like import content, engine, layout
-from exca_like.cachedict import CacheDict
+from exca_like import content, engine
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.infra.calls import Call, CallInfra, applied_to_calls
 from exca_like.infra.job import TaskJob
 from exca_like.layout import EntryFolder
 from exca_like.lazy import Lazy, holds_lazy, loaded, wants_lazy
 from exca_like.memos.entries import Entries
-from exca_like.memos.keys import CallKeys, checked_names, shown
-from exca_like.memos.paths import Template, check_folder_name, default_root, ready_root, script_name, text_of
+from exca_like.memos.keys import CallKeys, shown
+from exca_like.memos.options import Options
+from exca_like.memos.paths import ready_root
+from exca_like.memos.places import Places
 from exca_like.memos.transport import reduced
-from exca_like.names import module_name
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 
-
 _MOST_FOLDERS = 256  # whose calls are kept in mind
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a function is memoised, beside its infra; see `memo`."""
-
-    exclude: tuple[str, ...] = ()
-    key: Mapping[str, Callable[[Any], Any]] | None = None
-    cache_type: Any = None
-    group_by: tuple[str, ...] = ()
-    path: str | None = None
-    prefix: str | None = None
-    subdir: str | None = None
-    pin: bool = False
-    track: bool = True
 
 
 if TYPE_CHECKING:
@@ -89,14 +71,14 @@ class Memo(_Base[P, R]):
         return f"<memo of {self._function.__qualname__}>"
 
     def __reduce__(self) -> Any:
-        parts = (self._function, self._infra, self._options, self._kind, self._is_method, self._name)
+        parts = (self._function, self._infra, self._options, self._kind, self._is_method, self._places.name)
         return reduced(self, self._function, parts)
 
     def __setstate__(self, parts: tuple[Any, ...]) -> None:
         *arguments, is_method, name = parts
         self.__init__(*arguments)  # type: ignore[misc] # it was made without
         self._is_method = is_method
-        self.__dict__["_name"] = name  # which a job could not tell
+        self._places.name = name  # which a job could not tell
 
     # calls
 
@@ -160,7 +142,7 @@ class Memo(_Base[P, R]):
         return self._results(list(self._keys.calls(arguments, constants)), mode)
 
     def _results(self, calls: Sequence[Call], mode: engine.Mode) -> Iterator[R]:
-        places = [self._entry_of(call).path for call in calls]
+        places = [self._places.of(call).path for call in calls]
         groups: dict[str, list[Call]] = {}
         for place, call in zip(places, calls, strict=True):
             groups.setdefault(place, []).append(call)
@@ -177,7 +159,7 @@ class Memo(_Base[P, R]):
         if mode == "force" or call.key not in infra.cache_dict:
             infra.value(call, mode)
         return Lazy(
-            self._entry_of(call).path,
+            self._places.of(call).path,
             call.key,
             f"{infra.uid()}/{call.key}",
             functools.partial(_again, self, call),
@@ -198,7 +180,7 @@ class Memo(_Base[P, R]):
 
     def entries(self) -> Entries:
         """What is in the cache of this function, whatever the arguments: a table, when printed."""
-        return Entries.of_folders(self._root, self._pattern, self._name, self._infra.allow_pickle)
+        return Entries.of_folders(self._places.root, self._places.pattern, self._places.name, self._infra.allow_pickle)
 
     def config(self, *args: P.args, **kwargs: P.kwargs) -> pydantic.BaseModel:
         """The arguments of a call as a pydantic model, with a field for each parameter."""
@@ -214,50 +196,16 @@ class Memo(_Base[P, R]):
         return CallKeys(self._function, is_method=self._is_method, exclude=frozenset(options.exclude), key=options.key)
 
     @functools.cached_property
-    def _root(self) -> str:
-        folder = self._infra.folder
-        return default_root() if folder is None else layout.absolute(folder)
-
-    @functools.cached_property
-    def _name(self) -> str:
-        """The function, as it is named on disk."""
-        module = module_name(self._function)
-        if self._function.__module__ == "__main__" and self._infra.folder is None:
-            module = script_name(self._root) or module  # two scripts of a project may have one name
-        own = f"{module}.{self._function.__qualname__.replace('<locals>.', '')}"
-        return f"{self._options.prefix or own},{self._infra.version}"
-
-    @functools.cached_property
-    def _template(self) -> Template:
-        """Where results are, below the folder."""
-        options = self._options
-        groups = "".join(f"/{name}={{{name}}}" for name in options.group_by)
-        text = options.path or f"{{function}}{groups}"
-        return Template(f"{options.subdir}/{text}" if options.subdir else text, self._keys.signature.arguments)
-
-    @functools.cached_property
-    def _pattern(self) -> str:
-        names = dict.fromkeys(self._template.fields, "*") | {"function": self._name}
-        return self._template.filled(names)
-
-    def _entry_of(self, call: Call) -> EntryFolder:
-        """The folder that the result of a call is in."""
-        fields = self._template.fields
-        if fields == ["function"]:  # as usual
-            return EntryFolder(self._root, self._pattern)
-        # what stands alone in a path must tell functions and versions apart, too
-        alone = "" if "function" in fields else f"-{content.digest(self._name)[:4].hex()}"
-        texts = {"function": self._name, "uid": f"{call.key}{alone}"}
-        texts |= {name: text_of(call.values[name]) for name in fields if name not in texts}
-        return EntryFolder(self._root, self._template.filled(texts))
+    def _places(self) -> Places:
+        return Places(self._function, self._keys.signature.arguments, self._options, self._infra.folder, self._infra.version)
 
     def _infra_of(self, call: Call) -> CallInfra:
-        entry = self._entry_of(call)
+        entry = self._places.of(call)
         return self._infras.get(entry.path) or self.calls_in(entry)
 
     def calls_in(self, entry: EntryFolder) -> CallInfra:
         """See `exca_like.infra.calls.Function`."""
-        infra = self._infra.for_calls(self, self._applied, entry, {"function": self._name})
+        infra = self._infra.for_calls(self, self._applied, entry, {"function": self._places.name})
         if len(self._infras) >= _MOST_FOLDERS:  # where each call has one of its own
             self._infras.pop(next(iter(self._infras)), None)
         return self._infras.setdefault(entry.path, infra)
@@ -448,56 +396,14 @@ def memo(
     4
     """
     settings = CallInfra(folder=folder, **infra)
+    options = Options(exclude, key, cache_type, group_by, path, prefix, subdir, pin, track)
 
     def wrap(function: Any) -> Any:
         kind = {staticmethod: "static", classmethod: "class"}.get(type(function), "")
         plain = function.__func__ if kind else function
-        _check_function(plain, prefix)
-        checked_names(plain, "key", key or ())
-        if cache_type is not None:
-            CacheDict(None, keep_in_ram=True, cache_type=cache_type)  # an unknown one raises
-        options = Options(
-            exclude=checked_names(plain, "exclude", exclude),
-            key=key,
-            cache_type=cache_type,
-            group_by=checked_names(plain, "group_by", group_by),
-            path=path,
-            prefix=prefix,
-            subdir=subdir,
-            pin=pin,
-            track=track,
-        )
-        for option in ("prefix", "subdir"):
-            if (value := getattr(options, option)) is not None:
-                check_folder_name(option, value, value)
-        Template(path or "{function}", inspect.signature(plain).parameters)
-        _check_own_names(plain, options)
-        return Memo(plain, settings, options, kind)
+        return Memo(plain, settings, options.checked(plain), kind)
 
     return wrap if function is None else wrap(function)
 
 
-def _check_own_names(function: Any, options: Options) -> None:
-    for name in ("function", "uid"):
-        if name in inspect.signature(function).parameters and (
-            name in options.group_by or f"{{{name}}}" in (options.path or "")
-        ):
-            msg = f"{function.__qualname__} has a parameter {name!r}, which means something else in paths: rename it"
-            raise InfraValueError(msg)
-
-
-def _check_function(function: Any, prefix: str | None) -> None:
-    if not inspect.isfunction(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        kind = "an async function" if inspect.isfunction(function) else f"a {type(function).__name__}"
-        way = f"@memo(folder={function!r})" if isinstance(function, str | Path) else "@memo"
-        msg = f"memo is for plain functions and methods, not for {kind}: put `{way}` above a `def`"
-        raise InfraTypeError(msg)
-    if function.__name__ == "<lambda>" and prefix is None:
-        msg = "a lambda has no name under which its results could be found again: write a `def`, or give it a prefix"
-        raise InfraTypeError(msg)
-    if inspect.isgeneratorfunction(function):
-        msg = f"{function.__qualname__} is a generator function, whose results can be read once only: return a list of them"
-        raise InfraTypeError(msg)
-
-
-__all__ = ["BoundMemo", "Memo", "Options", "memo"]
+__all__ = ["BoundMemo", "Memo", "memo"]

@@ -13,7 +13,7 @@ import pydantic
 
 from exca_like import content, layout, uid
 from exca_like.canonical import describe
-from exca_like.errors import ContentKeyError, InfraTypeError, InfraValueError
+from exca_like.errors import ContentKeyError
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.calls import Call
 from exca_like.lazy import Lazy, holds_lazy
@@ -139,25 +139,6 @@ class CallKeys:
                 parts.append(part)
         text = ",".join(parts).lstrip(".-") or layout.DEFAULT_UID
         return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
-
-
-def checked_names(function: Any, option: str, names: Any) -> tuple[str, ...]:
-    """Names of parameters, as they are given in an option.
-
-    Raises
-    ------
-    TypeError, ValueError
-        It is no list of names, or the function has no such parameter.
-    """
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        msg = f"{option}={names!r}: give a list of names, even for one, like {option}=({names!r},)"
-        raise InfraTypeError(msg)
-    known = (*inspect.signature(function).parameters, *(function.__code__.co_freevars if option == "exclude" else ()))
-    for name in (found := tuple(names)):
-        if name not in known:
-            msg = f"{option} names {name!r}, but {function.__qualname__} has the parameters {', '.join(known) or '(none)'}"
-            raise InfraValueError(msg)
-    return found
 
 
 def _text_of(name: str, value: Any) -> str:

@@ -18,7 +18,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.+=-]{0,59}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.,=+-]+")
 # texts that could be taken for another value
 _WORDS = frozenset(("none", "true", "false", "nan", "inf"))
-_OWN_FIELDS = ("function", "uid")
+OWN_FIELDS = ("function", "uid")
 
 
 class Template:
@@ -31,7 +31,7 @@ class Template:
     """
 
     def __init__(self, text: str, parameters: Iterable[str], option: str = "path") -> None:
-        names = (*_OWN_FIELDS, *parameters)
+        names = (*OWN_FIELDS, *parameters)
         try:
             pieces = list(string.Formatter().parse(text))
         except ValueError as error:

@@ -39,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     calls.clear()
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.chdir(tmp_path)
-    train_a_model.__dict__.pop("_root", None)
+    train_a_model.__dict__.pop("_places", None)
     train_a_model._infras.clear()
     return tmp_path
 
