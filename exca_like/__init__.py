@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from exca_like import settings as settings
     from exca_like.cachedict import CacheDict as CacheDict
     from exca_like.confdict import ConfDict as ConfDict
-    from exca_like.content_files import File as File
-    from exca_like.content_files import Folder as Folder
+    from exca_like.content.paths import File as File
+    from exca_like.content.paths import Folder as Folder
     from exca_like.executors.stopping import on_requeue as on_requeue
     from exca_like.infra.map import MapInfra as MapInfra
     from exca_like.infra.submit import SubmitInfra as SubmitInfra
@@ -32,8 +32,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "CacheDict": "exca_like.cachedict",
     "ConfDict": "exca_like.confdict",
-    "File": "exca_like.content_files",
-    "Folder": "exca_like.content_files",
+    "File": "exca_like.content.paths",
+    "Folder": "exca_like.content.paths",
     "MapInfra": "exca_like.infra.map",
     "SubmitInfra": "exca_like.infra.submit",
     "TaskInfra": "exca_like.infra.task",

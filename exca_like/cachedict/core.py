@@ -163,12 +163,7 @@ class CacheDict(MutableMapping[str, X]):
     def files(self, key: str, member: str | None = None) -> list[Path]:
         """Absolute paths of the files that hold an entry's data, packed ones too; none if all is in the journal.
 
-        Parameters
-        ----------
-        key:
-            The entry's.
-        member:
-            One member of the dictionary that the entry is: only its files, if they can be told from those of others.
+        With the name of a ``member`` of a dictionary, only its files, if they can be told from those of others.
 
         Raises
         ------

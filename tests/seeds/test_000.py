@@ -155,7 +155,7 @@ class Tensor:
 
 
 def test_a_hasher_for_a_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(exca_like.content._keys, Tensor, lambda tensor: tensor.data)
+    monkeypatch.setitem(exca_like.content.values._keys, Tensor, lambda tensor: tensor.data)
 
     @exca_like.memo(folder=tmp_path)
     def double(a):

@@ -2,13 +2,16 @@
 
 import array
 import collections
+import copy
 import dataclasses
 import datetime
 import decimal
 import enum
 import functools
 import json
+import math
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -24,7 +27,7 @@ from hypothesis import strategies as st
 
 from exca_like import content
 from exca_like.content import digest
-from exca_like.content_files import File, Folder
+from exca_like.content.paths import File, Folder
 from exca_like.errors import ContentKeyError
 
 
@@ -222,9 +225,9 @@ def test_what_was_changed_in_place_has_another_key() -> None:
 
 
 def test_copies_of_arrays_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, "_REMEMBERED", 3_000_000)
-    remembered = content._Remembered()
-    monkeypatch.setattr(content, "_remembered", remembered)
+    monkeypatch.setattr(content.arrays, "_REMEMBERED", 3_000_000)
+    remembered = content.arrays._Remembered()
+    monkeypatch.setattr(content.arrays, "_remembered", remembered)
     arrays = [np.full(100_000, number, float) for number in range(10)]
     keys = [digest(data) for data in arrays]
     assert remembered._size == sum(copy.nbytes for copy, _ in remembered._known.values()) <= 3_000_000
@@ -279,7 +282,7 @@ class SubReader(Reader):
 
 
 def test_own_types_are_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, "_keys", {})
+    monkeypatch.setattr(content.values, "_keys", {})
     with pytest.raises(ContentKeyError, match=r"\['lock'\]"):
         digest(Reader("a"))
     content.register(Reader, lambda reader: reader.path)
@@ -441,7 +444,7 @@ def test_patterns_and_other_types_with_a_registered_reducer() -> None:
 
 
 def test_a_fork_beside_a_thread_that_digests() -> None:
-    with content._remembered._lock:
+    with content.arrays._remembered._lock:
         pid = os.fork()
         if not pid:
             digest(np.arange(100_000))
@@ -493,3 +496,33 @@ def test_files_and_folders_by_content(tmp_path: Path) -> None:
     for wrong in (File(tmp_path / "nothing"), Folder(first)):
         with pytest.raises(FileNotFoundError, match="which is to count by its"):
             digest(wrong)
+
+
+def test_long_lists_of_numbers_are_told_apart_item_by_item() -> None:
+    numbers = list(range(100))
+    floats = [float(number) for number in numbers]
+    lists: list[tp.Any] = [
+        numbers,
+        floats,
+        tuple(floats),
+        numbers[:-1],
+        floats[::-1],
+        [*numbers[:-1], 2**63 - 1],
+        [*numbers[:-1], 2**63],
+        [*numbers[:-1], -(2**63)],
+        [True, *numbers[1:]],
+        [*floats[:-1], 99],
+        [-0.0, *floats[1:]],
+        [np.float64(0), *floats[1:]],
+        [*floats[:-1], math.inf],
+        [*floats[:-1], math.nan],
+        [*floats[:-1], "nan"],
+        np.array(floats),
+        np.array(floats).tobytes(),
+    ]
+    digests = [digest(each) for each in lists]
+    assert len(set(digests)) == len(digests)
+    assert digests == [digest(copy.deepcopy(each)) for each in lists]
+    nan = struct.unpack("<d", struct.pack("<Q", 0xFFF8000000000001))[0]
+    assert digest([*floats[:-1], nan]) == digest([*floats[:-1], math.nan])
+    assert digest({"a": numbers, "b": 1}) != digest({"a": numbers[:-1], "b": 1})

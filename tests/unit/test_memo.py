@@ -343,7 +343,7 @@ def test_objects_without_an_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError, match=r"Plain.scaled is a method of Plain.*dataclass.*register\(Plain.*exclude=\('self',\)"):
         Plain(1).scaled()
     assert (Plain(1).alone(), Plain(2).alone()) == (2, 2)
-    monkeypatch.setitem(memoize.content._keys, Plain, lambda plain: plain.x)
+    monkeypatch.setitem(memoize.content.values._keys, Plain, lambda plain: plain.x)
     assert (Plain(3).scaled(), Plain(3).scaled(), Plain(4).scaled()) == (6, 6, 8)
     assert calls == [(3, 2), (4, 2)]
 

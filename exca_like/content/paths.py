@@ -6,7 +6,8 @@ import pathlib
 import time
 from collections.abc import Iterator
 
-from exca_like import content
+from exca_like.content.parts import DIGEST_SIZE
+from exca_like.content.values import register
 from exca_like.errors import MissingFileError
 
 _SETTLED_NS = 2_000_000_000  # a file that was changed later than this before now may change again within the same time stamp
@@ -46,7 +47,7 @@ def _digest_of_file(path: str) -> bytes:
         if known is not None and known[0] == signature:
             return known[1]
         with open(path, "rb") as stream:
-            found = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=content.DIGEST_SIZE)).digest()
+            found = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=DIGEST_SIZE)).digest()
     except FileNotFoundError as error:
         msg = f"there is no file {path}, which is to count by its content"
         raise MissingFileError(error.errno, msg) from None
@@ -66,5 +67,5 @@ def _files_in(path: str) -> Iterator[tuple[str, bytes]]:
             yield os.path.relpath(file, path), _digest_of_file(file)
 
 
-content.register(File, lambda file: _digest_of_file(os.path.abspath(file)))
-content.register(Folder, lambda folder: list(_files_in(os.path.abspath(folder))))
+register(File, lambda file: _digest_of_file(os.path.abspath(file)))
+register(Folder, lambda folder: list(_files_in(os.path.abspath(folder))))
