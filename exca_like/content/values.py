@@ -48,7 +48,7 @@ def register(cls: type[T], key: Callable[[T], Any] | None = None) -> Any:
     >>> class Model:
     ...     def __init__(self, path: str) -> None:
     ...         self.path, self.lock = path, threading.Lock()
-    >>> register(Model, lambda model: model.path)
+    >>> _ = register(Model, lambda model: model.path)
     >>> digest(Model("a")) == digest(Model("a")) != digest(Model("b"))
     True
     """

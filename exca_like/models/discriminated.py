@@ -78,7 +78,7 @@ class DiscriminatedModel(pydantic.BaseModel):
     >>> class Shape(DiscriminatedModel, discriminator_key="kind"):
     ...     pass
     >>> class Disk(Shape):
-    ...     radius: float = 1
+    ...     radius: float = 1.0
     >>> Shape(kind="Disk").model_dump()
     {'kind': 'Disk', 'radius': 1.0}
     """

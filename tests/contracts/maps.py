@@ -345,8 +345,8 @@ def check_a_requeued_part_computes_the_rest(maps: Maps) -> None:
     infra._prepare_folder()
     (claim,), _ = infra._claims().claim(keys, lambda free: [free])
     with pytest.raises(Interruption):
-        infra._part_call(keys, items, claim.path)()
-    maps.model().infra._part_call(keys, items, claim.path)()
+        infra._part_call(keys, items, claim.path, model.infra.mode)()
+    maps.model().infra._part_call(keys, items, claim.path, model.infra.mode)()
     assert maps.computed == once(items) + Counter([3])
     assert list(maps.model("read-only").compute(items)) == model.results(items)
 
