@@ -1,0 +1,155 @@
+"""Fingerprints: digests of the code that functions and classes reach, remembered as long as it is the code that is loaded."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from exca_like import files
+from exca_like.code.loaded import unwrapped
+from exca_like.code.modules import Identity, Modules, identity_of, import_name, loaded_module
+from exca_like.code.packages import Precision, shortened, version_of
+from exca_like.code.reach import Reach, Symbol
+
+_MOST = 4096  # fingerprints that are remembered
+
+
+class File(NamedTuple):
+    """A file that was read for a fingerprint."""
+
+    module: str
+    path: str
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What code is made of, at a time."""
+
+    symbols: Mapping[str, Symbol]
+    """Functions, classes, methods and constants of the user's own, by their full names."""
+    packages: Mapping[str, str]
+    """Versions of the installed packages that they use, by the names of their top-level modules."""
+    precision: Precision
+    files: tuple[File, ...] = ()
+    stale: tuple[str, ...] = ()
+    """Modules that were edited since this process imported them: what counts is what it runs."""
+    digest: str = field(init=False)
+    """16 hex digits that stand for all of it."""
+
+    def __post_init__(self) -> None:
+        found = blake2b(digest_size=8)
+        for label, symbol in sorted(self.symbols.items()):
+            found.update(f"{label}={symbol.digest};".encode("utf-8", "surrogatepass"))
+        for name, version in sorted(self.versions.items()):
+            found.update(f"{name}=={version};".encode())
+        object.__setattr__(self, "digest", found.hexdigest())
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of packages, as precisely as they count."""
+        if self.precision == "none":
+            return {}
+        return {name: shortened(version, self.precision) for name, version in self.packages.items() if version}
+
+
+class _Known(NamedTuple):
+    fingerprint: Fingerprint
+    tokens: Sequence[tuple[Mapping[str, Any], str, Any]]  # what is in these as long as no other code is loaded
+    cells: Sequence[Any]  # of a notebook
+    number: int
+    kept: Sequence[Any] = ()  # what the key is made from: its ids must not be given to others
+
+    def is_valid(self) -> bool:
+        for namespace, name, value in self.tokens:
+            if namespace.get(name) is not value:
+                return False
+        return len(self.cells) == self.number
+
+
+_known: dict[Any, _Known] = {}
+
+
+def fingerprint(roots: Sequence[Any], precision: Precision = "major") -> Fingerprint:
+    """The fingerprint of the code that functions, methods and classes reach.
+
+    It is that of the code which this process runs: files that were edited since they were imported don't count before they
+    are imported again.
+
+    Parameters
+    ----------
+    roots:
+        The functions, methods or classes. Of a method, its class is to be given, too.
+    precision:
+        How precisely the versions of packages count: ``"none"``, ``"major"`` (up to the first part that is not 0), ``"minor"``,
+        ``"patch"``.
+    """
+    kept = list(map(_kept_of, roots))
+    key = (precision, *map(id, kept))  # equal code of another import is another
+    known = _known.get(key)
+    if known is None or not known.is_valid():
+        if len(_known) >= _MOST:
+            _known.clear()
+        known = _known[key] = _made(roots, precision)._replace(kept=kept)
+    return known.fingerprint
+
+
+def _kept_of(root: Any) -> Any:
+    """What stays the same when a function is made again, like a lambda at each call."""
+    if isinstance(root, type):
+        return root
+    function = unwrapped(root)
+    return type(root) if function is None else function.__code__
+
+
+def _made(roots: Sequence[Any], precision: Precision) -> _Known:
+    reach = Reach(Modules())
+    reach.add(*roots)
+    packages = {name: version_of(name) for name in sorted(reach.packages)}
+    read = tuple(File(one.name, one.path, one.identity) for one in reach.modules.sources() if one.identity is not None)
+    tokens: list[Any] = list(reach.tokens)
+    for name in reach.modules.names():
+        module = loaded_module(name)
+        if module is None:
+            tokens.append((sys.modules, name, None))
+        else:  # importing it again gives it another spec
+            tokens.append((vars(module), "__spec__", vars(module).get("__spec__")))
+    cells = getattr(sys.modules.get("__main__"), "In", None)
+    cells = cells if isinstance(cells, list) else []
+    made = Fingerprint(reach.symbols, packages, precision, read, tuple(sorted(reach.stale)))
+    return _Known(made, tokens, cells, len(cells))
+
+
+def confirmed(sent: Fingerprint, roots: Sequence[Any]) -> Fingerprint:
+    """The fingerprint of code that was sent to this process, which may have found other files than the sender.
+
+    What is of a script or a notebook was sent by value, and is as it was.
+    """
+    changed = [file for file in sent.files if not _is_unchanged(file)]
+    if not changed:
+        return sent
+    main = import_name("__main__")
+    if not any(file.module == main for file in changed) and loaded_module(main) is not None:
+        return fingerprint(roots, sent.precision)
+    symbols = dict(sent.symbols)
+    for file in changed:
+        if file.module != main:  # what it has now can't be told from what the script refers to
+            symbols = {label: one for label, one in symbols.items() if not label.startswith(f"{file.module}.")}
+            symbols[f"{file.module} (as a job found it)"] = Symbol(_digest_of_file(file.path), "")
+    return Fingerprint(symbols, sent.packages, sent.precision, sent.files)
+
+
+def _is_unchanged(file: File) -> bool:
+    try:
+        found = identity_of(file.path)
+    except OSError:
+        return False
+    return (found.modified, found.size) == (file.identity.modified, file.identity.size)
+
+
+def _digest_of_file(path: str) -> str:
+    try:
+        return blake2b(files.read_bytes(path), digest_size=8).hexdigest()
+    except OSError:
+        return "missing"

@@ -1,0 +1,172 @@
+"""Code as a process has loaded it: of functions without a source, and of modules that were edited since their import."""
+
+import ast
+import dis
+import functools
+import inspect
+import math
+import os
+import time
+import types
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from exca_like.code.modules import Source, loaded_module
+from exca_like.code.references import bound_in
+
+_LOADS = frozenset(dis.hasconst)
+_MARGIN_S = 2.0  # by which the clocks of file servers may differ
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
+def _start() -> float:
+    """When this process began, in seconds since the epoch."""
+    try:
+        with open("/proc/self/stat", "rb") as stream:
+            ticks = int(stream.read().rpartition(b")")[2].split()[19])
+        since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return time.time() - (since_boot - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, AttributeError, ValueError):  # another system: what was edited before this was imported is not noticed
+        return time.time()
+
+
+_STARTED_NS = int((_start() - _MARGIN_S) * 1e9)  # forked processes have loaded what their parents had
+
+
+def content_of(code: types.CodeType) -> tuple[Any, ...]:
+    """What a function does, without its place in a file and its docstring."""
+    constants = list(code.co_consts)
+    if constants and isinstance(constants[0], str) and not _uses_first_constant(code):
+        constants[0] = None
+    return (
+        code.co_code,
+        tuple(
+            content_of(one) if isinstance(one, types.CodeType) else (type(one).__name__, repr(_ordered(one)))
+            for one in constants
+        ),
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+    )
+
+
+def _uses_first_constant(code: types.CodeType) -> bool:
+    return any(code.co_code[place] in _LOADS and code.co_code[place + 1] == 0 for place in range(0, len(code.co_code), 2))
+
+
+def _ordered(value: Any) -> Any:
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else value
+
+
+def digest_of(content: Any) -> str:
+    """A digest of what `content_of` gives."""
+    return blake2b(repr(content).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def functions_in(namespace: Mapping[str, Any], module: str) -> Iterator[types.FunctionType]:
+    """Functions and methods that a module defines, under their decorators."""
+    for value in list(namespace.values()):
+        if isinstance(value, type):
+            if value.__module__ == module:
+                yield from functions_in(vars(value), module)
+            continue
+        for part in (value, getattr(value, "fget", None), getattr(value, "func", None)):
+            function = unwrapped(part)
+            if function is not None and function.__module__ == module:
+                yield function
+
+
+def unwrapped(value: Any) -> types.FunctionType | None:
+    """The function under decorators; None if there is none."""
+    for _ in range(20):
+        if isinstance(value, types.FunctionType):
+            inner = value.__dict__.get("__wrapped__")
+            if inner is None:
+                return value
+        elif isinstance(value, staticmethod | classmethod | types.MethodType):
+            inner = value.__func__
+        elif isinstance(value, functools.partial):
+            inner = value.func
+        else:
+            inner = getattr(value, "__dict__", {}).get("__wrapped__")
+        if inner is None:
+            return None
+        value = inner
+    return None
+
+
+def is_stale(source: Source) -> bool:
+    """Whether a module was edited since this process has imported it, so that it runs other code than its file has."""
+    identity = source.identity
+    module = loaded_module(source.name)
+    if identity is None or module is None or max(identity.modified, identity.changed) < _STARTED_NS:
+        return False
+    try:
+        compiled = compile(source.text, source.path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return True
+    known: dict[str, list[Any]] = defaultdict(list)
+    for code in _codes_in(compiled):
+        known[code.co_qualname].append(content_of(code))
+    own = os.path.realpath(source.path)
+    for function in functions_in(vars(module), module.__name__):
+        code = function.__code__
+        if os.path.realpath(code.co_filename) == own and content_of(code) not in known[code.co_qualname]:
+            return True
+    return any(
+        _is_another(value, inspect.getattr_static(vars_of, name, None))
+        for vars_of, name, value in _plain_values(source.tree.body, module)
+    )
+
+
+def loaded_digest(module: Any) -> str:
+    """A digest of the functions and plain constants of a module that this process has imported."""
+    functions = sorted(
+        (one.__qualname__, repr(content_of(one.__code__))) for one in functions_in(vars(module), module.__name__)
+    )
+    constants = sorted(
+        (name, repr(value)) for name, value in vars(module).items() if isinstance(value, _PLAIN) and name[:2] != "__"
+    )
+    return digest_of((functions, constants))
+
+
+def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield constant
+            yield from _codes_in(constant)
+
+
+def _plain_values(body: Iterable[ast.AST], owner: Any) -> Iterator[tuple[Any, str, Any]]:
+    """What literal constants and defaults a module or a class has by its source: where, under which name, and the value."""
+    last: dict[str, Any] = {}
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            inner = inspect.getattr_static(owner, node.name, None)
+            if isinstance(inner, type) and not hasattr(inner, "model_fields"):  # pydantic takes defaults away
+                yield from _plain_values(node.body, inner)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            function = unwrapped(inspect.getattr_static(owner, node.name, None))
+            if function is not None and function.__defaults__ and len(node.args.defaults) == len(function.__defaults__):
+                found = types.SimpleNamespace(**{f"_{place}": value for place, value in enumerate(function.__defaults__)})
+                yield from (
+                    (found, f"_{place}", one.value)
+                    for place, one in enumerate(node.args.defaults)
+                    if isinstance(one, ast.Constant)
+                )
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            last.update({target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)})
+        else:
+            for name in list(last.keys() & bound_in([node])):
+                del last[name]
+    yield from ((owner, name, value) for name, value in last.items())
+
+
+def _is_another(first: Any, second: Any) -> bool:
+    return type(first) is not type(second) or (first != second and not _is_nan(first))
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

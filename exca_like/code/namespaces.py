@@ -1,0 +1,165 @@
+"""Which statements give the names of a module, a class or a function their values."""
+
+import ast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from exca_like.code.normal import says_nothing
+from exca_like.code.references import Import, bound_in, chain_of, imports_of
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_MAYBE = ast.Pass()  # the condition of what is tried
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@dataclass
+class Binding:
+    """What a name stands for: all that gives it its value, or changes it in place."""
+
+    statements: list[ast.AST] = field(default_factory=list)
+    imports: list[Import] = field(default_factory=list)
+
+
+class Namespace:
+    """The names that some statements bind.
+
+    Of statements that bind a name one after the other, the last counts, and what changes its value after that. What is
+    under a condition counts with the condition.
+    """
+
+    def __init__(self, statements: Iterable[ast.AST]) -> None:
+        self.names: dict[str, Binding] = {}
+        self.stars: list[Import] = []
+        for statement in statements:
+            self._add(statement, ())
+
+    def __getitem__(self, name: str) -> Binding:
+        return self.names[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def _binding(self, name: str) -> Binding:
+        return self.names.setdefault(name, Binding())
+
+    def _add(self, node: ast.AST, conditions: Sequence[ast.AST]) -> None:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for name, target in imports_of(node):
+                if name == "*":
+                    self.stars.append(target)
+                    continue
+                if not conditions:
+                    self.names.pop(name, None)
+                self._binding(name).imports.append(target)
+        elif isinstance(node, ast.If):
+            for child in (*node.body, *node.orelse):
+                self._add(child, (*conditions, node.test))
+        elif isinstance(node, ast.Try) or type(node).__name__ == "TryStar":
+            assert isinstance(node, ast.Try)
+            for child in (*node.body, *(c for handler in node.handlers for c in handler.body), *node.orelse, *node.finalbody):
+                self._add(child, (*conditions, _MAYBE))
+        elif isinstance(node, ast.With | ast.AsyncWith):
+            for item in node.items:
+                self._bind(bound_in([item]), item, conditions)
+            for child in node.body:
+                self._add(child, (*conditions, *node.items))
+        elif isinstance(node, DEFINITIONS):
+            self._bind([node.name], node, conditions, is_new=not _uses(node.decorator_list, node.name))
+            for decorator in node.decorator_list:  # `@app.command` changes what app is
+                if (chain := chain_of(decorator.func if isinstance(decorator, ast.Call) else decorator)) and chain[1]:
+                    self._change(chain[0], node, conditions)
+        elif isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
+            names = bound_in(node.targets)
+            for name in names:
+                self._bind([name], node, conditions, is_new=not _uses([node.value], name))
+        elif isinstance(node, ast.Expr):
+            if not says_nothing(node):
+                self._add_call(node, conditions)
+            self._bind(bound_in([node]), node, conditions)
+        else:
+            self._bind(bound_in([node]), node, conditions)
+            for name in _changed_in(node):
+                self._change(name, node, conditions)
+
+    def _bind(self, names: Iterable[str], node: ast.AST, conditions: Sequence[ast.AST], *, is_new: bool = False) -> None:
+        for name in names:
+            if is_new and not conditions:
+                self.names.pop(name, None)
+            statements = self._binding(name).statements
+            statements += [one for one in conditions if one not in statements]
+            statements.append(node)
+
+    def _change(self, name: str, node: ast.AST, conditions: Sequence[ast.AST]) -> None:
+        binding = self.names.get(name)
+        if binding is not None and binding.statements and node not in binding.statements:
+            self._bind([name], node, conditions)
+
+    def _add_call(self, node: ast.Expr, conditions: Sequence[ast.AST]) -> None:
+        """``name.method(...)`` may change what the name stands for."""
+        call = node.value.value if isinstance(node.value, ast.Await) else node.value
+        chain = chain_of(call.func) if isinstance(call, ast.Call) else None
+        if chain is not None and chain[1]:
+            self._change(chain[0], node, conditions)
+
+
+def _uses(nodes: Iterable[ast.AST], name: str) -> bool:
+    return any(isinstance(inner, ast.Name) and inner.id == name for node in nodes for inner in ast.walk(node))
+
+
+def _changed_in(node: ast.AST) -> Iterator[str]:
+    """Names whose values a statement changes in place: ``name[...] = ``, ``name.attribute = ``, in loops ``name.method()``."""
+    for inner in ast.walk(node):
+        target: ast.AST = inner
+        if isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Call):
+            target = inner.value.func
+        elif not (isinstance(inner, ast.Attribute | ast.Subscript) and not isinstance(inner.ctx, ast.Load)):
+            continue
+        depth = 0
+        while isinstance(target, ast.Attribute | ast.Subscript):
+            target, depth = target.value, depth + 1
+        if isinstance(target, ast.Name) and depth:
+            yield target.id
+
+
+def find_definition(
+    statements: Sequence[ast.AST], path: Sequence[str], is_it: Callable[[ast.AST], bool]
+) -> list[Sequence[ast.AST]] | None:
+    """The bodies that a nested definition is in, the innermost last; None if it is not there.
+
+    Parameters
+    ----------
+    statements:
+        Of a module, or of the outer definition.
+    path:
+        The names of the definitions on the way to it, with its own.
+    is_it:
+        Tells it from others of the same name.
+    """
+    name, *others = path
+    for node in _definitions_in(statements):
+        if isinstance(node, ast.Lambda) or node.name != name:
+            if isinstance(node, ast.Lambda) and name == "<lambda>" and not others and is_it(node):
+                return [statements, [node]]
+            continue
+        if not others:
+            if is_it(node):
+                return [statements, [node]]
+            continue
+        found = find_definition(node.body, others, is_it)
+        if found is not None:
+            return [statements, *found]
+    return None
+
+
+def _definitions_in(statements: Sequence[ast.AST]) -> Iterator[Definition | ast.Lambda]:
+    left = list(reversed(statements))
+    while left:
+        node = left.pop()
+        if isinstance(node, (*DEFINITIONS, ast.Lambda)):
+            yield node
+            if not isinstance(node, ast.Lambda):
+                left += node.decorator_list
+                if not isinstance(node, ast.ClassDef):
+                    left += [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+            continue
+        left += reversed(list(ast.iter_child_nodes(node)))
