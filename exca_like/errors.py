@@ -15,6 +15,7 @@
     │   └── OpenBatchError (AttributeError) something is there only after a ``batch`` block
     ├── SettingsError (ValueError)         a settings file or a variable holds something wrong
     ├── ConfigMismatchError (RuntimeError) a cache folder holds results of another config
+    ├── CodeChangedError (RuntimeError)    a job has found other code than it was submitted with
     ├── NotCachedError (RuntimeError)      read-only mode, and the result is not there
     ├── ResultLoadError (RuntimeError)     a stored result can't be loaded in this process
     │   └── PickleRefusedError (RuntimeError) it is a pickle of somebody who is not trusted
@@ -92,6 +93,10 @@ class SettingsError(ExcaLikeError, ValueError):
 
 class ConfigMismatchError(ExcaLikeError, RuntimeError):
     """A cache folder was written for a config that differs from the one that reads it."""
+
+
+class CodeChangedError(ExcaLikeError, RuntimeError):
+    """A job has found other code than it was submitted with, and its result would be taken for that of the latter."""
 
 
 class NotCachedError(ExcaLikeError, RuntimeError):
@@ -193,6 +198,10 @@ class JobInterruptedError(JobError):
 
 class LostOutcomeError(JobInterruptedError):
     """A job ended well, but its result is gone or can't be read: it counts as not submitted."""
+
+
+class CodeChangedWarning(UserWarning):
+    """A result is taken from the cache that was computed by other code than there is now."""
 
 
 class CorruptEntryWarning(UserWarning):

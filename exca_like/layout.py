@@ -27,6 +27,7 @@ FULL_UID = "full-uid.yaml"
 JOB = "job.json"
 EXCA_JOB = "job.pkl"
 DEFAULT_UID = "default"
+PROVENANCE = "provenance"
 
 # set in jobs that run in a copy of code: this copy, and the current folder of their submission
 WORKDIR_VARIABLE = "EXCA_LIKE_WORKDIR"
@@ -82,6 +83,11 @@ def absolute(folder: str | Path) -> str:
         return text
     expanded = os.path.expanduser(text)
     return os.path.abspath(expanded if os.path.isabs(expanded) else os.path.join(origin(), expanded))
+
+
+def code_record(root: str, digest: str) -> str:
+    """What was kept of the code that has a digest."""
+    return f"{root}/{PROVENANCE}/code-{digest}.json"
 
 
 def origin() -> str:

@@ -19,6 +19,7 @@ from exca_like.memos.options import Options
 from exca_like.memos.paths import ready_root
 from exca_like.memos.places import Places
 from exca_like.memos.transport import reduced
+from exca_like.watching import CodePolicy, CodeState, Watch, check_same, keep
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -50,6 +51,8 @@ class Memo(_Base[P, R]):
         self._function = function
         self._infra = infra
         self._options = options
+        self._watch = Watch(function, options.watch)
+        self._here: dict[str, CodeState] = {}  # code that was sent to this process, as it is here
         self._kind = kind  # "static" or "class", if it was declared as such
         self._is_method = kind == "class"
         self._applied = applied_to_calls(options.cache_type)
@@ -193,7 +196,14 @@ class Memo(_Base[P, R]):
     @functools.cached_property
     def _keys(self) -> CallKeys:
         options = self._options
-        return CallKeys(self._function, is_method=self._is_method, exclude=frozenset(options.exclude), key=options.key)
+        return CallKeys(
+            self._function,
+            is_method=self._is_method,
+            exclude=frozenset(options.exclude),
+            key=options.key,
+            watch=self._watch,
+            policy=options.code,
+        )
 
     @functools.cached_property
     def _places(self) -> Places:
@@ -223,7 +233,17 @@ class Memo(_Base[P, R]):
                 "be taken for that of another one: pass a copy of what is changed in place"
             )
             raise InfraUsageError(msg)
+        if call.code is not None and call.is_coded:
+            check_same(f"{self._places.name}/{call.key}", call.code, self._code_of(call, call.code))
         return self._run(call.values)
+
+    def _code_of(self, call: Call, sent: CodeState) -> CodeState:
+        """The code of a call as it is in this process, which may be another one than that which has made the call."""
+        if not call.is_sent:
+            return sent
+        if sent.digest not in self._here:
+            self._here[sent.digest] = self._watch.confirmed(sent, self._keys.roots(call.values))
+        return self._here[sent.digest]
 
     def _run(self, values: Mapping[str, Any]) -> Any:
         if any(map(holds_lazy, values.values())):
@@ -233,8 +253,16 @@ class Memo(_Base[P, R]):
 
     def describe(self, call: Call) -> dict[str, Any]:
         """See `exca_like.infra.calls.Function`."""
-        marks = {**({"pin": True} if self._options.pin else {}), **({} if self._options.track else {"track": False})}
-        return {"config": {name: shown(value) for name, value in call.values.items()}, **marks}
+        notes: dict[str, Any] = {"config": {name: shown(value) for name, value in call.values.items()}}
+        if self._options.pin:
+            notes["pin"] = True
+        if not self._options.track:
+            notes["track"] = False
+        if call.code is not None:
+            code = self._code_of(call, call.code)
+            notes["code"] = code.digest
+            keep(self._places.root, code, self._infra.permissions)
+        return notes
 
 
 class BoundMemo(Generic[P, R]):
@@ -316,6 +344,8 @@ def memo(
     subdir: str | None = None,
     pin: bool = False,
     track: bool = True,
+    code: CodePolicy | None = None,
+    watch: Iterable[Any] = (),
     **infra: Any,
 ) -> Callable[[Callable[P, R]], Memo[P, R]]: ...
 def memo(
@@ -332,6 +362,8 @@ def memo(
     subdir: str | None = None,
     pin: bool = False,
     track: bool = True,
+    code: CodePolicy | None = None,
+    watch: Iterable[Any] = (),
     **infra: Any,
 ) -> Any:
     """Keep the results of a function, as a decorator with or without arguments.
@@ -368,6 +400,13 @@ def memo(
         Never remove the results when the cache is cleaned up.
     track:
         Whether the results are part of bundles.
+    code:
+        What to do with results that other code has computed: ``"recompute"`` (the code is part of what a call is recognized
+        by), ``"warn"`` (they are taken, with a warning), ``"ignore"``. None: what the setting ``code`` says, else
+        ``"recompute"``. The code is the function and all that it reaches of your own, see `exca_like.code`.
+    watch:
+        What reading the source does not find: functions and classes whose code counts, and names of variables of the
+        function's module whose values count, as they are at each call.
     **infra:
         How it is computed: fields of a `MapInfra`, for instance ``version``, ``mode``, ``cluster``, ``gpus_per_node``.
 
@@ -396,7 +435,7 @@ def memo(
     4
     """
     settings = CallInfra(folder=folder, **infra)
-    options = Options(exclude, key, cache_type, group_by, path, prefix, subdir, pin, track)
+    options = Options(exclude, key, cache_type, group_by, path, prefix, subdir, pin, track, code, watch)
 
     def wrap(function: Any) -> Any:
         kind = {staticmethod: "static", classmethod: "class"}.get(type(function), "")

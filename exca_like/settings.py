@@ -14,6 +14,8 @@ _DEFAULTS = {
     "max_submit_jobs": "default: as the accounting says",
     "progress": "default: on terminals",
     "memo_folder": "default: .exca_like of the project",
+    "code": "default: warn; of memo: recompute",
+    "code_packages": "default: major",
 }
 _LONGEST = 40  # characters of a value in the table
 

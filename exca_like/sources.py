@@ -232,14 +232,26 @@ def _folder(found: Found) -> str:
     return path if found.is_variable else os.path.join(os.path.dirname(found.source.partition(": ")[0]), path)
 
 
+def _one_of(*options: str) -> Callable[[Found], Any]:
+    def check(found: Found) -> Any:
+        if found.value not in options:
+            msg = f"it should be one of {', '.join(map(repr, options))}"
+            raise found.error(msg)
+        return found.value
+
+    return check
+
+
 TOOL_SETTINGS: dict[str, Callable[[Found], Any]] = {
     "max_array_size": _number_of_jobs,
     "max_submit_jobs": _number_of_jobs,
     "progress": _yes_or_no,
     "memo_folder": _folder,
+    "code": _one_of("ignore", "warn", "recompute"),
+    "code_packages": _one_of("none", "major", "minor", "patch"),
 }
 """Settings that are no fields of an infra, with what checks their values."""
-ONCE_FOR_ALL = ("progress", "memo_folder")
+ONCE_FOR_ALL = ("progress", "memo_folder", "code", "code_packages")
 """Those that can't differ between clusters."""
 
 

@@ -46,6 +46,10 @@ class Fingerprint:
             found.update(f"{name}=={version};".encode())
         object.__setattr__(self, "digest", found.hexdigest())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without texts, which jobs have no need of."""
+        return self.__dict__ | {"symbols": {label: symbol._replace(text="") for label, symbol in self.symbols.items()}}
+
     @property
     def versions(self) -> dict[str, str]:
         """Versions of packages, as precisely as they count."""
@@ -85,14 +89,19 @@ def fingerprint(roots: Sequence[Any], precision: Precision = "major") -> Fingerp
         How precisely the versions of packages count: ``"none"``, ``"major"`` (up to the first part that is not 0), ``"minor"``,
         ``"patch"``.
     """
-    kept = list(map(_kept_of, roots))
-    key = (precision, *map(id, kept))  # equal code of another import is another
-    known = _known.get(key)
-    if known is None or not known.is_valid():
+    kept, key, known = _remembered(roots, precision)
+    if known is None:
         if len(_known) >= _MOST:
             _known.clear()
         known = _known[key] = _made(roots, precision)._replace(kept=kept)
     return known.fingerprint
+
+
+def _remembered(roots: Sequence[Any], precision: Precision) -> tuple[list[Any], Any, _Known | None]:
+    kept = list(map(_kept_of, roots))
+    key = (precision, *map(id, kept))  # equal code of another import is another
+    known = _known.get(key)
+    return kept, key, known if known is not None and known.is_valid() else None
 
 
 def _kept_of(root: Any) -> Any:
@@ -126,6 +135,9 @@ def confirmed(sent: Fingerprint, roots: Sequence[Any]) -> Fingerprint:
 
     What is of a script or a notebook was sent by value, and is as it was.
     """
+    _, _, known = _remembered(roots, sent.precision)
+    if known is not None:  # in a forked process it is what the other one had, though files were edited meanwhile
+        return known.fingerprint
     changed = [file for file in sent.files if not _is_unchanged(file)]
     if not changed:
         return sent

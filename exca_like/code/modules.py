@@ -84,7 +84,7 @@ class Modules:
     def __getitem__(self, name: str) -> Found:
         name = import_name(name)
         if name not in self._found:
-            self._found[name] = _find(name)
+            self._found[name] = find(name)
         return self._found[name]
 
     def sources(self) -> Iterator[Source]:
@@ -111,7 +111,8 @@ def loaded_module(name: str) -> Any:
     return sys.modules.get("__main__" if name == main_name() else name)
 
 
-def _find(name: str) -> Found:
+def find(name: str) -> Found:
+    """A module by its import name."""
     if name.partition(".")[0] == _OWN:
         return None
     module = loaded_module(name)

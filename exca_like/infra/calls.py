@@ -24,6 +24,7 @@ from exca_like.infra.resources import JOB_CLUSTERS
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
 from exca_like.store import ItemStore, SharedStore
+from exca_like.watching import CodeState, warn
 
 _MOST_BYTES = 1 << 30  # of what a path names, for it to be stored unasked
 _computing = threading.local()  # the calls that a thread is at
@@ -37,6 +38,12 @@ class Call:
     values: Mapping[str, Any]
     maker: int = 0
     """The process whose objects the values are, if it may be run later, when they may have been changed in place."""
+    code: CodeState | None = None
+    """The code that its result depends on; None if that does not count."""
+    is_coded: bool = False
+    """Whether the code is part of the key."""
+    is_sent: bool = False
+    """Whether it was sent to a job, or to a worker of a pool."""
 
 
 class Function(Protocol):
@@ -65,6 +72,7 @@ class CallsPart(MapCall):
 
     def __call__(self) -> Returned | None:
         infra: CallInfra = self.owner.calls_in(self.entry)
+        self.items = [replace(call, is_sent=True) for call in self.items]
         return infra._run_part(self)
 
 
@@ -187,13 +195,26 @@ class CallInfra(MapInfra):
         key = call.key
         if not self._is_to_be_forced(call, mode):
             try:
-                return store.cache[key]
+                value = store.cache[key]
             except KeyError:
                 if mode == "read-only":
                     raise engine.not_cached(self._label(call)) from None
+            else:
+                if call.code is not None and not call.is_coded:
+                    self._compare_code(call, store)
+                return value
         if self.cluster in JOB_CLUSTERS:
             return self._value_of_job(call, store, mode)
         return self._run_here(call, mode).get()
+
+    def _compare_code(self, call: Call, store: ItemStore) -> None:
+        """Warn if a stored result was computed by other code than there is now."""
+        try:
+            stored = (store.cache.describe(call.key).get("#meta") or {}).get("code")
+        except KeyError:  # it is in memory, or was deleted
+            return
+        if stored is not None and call.code is not None and stored != call.code.digest:
+            warn(self._label(call), self._entry().root, stored, call.code)
 
     def _run_here(self, call: Call, mode: engine.Mode) -> Any:
         """The outcome of a call, computed in this process unless another one does so already."""
@@ -256,6 +277,9 @@ class CallInfra(MapInfra):
         planned = self._mapping(calls, keys, {key: items[key] for key in wanted}, store, mode)
         if wanted:
             self._check_plan(planned)
+        for key in items.keys() - set(wanted):
+            if items[key].code is not None and not items[key].is_coded:
+                self._compare_code(items[key], store)
         return mapping.results(planned)
 
     def _mapping(

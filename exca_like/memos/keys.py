@@ -20,6 +20,7 @@ from exca_like.lazy import Lazy, holds_lazy
 from exca_like.memos import captured
 from exca_like.models.function import CallSignature
 from exca_like.operators import SCALARS
+from exca_like.watching import CodePolicy, Watch, policy_of, roots_in
 
 _KEY_SIZE = 10  # bytes of digest in a key
 _LONGEST_TEXT = 80  # characters of a key, beside its digest
@@ -44,6 +45,10 @@ class CallKeys:
         Parameters that make no difference to the result.
     key:
         By parameter, what gives a value that its arguments are recognized by.
+    watch:
+        The code that results depend on.
+    policy:
+        What is done about changed code.
     """
 
     def __init__(
@@ -53,12 +58,16 @@ class CallKeys:
         is_method: bool,
         exclude: frozenset[str],
         key: Mapping[str, Callable[[Any], Any]] | None,
+        watch: Watch,
+        policy: CodePolicy | None,
     ) -> None:
         names = list(inspect.signature(function).parameters)
         self._self = names[0] if is_method and names else None
         self.signature = CallSignature(function, function.__qualname__, holds_lazy, tuple(names[:1]) if is_method else ())
         self._exclude = exclude
         self._key = key or {}
+        self._watch = watch
+        self._policy: CodePolicy | None = policy
         self._captured = tuple(name for name in function.__code__.co_freevars if name not in exclude)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_kept: bool = False) -> Call:
@@ -101,8 +110,22 @@ class CallKeys:
                 parts += known[name] if name in known else self._parts_of(name, values)
         if self._captured:
             captured.feed(self.signature.function, self._captured, parts)
-        digest = content.digest_of_parts(parts)[:_KEY_SIZE].hex()
-        return Call(f"{self._text(values)}-{digest}", values, maker)
+        key = f"{self._text(values)}-{content.digest_of_parts(parts)[:_KEY_SIZE].hex()}"
+        policy = policy_of(self._policy, "recompute")
+        if policy == "ignore":
+            return Call(key, values, maker)
+        code = self._watch.state(self.roots(values))
+        if policy == "warn":
+            return Call(key, values, maker, code)
+        return Call(f"{key}-{code.digest}", values, maker, code, is_coded=True)
+
+    def roots(self, values: Mapping[str, Any]) -> list[Any]:
+        """Functions and classes among the arguments, whose code counts as well."""
+        found: dict[Any, None] = {}
+        for name, value in values.items():
+            if type(value) not in SCALARS and name not in self._exclude and name not in self._key:
+                found.update(dict.fromkeys(roots_in(value)))
+        return list(found)
 
     def _parts_of(self, name: str, values: Mapping[str, Any]) -> content.Parts:
         parts: content.Parts = []

@@ -9,6 +9,7 @@ from typing import Any
 from exca_like.cachedict import registry
 from exca_like.errors import InfraTypeError, InfraValueError
 from exca_like.memos.paths import OWN_FIELDS, Template, check_folder_name
+from exca_like.watching import CodePolicy, Watch, check_policy
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Options:
     subdir: str | None = None
     pin: bool = False
     track: bool = True
+    code: CodePolicy | None = None
+    watch: Iterable[Any] = ()
 
     def checked(self, function: Any) -> "Options":
         """These options for a function, with names in tuples.
@@ -36,6 +39,8 @@ class Options:
         _check_function(function, self.prefix)
         _names(function, "key", self.key or ())
         registry.checked_choice(self.cache_type)
+        check_policy(self.code)
+        Watch(function, self.watch)
         exclude, group_by = _names(function, "exclude", self.exclude), _names(function, "group_by", self.group_by)
         for option, folder in (("prefix", self.prefix), ("subdir", self.subdir)):
             if folder is not None:
@@ -46,7 +51,7 @@ class Options:
             if name in parameters and (name in group_by or f"{{{name}}}" in (self.path or "")):
                 msg = f"{function.__qualname__} has a parameter {name!r}, which means something else in paths: rename it"
                 raise InfraValueError(msg)
-        return replace(self, exclude=exclude, group_by=group_by)
+        return replace(self, exclude=exclude, group_by=group_by, watch=tuple(self.watch))
 
 
 def _names(function: Any, option: str, names: Any) -> tuple[str, ...]:
