@@ -134,6 +134,16 @@ def read_bytes(path: str) -> bytes:
         os.close(descriptor)
 
 
+def read_small(path: str, most: int) -> tuple[os.stat_result, bytes]:
+    """The status of a file, and its content as it is then or later; no content if it has more than ``most`` bytes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        return status, os.read(descriptor, status.st_size) if status.st_size <= most else b""
+    finally:
+        os.close(descriptor)
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all of some bytes to an open file."""
     written = os.write(descriptor, data)

@@ -213,11 +213,11 @@ class FolderStore(_CacheStore):
                 )
         return cache
 
-    def _found(self, key: str) -> tuple[JournalFile, dict[str, Any]] | None:
+    def _found(self, key: str, *, bare: bool = True) -> tuple[JournalFile, dict[str, Any]] | None:
         """The journal and the content of the line of a key's value, if the folder holds nothing else."""
         found, self._just_found = self._just_found, None
         if found is None or not self.has_just_looked:
-            found = self._single.look()
+            found = self._single.look(bare=bare)
         if found is None or found[1]["#key"] != key or self._single.state == self._bad:
             return None
         self.has_just_looked = False
@@ -254,7 +254,7 @@ class FolderStore(_CacheStore):
 
     def meta(self, key: str) -> dict[str, Any] | None:
         """What was stored beside the outcome of a key."""
-        found = self._found(key)
+        found = self._found(key, bare=False)
         meta: dict[str, Any] | None = None
         if found is not None:
             self._just_found = found

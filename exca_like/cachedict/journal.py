@@ -4,6 +4,7 @@ Each writer appends to journals of its own and never touches those of others; a 
 known by their names, have lines without checksums, and may be edited.
 """
 
+import functools
 import os
 import re
 import time
@@ -22,15 +23,17 @@ OWN_JOURNAL = re.compile(rf"({_WRITER})(-info|-deleted|-failed)\.jsonl")
 
 NEAR = 8192  # bytes read at a time for single lines: the next ones are often asked for next
 
-
 _SETTLED_S = 2.0  # seconds; coarser than the time stamps of any file system in use
+_TICK_NS = 10_000_000  # at most, of the clock that Linux stamps files with
+_STAMPED_HERE = {b"ext4", b"xfs", b"btrfs", b"tmpfs"}  # file systems on which that clock, of this machine, does it
 
 
 class Listing:
     """Names of the journals in a folder.
 
     It is listed unless that can't tell anything new: it has not changed since it was listed, and had not changed for a while
-    then, so that a later change would show in its time stamp, coarse as it may be.
+    then, so that a later change would show in its time stamp, coarse as it may be. The while is two ticks of the clock if
+    that is this machine's, else two seconds.
     """
 
     def __init__(self, folder: str) -> None:
@@ -42,20 +45,40 @@ class Listing:
 
     def names(self) -> list[str]:
         """The names now; an OSError if the folder can't be read."""
-        if self._names is None:  # the first look
-            state = None
-        else:
+        state, is_settled = None, False
+        if self._names is not None:  # else it is the first look
             status = os.stat(self.folder)
             state = (status.st_ino, status.st_mtime_ns)
             if state == self._listed:
                 return self._names
+            is_settled = _is_settled(status)
         now = time.monotonic()
         if state != self._state:
             self._since = now  # first, as other threads may look at the same time
             self._state = state
         names = self._names = [name for name in os.listdir(self.folder) if name.endswith(JOURNALS)]
-        self._listed = state if now - self._since > _SETTLED_S else None
+        self._listed = state if is_settled or now - self._since > _SETTLED_S else None
         return names
+
+
+def _is_settled(folder: os.stat_result) -> bool:
+    """Whether each change of a folder from now on shows in its time stamp, as far as the clock that makes it is known."""
+    stamp = folder.st_mtime_ns
+    # a stamp of whole ticks may be a coarse one
+    return time.time_ns() - stamp > 2 * _TICK_NS and stamp % _TICK_NS != 0 and _is_stamped_here(folder.st_dev)
+
+
+@functools.lru_cache
+def _is_stamped_here(device: int) -> bool:
+    """Whether a file system is of a kind that no other machine changes or stamps; False if that is not known."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            rows = [line.split() for line in mounts]
+    except OSError:
+        return False
+    name = f"{os.major(device)}:{os.minor(device)}".encode()
+    kinds = {row[row.index(b"-") + 1] for row in rows if row[2] == name}
+    return bool(kinds) and kinds <= _STAMPED_HERE
 
 
 class _Descriptor:

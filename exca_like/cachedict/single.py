@@ -11,6 +11,7 @@ from exca_like.cachedict.journal import INFO, JournalFile, Listing
 from exca_like.cachedict.lines import KEY_HEAD
 
 _LARGEST = 1 << 16  # bytes of a journal that may be only one line
+_UNREAD: tuple[Any, bytes] = (None, b"")
 
 
 class SingleEntry:
@@ -19,7 +20,8 @@ class SingleEntry:
     def __init__(self, folder: str) -> None:
         self._listing = Listing(folder)
         self._file: JournalFile | None = None
-        self._last: tuple[Any, bytes] = (None, b"")  # the journal's state, and its content, when it was read; at once
+        self._last = _UNREAD  # the journal's state when it was read, and its line; at once, for other threads
+        self._bare: tuple[bytes, bytes] = (b"", b"")  # a line, and this without ``#meta``
         self.is_there = False
         """Whether there is a folder, as known since the last look."""
 
@@ -28,29 +30,52 @@ class SingleEntry:
         """Changes when the journal does, as known since the last look."""
         return self._last[0]
 
-    def look(self) -> tuple[JournalFile, dict[str, Any]] | None:
-        """The entry's journal and the content of its line, as they are now; None if there is not just one, whole and sound."""
+    def look(self, *, bare: bool = False) -> tuple[JournalFile, dict[str, Any]] | None:
+        """The entry's journal and the content of its line, as they are now; None if there is not just one, whole and sound.
+
+        A ``bare`` one need not have ``#meta``.
+        """
         is_there = False
         try:
             names = self._listing.names()
             is_there = True
             if len(names) != 1:
                 return None
-            file = self._file
+            file, last = self._file, self._last
             if file is None or file.name != names[0]:
-                file = self._file = JournalFile(self._listing.folder, names[0], 0)
-            status = os.stat(file.path)
-            last = self._last
-            state = (file.name, status.st_ino, status.st_size, status.st_mtime_ns)
-            if state != last[0]:
-                if not (file.is_own and file.name.endswith(INFO) and status.st_size <= _LARGEST):
+                file, last = self._file, self._last = JournalFile(self._listing.folder, names[0], 0), _UNREAD
+            if last is _UNREAD or last[0] != _state(os.stat(file.path)):
+                if not (file.is_own and file.name.endswith(INFO)):
                     return None
-                last = self._last = state, files.read_bytes(file.path)
+                last = self._last = _read(file.path)
         except OSError:
             return None
         finally:
             self.is_there = is_there
         line = last[1]
-        if line.find(b"\n") != len(line) - 1 or line[:9] != KEY_HEAD or crc32(line[:-1]):
+        if not line:
             return None
-        return file, orjson.loads(line)
+        return file, orjson.loads(self._without_meta(line) if bare else line)
+
+    def _without_meta(self, line: bytes) -> bytes:
+        of, bare = self._bare
+        if of is not line:
+            info = orjson.loads(line)
+            info.pop("#meta", None)
+            try:
+                bare = orjson.dumps(info)
+            except orjson.JSONEncodeError:  # nested as deep as may be; what was stored was part of nothing
+                bare = line
+            self._bare = line, bare
+        return bare
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read(path: str) -> tuple[Any, bytes]:
+    """The state of a journal, and its line if it is just one, whole and sound."""
+    status, line = files.read_small(path, _LARGEST)
+    is_sound = line.find(b"\n") == len(line) - 1 and line[:9] == KEY_HEAD and not crc32(line[:-1])
+    return _state(status), line if is_sound else b""
