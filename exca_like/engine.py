@@ -98,24 +98,23 @@ class Batch(NamedTuple):
     claim: Any = None
 
 
-def look_up(batch: Batch) -> dict[str, Outcome]:
-    """Outcomes that the batch's mode takes from the store.
+def look_up(store: Store, key: str, label: str, mode: Mode) -> Outcome | None:
+    """The outcome of a key that a mode takes from the store, if there is one; ``label`` names it in messages.
 
     Raises
     ------
     NotCachedError
-        The mode is read-only and something is missing.
+        The mode is read-only and it is missing.
     """
-    if batch.mode == "force":
-        return {}
-    found = {}
-    for key in batch.keys:
-        outcome = batch.store.load(key)
-        if outcome is not None and (outcome.failure is None or batch.mode != "retry"):
-            found[key] = outcome
-        elif outcome is None and batch.mode == "read-only":
-            raise not_cached(batch.label)
-    return found
+    if mode == "force":
+        return None
+    outcome = store.load(key)
+    if outcome is None:
+        if mode == "read-only":
+            raise not_cached(label)
+    elif outcome.failure is not None and mode == "retry":
+        return None
+    return outcome
 
 
 def run(batch: Batch) -> dict[str, Outcome]:

@@ -23,7 +23,7 @@ from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.sending import KEY, Plan, check_ended, repetition, start_uncached, submit
 from exca_like.infra.status import Status, StatusDetail, detail_of
 from exca_like.layout import EntryFolder
-from exca_like.store import FolderStore, MemoryStore, Store, read_config
+from exca_like.store import FolderStore, MemoryStore, Outcome, Store, read_config
 
 M = TypeVar("M")
 
@@ -245,27 +245,27 @@ class TaskInfra(BaseInfra):
 
     def _run_without_folder(self, mode: engine.Mode) -> Any:
         self._check_built()
+        found = self._look_up(mode)  # what this instance's job() computed
+        if found is not None:
+            return found.get()
         batch = self._batch(mode)
-        found = engine.look_up(batch)  # what this instance's job() computed
-        if found:
-            return found[KEY].get()
         return engine.run(batch)[KEY].get() if self.keep_in_ram else next(self._compute(batch.keys))
 
     def _run_here(self, mode: engine.Mode) -> Any:
         state = self._linked_state
-        batch = self._batch(mode)
         is_new = not state.folder_is_checked
         if self._check_folder() or mode == "read-only":
             if is_new and state.folder_is_checked and mode != "force":
                 state.store.has_just_looked = True
-            found = engine.look_up(batch)
-            if found:
+            found = self._look_up(mode)
+            if found is not None:
                 if not state.folder_is_checked and mode != "read-only":
                     self._prepare_folder()
-                return found[KEY].get()
+                return found.get()
             if mode != "force" and self._is_running():
                 return self._run_in_job(mode)
         claim = self._prepare_folder(KEY)
+        batch = self._batch(mode)
         if claim is not None:
             batch = batch._replace(claim=claim)
         else:
@@ -295,12 +295,15 @@ class TaskInfra(BaseInfra):
         """Compute and store in this process, which is a job, or one of several of a job."""
         self._prepare_folder()
         self._claims().job = current_job(self._log_folder())
-        batch = self._batch(mode)
         if is_first_of_job():
-            if not engine.look_up(batch):
-                engine.run(batch)
+            if self._look_up(mode) is None:
+                engine.run(self._batch(mode))
         else:  # the first one stores what it returns, the others take part in the computation
-            next(self._compute(batch.keys))
+            next(self._compute((KEY,)))
+
+    def _look_up(self, mode: engine.Mode) -> Outcome | None:
+        """The stored outcome, if there is one and the mode takes it."""
+        return engine.look_up(self._store(), KEY, self._entry().uid, mode)
 
     def _batch(self, mode: engine.Mode) -> engine.Batch:
         return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), self._claims, mode)
