@@ -1,9 +1,10 @@
 """Which mode counts: that of the environment, of the infra, or of an infra that its config is made from."""
 
+import functools
 from typing import Any, Literal
 
 from exca_like import engine
-from exca_like.infra.applied import FIELDS
+from exca_like.infra.applied import FIELDS, InfraField
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.state import State
 from exca_like.models.walk import models_within
@@ -40,10 +41,16 @@ def has_forced_parts(infra: Any) -> bool:
     state = infra._linked_state
     if state.has_forced_parts is None:
         infra._entry()  # freezes the config: what is found now stays as it is
-        parts = list(models_within(state.owner, without=BaseInfra))
-        fields = {kind: getattr(kind, FIELDS, {}).values() for kind in set(map(type, parts))}
-        state.has_forced_parts = any(
-            getattr(field.linked(part), "mode", None) == "force-forward" for part in parts for field in fields[type(part)]
-        )
+        parts = models_within(state.owner, without=BaseInfra)
+        state.has_forced_parts = any([_is_forced(field.linked(part)) for part in parts for field in _fields_of(type(part))])
     found: bool = state.has_forced_parts
     return found
+
+
+@functools.cache
+def _fields_of(cls: type[Any]) -> tuple[InfraField, ...]:
+    return tuple(getattr(cls, FIELDS, {}).values())
+
+
+def _is_forced(infra: Any) -> bool:
+    return getattr(infra, "mode", None) == "force-forward"
