@@ -54,8 +54,8 @@ class Store(Protocol):
         """Store an outcome, in place of an older one."""
         ...
 
-    def meta(self, key: str) -> dict[str, Any] | None:
-        """What was stored beside the outcome of a key, if anything."""
+    def has_noted(self, key: str, name: str, value: Callable[[], Any]) -> bool:
+        """Whether something was stored beside the outcome of a key; what, is asked only if there is an outcome."""
         ...
 
     def discard(self, key: str) -> None:
@@ -166,10 +166,9 @@ class SharedStore(_CacheStore):
         failure = self._cache.failure(key)
         return None if failure is None else Outcome(failure=failure)
 
-    def meta(self, key: str) -> dict[str, Any] | None:
-        """What was stored beside the outcome of a key."""
-        meta: dict[str, Any] | None = self._cache.meta(key)
-        return meta
+    def has_noted(self, key: str, name: str, value: Callable[[], Any]) -> bool:
+        """Whether something was stored beside the outcome of a key."""
+        return _has(self._cache.meta(key), name, value)
 
 
 class FolderStore(_CacheStore):
@@ -213,11 +212,11 @@ class FolderStore(_CacheStore):
                 )
         return cache
 
-    def _found(self, key: str, *, bare: bool = True) -> tuple[JournalFile, dict[str, Any]] | None:
+    def _found(self, key: str) -> tuple[JournalFile, dict[str, Any]] | None:
         """The journal and the content of the line of a key's value, if the folder holds nothing else."""
         found, self._just_found = self._just_found, None
         if found is None or not self.has_just_looked:
-            found = self._single.look(bare=bare)
+            found = self._single.look(bare=True)
         if found is None or found[1]["#key"] != key or self._single.state == self._bad:
             return None
         self.has_just_looked = False
@@ -252,16 +251,13 @@ class FolderStore(_CacheStore):
                 return Outcome(failure=failure)
         return self._left_by_exca()
 
-    def meta(self, key: str) -> dict[str, Any] | None:
-        """What was stored beside the outcome of a key."""
-        found = self._found(key, bare=False)
-        meta: dict[str, Any] | None = None
+    def has_noted(self, key: str, name: str, value: Callable[[], Any]) -> bool:
+        """Whether something was stored beside the outcome of a key."""
+        found = self._found(key)
         if found is not None:
             self._just_found = found
-            meta = found[1].get("#meta")
-        elif self._single.is_there:
-            meta = self._cache.meta(key)
-        return meta
+            return self._single.has_noted(name, value())
+        return self._single.is_there and _has(self._cache.meta(key), name, value)
 
     def _look(self) -> None:
         if self.has_just_looked:
@@ -316,9 +312,9 @@ class MemoryStore:
         """Keep an outcome, in place of an older one."""
         self.outcomes[key] = outcome
 
-    def meta(self, key: str) -> dict[str, Any] | None:  # noqa: ARG002 - see Store
+    def has_noted(self, key: str, name: str, value: Callable[[], Any]) -> bool:  # noqa: ARG002 - see Store
         """Nothing: a config in memory has no need of it."""
-        return None
+        return False
 
     def place(self) -> str | None:
         """None: outcomes are in memory."""
@@ -434,6 +430,10 @@ def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:
         meta = CacheDict(folder.path).meta(key)
     config: dict[str, Any] | None = None if meta is None else from_tree(meta.get("config"))
     return config
+
+
+def _has(meta: dict[str, Any] | None, name: str, value: Callable[[], Any]) -> bool:
+    return meta is not None and name in meta and meta[name] is not None and bool(meta[name] == value())
 
 
 def make_information(started: float) -> dict[str, Any]:

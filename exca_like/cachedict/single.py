@@ -11,6 +11,7 @@ from exca_like.cachedict.journal import INFO, JournalFile, Listing
 from exca_like.cachedict.lines import KEY_HEAD
 
 _LARGEST = 1 << 16  # bytes of a journal that may be only one line
+_META = b',"#meta":'  # no string has this in it, as its quotes would be escaped
 _UNREAD: tuple[Any, bytes] = (None, b"")
 
 
@@ -21,7 +22,6 @@ class SingleEntry:
         self._listing = Listing(folder)
         self._file: JournalFile | None = None
         self._last = _UNREAD  # the journal's state when it was read, and its line; at once, for other threads
-        self._bare: tuple[bytes, bytes] = (b"", b"")  # a line, and this without ``#meta``
         self.is_there = False
         """Whether there is a folder, as known since the last look."""
 
@@ -55,19 +55,23 @@ class SingleEntry:
         line = last[1]
         if not line:
             return None
-        return file, orjson.loads(self._without_meta(line) if bare else line)
+        return file, _without_meta(line) if bare else orjson.loads(line)
 
-    def _without_meta(self, line: bytes) -> bytes:
-        of, bare = self._bare
-        if of is not line:
-            info = orjson.loads(line)
-            info.pop("#meta", None)
-            try:
-                bare = orjson.dumps(info)
-            except orjson.JSONEncodeError:  # nested as deep as may be; what was stored was part of nothing
-                bare = line
-            self._bare = line, bare
-        return bare
+    def has_noted(self, name: str, value: Any) -> bool:
+        """Whether the line of the last look has something in its ``#meta``; False, too, if it is written in another way."""
+        line = self._last[1]
+        return value is not None and line.find(orjson.dumps({name: value})[1:-1], max(line.find(_META), 0)) >= 0
+
+
+def _without_meta(line: bytes) -> Any:
+    """The content of a line, without what is beside the value, which is most of it."""
+    end = line.find(_META)
+    if end >= 0:
+        try:
+            return orjson.loads(line[:end] + b"}")
+        except orjson.JSONDecodeError:  # it is somewhere inside
+            pass
+    return orjson.loads(line)
 
 
 def _state(status: os.stat_result) -> tuple[int, int, int]:

@@ -340,8 +340,7 @@ class BaseInfra(pydantic.BaseModel):
         if state.folder_is_checked:
             return True
         entry = self._entry()
-        recorded = self._recorded_fingerprint()
-        if recorded is not None and recorded == fingerprint(self._identity(), entry.full_uid):
+        if self._is_recognized():
             state.folder_is_checked = True
             return True
         try:
@@ -361,9 +360,12 @@ class BaseInfra(pydantic.BaseModel):
         state.folder_is_checked = True
         return True
 
-    def _recorded_fingerprint(self) -> Any:
-        """The `fingerprint` that is stored beside a result, if there is one."""
-        return None
+    def _is_recognized(self) -> bool:
+        """Whether a result in the folder was stored with the `fingerprint` of this config."""
+        return False
+
+    def _fingerprint(self) -> list[Any] | None:
+        return fingerprint(self._identity(), self._entry().full_uid)
 
     def _exports(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The whole config, and its identity; `_prepare_folder` may have kept them for this."""

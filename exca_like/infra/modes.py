@@ -42,7 +42,7 @@ def has_forced_parts(infra: Any) -> bool:
     if state.has_forced_parts is None:
         infra._entry()  # freezes the config: what is found now stays as it is
         parts = models_within(state.owner, without=BaseInfra)
-        state.has_forced_parts = any([_is_forced(field.linked(part)) for part in parts for field in _fields_of(type(part))])
+        state.has_forced_parts = any(_is_forced(field.linked(part)) for part in parts for field in _fields_of(type(part)))
     found: bool = state.has_forced_parts
     return found
 

@@ -345,9 +345,8 @@ class TaskInfra(BaseInfra):
         store: Store = state.store
         return store
 
-    def _recorded_fingerprint(self) -> Any:
-        meta = self._store().meta(KEY)
-        return None if meta is None else meta.get("fingerprint")
+    def _is_recognized(self) -> bool:
+        return self._store().has_noted(KEY, "fingerprint", self._fingerprint)
 
     def _present_job(self, mode: engine.Mode) -> TaskJob[Any] | None:
         """The job of a task that needs no (new) submission."""

@@ -56,9 +56,11 @@ def freeze(model: pydantic.BaseModel) -> None:
     fields_set.model_id = id(model)
     object.__setattr__(model, "__pydantic_fields_set__", fields_set)
     for field in plan.nested:
-        _freeze_inside(getattr(model, field.name))  # an infra field gives the infra that is linked to the model
-    for value in (model.__pydantic_extra__ or {}).values():
-        _freeze_inside(value)
+        value = getattr(model, field.name)  # an infra field gives the infra that is linked to the model
+        if value is not None:
+            _freeze_inside(value)
+    if model.__pydantic_extra__:
+        _freeze_inside(model.__pydantic_extra__)
 
 
 def _freeze_inside(value: Any) -> None:
@@ -67,7 +69,7 @@ def _freeze_inside(value: Any) -> None:
     elif isinstance(value, dict):
         for item in value.values():
             _freeze_inside(item)
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
             _freeze_inside(item)
 

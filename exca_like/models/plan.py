@@ -68,6 +68,7 @@ class ModelPlan:
     private_exclusion: bool
     leaves_parent: bool = field(init=False)  # every instance is left out of its parent's uid
     plain: bool = field(init=False)  # exported field by field, with nothing special about the model
+    is_plain_part: bool = field(init=False)  # a part of other models with nothing special about it
     guarded: bool = field(init=False, default=False)  # the class asks whether an instance is frozen (models.freeze)
     nested: tuple[FieldPlan, ...] = field(init=False)
     mutable: tuple[FieldPlan, ...] = field(init=False)
@@ -77,6 +78,11 @@ class ModelPlan:
     def __post_init__(self) -> None:
         self.leaves_parent = WHOLE_MODEL in (self.static_exclusion or ())
         self.plain = not (self.custom or self.overrides_uid or self.leaves_parent or self.static_exclusion is None)
+        self.is_plain_part = (
+            not (self.leaves_parent or self.static_exclusion is None or self.key)
+            and self.forbids_extra
+            and not issubclass(self.cls, pydantic.RootModel)
+        )
         self.nested = tuple(f for f in self.fields if f.models or f.opaque)
         self.mutable = tuple(f for f in self.fields if f.mutable)
         self.by_name = {f.name: f for f in self.fields}

@@ -23,14 +23,15 @@ def models_within(model: pydantic.BaseModel, without: type[Any]) -> Iterator[pyd
         value = left.pop()
         if type(value) in _LEAVES:
             continue
-        if isinstance(value, dict):
+        if isinstance(value, pydantic.BaseModel):
+            if id(value) not in seen:
+                seen.add(id(value))
+                yield value
+                left += _values(value, without)
+        elif isinstance(value, dict):
             left += value.values()
-        elif isinstance(value, list | tuple | set | frozenset):
+        elif isinstance(value, (list, tuple, set, frozenset)):
             left += value
-        elif isinstance(value, pydantic.BaseModel) and id(value) not in seen:
-            seen.add(id(value))
-            yield value
-            left += _values(value, without)
 
 
 def _values(model: pydantic.BaseModel, without: type[Any]) -> list[Any]:
