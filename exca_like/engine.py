@@ -98,8 +98,8 @@ class Batch(NamedTuple):
     claim: Any = None
 
 
-def look_up(store: Store, key: str, label: str, mode: Mode) -> Outcome | None:
-    """The outcome of a key that a mode takes from the store, if there is one; ``label`` names it in messages.
+def look_up(store: Store, key: str, label: Callable[[], str], mode: Mode) -> Outcome | None:
+    """The outcome of a key that a mode takes from the store, if there is one; ``label`` gives its name in messages.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def look_up(store: Store, key: str, label: str, mode: Mode) -> Outcome | None:
     outcome = store.load(key)
     if outcome is None:
         if mode == "read-only":
-            raise not_cached(label)
+            raise not_cached(label())
     elif outcome.failure is not None and mode == "retry":
         return None
     return outcome

@@ -186,13 +186,18 @@ def wrap(applied: AppliedMethod) -> Callable[..., Any]:
 
     @functools.wraps(applied.method)
     def cached_method(self: Any) -> Any:
+        infra = None
         try:
-            state = self.__dict__[applied.infra_name]._state
-            if state.ram is not MISSING and state.owner is self and state.field.applied is applied:
-                return state.ram
+            found = self.__dict__[applied.infra_name]
+            state = found._state
+            if state.owner is self and state.field.applied is applied:
+                if state.ram is not MISSING:
+                    return state.ram
+                infra = found
         except (KeyError, AttributeError):
             pass
-        infra = applied.infra_of(self)
+        if infra is None:
+            infra = applied.infra_of(self)
         return applied.method(self) if infra is None else infra._call()
 
     applied.wrapper = cached_method

@@ -254,7 +254,7 @@ class TaskInfra(BaseInfra):
     def _run_here(self, mode: engine.Mode) -> Any:
         state = self._linked_state
         is_new = not state.folder_is_checked
-        if self._check_folder() or mode == "read-only":
+        if not is_new or self._check_folder() or mode == "read-only":
             if is_new and state.folder_is_checked and mode != "force":
                 state.store.has_just_looked = True
             found = self._look_up(mode)
@@ -303,7 +303,7 @@ class TaskInfra(BaseInfra):
 
     def _look_up(self, mode: engine.Mode) -> Outcome | None:
         """The stored outcome, if there is one and the mode takes it."""
-        return engine.look_up(self._store(), KEY, self._entry().uid, mode)
+        return engine.look_up(self._store(), KEY, self.uid, mode)
 
     def _batch(self, mode: engine.Mode) -> engine.Batch:
         return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), self._claims, mode)
