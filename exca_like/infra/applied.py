@@ -186,17 +186,15 @@ def wrap(applied: AppliedMethod) -> Callable[..., Any]:
 
     @functools.wraps(applied.method)
     def cached_method(self: Any) -> Any:
-        infra = None
         try:
-            found = self.__dict__[applied.infra_name]
-            state = found._state
-            if state.owner is self and state.field.applied is applied:
-                if state.ram is not MISSING:
-                    return state.ram
-                infra = found
+            infra = self.__dict__[applied.infra_name]
+            state = infra._state
+            if state.ram is not MISSING and state.owner is self and state.field.applied is applied:
+                return state.ram
+            is_linked = state.owner is self and state.field.applied is applied
         except (KeyError, AttributeError):
-            pass
-        if infra is None:
+            is_linked = False
+        if not is_linked:
             infra = applied.infra_of(self)
         return applied.method(self) if infra is None else infra._call()
 
