@@ -4,7 +4,6 @@ A front (a task, a map) turns what the user wrote into a `Batch`, or a `Mapping`
 engine knows no pydantic: a job on a cluster calls the same loop on its own machine.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args
@@ -12,13 +11,12 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 from exca_like import progress
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import CacheFolderError, NotCachedError, SettingsError
+from exca_like.sources import variable
 from exca_like.store import Outcome, Store, make_information
 
 Mode = Literal["cached", "retry", "force", "read-only", "off"]
 MODE_VARIABLE = "EXCA_LIKE_MODE"
-_KEY = os.fsencode(MODE_VARIABLE)
-# what `os.environ` looks into: asking that itself costs each call of a map a fifth of its time
-_VARIABLES: Any = getattr(os.environ, "_data", None)
+_KEY = MODE_VARIABLE.encode()
 
 _FIRST_POLL, _LAST_POLL = 0.005, 0.5  # seconds between two looks at what others do
 _PATIENCE_S = 3.0  # seconds of waiting after which the user is told what for
@@ -32,9 +30,7 @@ def mode_of_environment() -> Mode | None:
     SettingsError
         There is no such mode.
     """
-    if _VARIABLES is not None and _KEY not in _VARIABLES:  # as usual
-        return None
-    wanted: Any = os.environ.get(MODE_VARIABLE)
+    wanted: Any = variable(_KEY)
     if not wanted:
         return None
     if wanted not in get_args(Mode):

@@ -24,6 +24,7 @@ from exca_like.errors import (
     PickleRefusedError,
     ResultLoadError,
 )
+from exca_like.sources import variable
 
 AllowPickle = Literal["own", "always", "never"]
 FORMAT = 1
@@ -419,7 +420,7 @@ def why_refused(owner: int, allow: AllowPickle) -> str | None:
 def allowed_pickles(setting: str) -> AllowPickle:
     """A setting of ``allow_pickle``, where the environment may replace the default."""
     if setting == "own":
-        setting = os.environ.get("EXCA_LIKE_ALLOW_PICKLE", "") or "own"
+        setting = variable(b"EXCA_LIKE_ALLOW_PICKLE") or "own"
     if setting not in ("own", "always", "never"):
         msg = f"allow_pickle={setting!r} must be 'own', 'always' or 'never'"
         raise ConfigValueError(msg)

@@ -27,7 +27,8 @@ def models_within(model: pydantic.BaseModel, without: type[Any]) -> Iterator[pyd
             if id(value) not in seen:
                 seen.add(id(value))
                 yield value
-                left += _values(value, without)
+                if plan_of(type(value)).nested or value.__pydantic_extra__:
+                    left += _values(value, without)
         elif isinstance(value, dict):
             left += value.values()
         elif isinstance(value, (list, tuple, set, frozenset)):
