@@ -92,7 +92,8 @@ class _CacheStore:
             The folder can't be written to; what was there before is still there.
         """
         meta = {**information, **self._describe()}
-        with self._cache.write() as cache:
+        is_known = bool(self._cache.places(key))  # what was there before the folder was removed, if this is the first
+        with self._cache.write(look=is_known or not is_first) as cache:
             if outcome.failure is None:
                 cache.put(key, outcome.value, meta=meta, replace=not is_first)
             else:

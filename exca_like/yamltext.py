@@ -173,7 +173,7 @@ def _is_dict(value: Any) -> bool:
 def _emit_mapping(node: Mapping[str, Any], indent: str, lines: list[str], first: str | None = None) -> None:
     for name, item in node.items():
         key, value = name, item
-        while _is_dict(value) and len(value) == 1:
+        while type(value) not in SCALARS and _is_dict(value) and len(value) == 1:
             ((last, content),) = value.items()
             if not last:
                 break

@@ -71,6 +71,27 @@ def test_changed_defaults_are_noticed_also_where_kinds_differ(tmp_path: Path) ->
             with_defaults(sub, options).run()
 
 
+@pytest.mark.parametrize("fingerprint", [None, 1, ["a", 114]])
+def test_changed_defaults_are_noticed_whatever_fields_are_called(tmp_path: Path, fingerprint: tp.Any) -> None:
+    def with_default(default: int | None) -> tp.Any:
+        class Named(pydantic.BaseModel):
+            fingerprint: tp.Any = None
+            number: int | None = default
+            infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+            @infra.apply
+            def run(self) -> dict[str, tp.Any]:
+                return {"fingerprint": fingerprint, "-meta": '","#meta":{"fingerprint":null}'}
+
+        return Named(fingerprint=fingerprint, infra={"folder": tmp_path})
+
+    for _ in range(2):
+        assert with_default(None).run()["fingerprint"] == fingerprint
+    with pytest.raises(RuntimeError, match="another config"):
+        with_default(3).run()
+    assert with_default(None).run()["-meta"] == '","#meta":{"fingerprint":null}'
+
+
 # names
 
 

@@ -1,6 +1,8 @@
 """The only entry of a folder, and claims that come with a new one."""
 
+import os
 import shutil
+import time
 import typing
 import warnings
 from pathlib import Path
@@ -12,10 +14,12 @@ import pytest
 import exca_like
 from exca_like import errors, files
 from exca_like.cachedict import CacheDict
+from exca_like.cachedict import journal as journal_module
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.journal import Listing, _is_stamped_here
 from exca_like.cachedict.owners import heartbeat
-from exca_like.cachedict.single import SingleEntry
+from exca_like.cachedict.single import SingleEntry, _without_meta
 
 
 @pytest.fixture
@@ -56,6 +60,77 @@ def test_what_others_do_is_seen(folder):
     with cache.write():
         cache["other"] = 8
     assert single.look() is None
+
+
+@pytest.mark.parametrize("value", [5, '","#meta":{', {"a": ["b", {"meta": ',"#meta":'}]}, [[[1]]]])
+@pytest.mark.parametrize("meta", [None, {"#meta": {"#meta": 1}}])
+def test_bare_entries(tmp_path, value, meta):
+    with (cache := CacheDict(tmp_path)).write():
+        cache.put("result", value, meta=meta)
+    single = SingleEntry(str(tmp_path))
+    for _ in range(2):
+        found, bare = single.look(), single.look(bare=True)
+        assert found is not None
+        assert bare is not None
+        assert found[0] is bare[0]
+        assert {"#key", "#type", "content"} <= bare[1].keys()
+        assert {name: found[1][name] for name in bare[1]} == bare[1]
+        assert ("#meta" in bare[1]) <= ("#meta" in found[1]) == (meta is not None)
+
+
+def test_what_is_noted_beside_an_entry(folder):
+    single = SingleEntry(str(folder))
+    assert not single.has_noted("note", "first")  # it has not looked
+    assert single.look() is not None
+    assert single.has_noted("note", "first")
+    assert not any(single.has_noted("note", value) for value in ("f", "", None, ["first"]))
+    assert not single.has_noted("#type", "Json")  # this is not beside it
+
+
+def test_marks_inside_of_what_handlers_return(tmp_path):
+    line = b'{"#key":"result","part":{"a":1,"#meta":2},"#meta":{"b":3},"#sum":"00000000"}\n'
+    assert _without_meta(line)["part"] == {"a": 1, "#meta": 2}
+
+
+@pytest.mark.parametrize("is_stamped_here", [True, False])
+def test_folders_are_listed_again_unless_that_tells_nothing_new(tmp_path, monkeypatch, is_stamped_here):
+    monkeypatch.setattr(journal_module, "_is_stamped_here", lambda _: is_stamped_here)
+    listed = []
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or real(path))
+    listing = Listing(str(tmp_path))
+    listing.names()
+    for seconds, is_listed in ((-1.0, False), (-3600.0, False), (1.0, True), (3600.0, True)):  # of the folder's last change
+        stamp = time.time_ns() // 10_000_000 * 10_000_000 + 1_234_567 + int(seconds * 1e9)
+        os.utime(tmp_path, ns=(stamp, stamp))
+        listing.names()
+        listed.clear()
+        assert listing.names() == []
+        assert bool(listed) == (is_listed or not is_stamped_here)
+    coarse = time.time_ns() // 1_000_000_000 * 1_000_000_000 - 3_600_000_000_000
+    os.utime(tmp_path, ns=(coarse, coarse))
+    listing.names()
+    listed.clear()
+    listing.names()
+    assert listed
+
+
+def test_all_changes_of_a_folder_are_seen(tmp_path):
+    listing = Listing(str(tmp_path))
+    expected = []
+    for number in range(1000):
+        if number % 100 == 0:
+            time.sleep(0.025)  # it has settled
+        for _ in range(number % 4):
+            assert sorted(listing.names()) == expected
+        (tmp_path / f"{number:04}-info.jsonl").touch()
+        expected.append(f"{number:04}-info.jsonl")
+        assert sorted(listing.names()) == expected
+
+
+def test_file_systems_that_are_not_known_are_not_trusted():
+    assert not _is_stamped_here(os.stat("/proc").st_dev)
+    assert not _is_stamped_here(os.makedev(4000, 4000))
 
 
 def test_no_folder(tmp_path):
