@@ -193,7 +193,7 @@ def wrap(applied: AppliedMethod) -> Callable[..., Any]:
                 return state.ram
             is_linked = state.owner is self and state.field.applied is applied
         except (KeyError, AttributeError):
-            is_linked = False
+            infra, is_linked = None, False
         if not is_linked:
             infra = applied.infra_of(self)
         return applied.method(self) if infra is None else infra._call()

@@ -109,10 +109,9 @@ def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -
             default = field.default(values) if field.has_factory else field.static_default
             if value is default or (default is not REQUIRED and _same(value, default, mode, below)):
                 continue
-        kind = type(value)
-        if kind in SCALARS and not field.custom:
+        if type(value) in SCALARS and not field.custom:
             result[name] = value
-        elif field.models.get(kind) == () and not field.custom and plan_of(kind).is_plain_part:
+        elif field.models.get(type(value)) == () and not field.custom and plan_of(type(value)).is_plain_part:
             result[name] = _export_model(value, mode, below)
         elif not (uid and _leaves_parent(value)):
             result[name] = _export_value(value, field, mode, below, model)
