@@ -14,7 +14,7 @@ from exca_like.cachedict.core import CacheDict
 from exca_like.cachedict.failures import NOT_TRIED, Failure
 from exca_like.cachedict.handlers.containers import from_tree
 from exca_like.cachedict.journal import JournalFile
-from exca_like.cachedict.single import SingleEntry
+from exca_like.cachedict.single import SingleEntry, single_entry
 from exca_like.errors import CacheFolderError, CorruptEntryError, KeyExistsError
 from exca_like.layout import EntryFolder
 
@@ -195,7 +195,7 @@ class FolderStore(_CacheStore):
         self.folder = folder
         self._describe = describe
         self.has_just_looked = False  # then the next question need not look at the folder again
-        self._single = SingleEntry(folder.path)
+        self._single = single_entry(folder.path)
         self._just_found: tuple[JournalFile, dict[str, Any]] | None = None  # by the last question
         self._bad: Any = ()  # state of a single entry whose value could not be loaded
         self._made: CacheDict[Any] | None = None

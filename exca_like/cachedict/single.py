@@ -1,5 +1,6 @@
 """The entry of a folder that holds no other, read in the shortest way: as results of tasks lie."""
 
+import functools
 import os
 from typing import Any
 from zlib import crc32
@@ -61,6 +62,12 @@ class SingleEntry:
         """Whether the line of the last look has something in its ``#meta``; False, too, if it is written in another way."""
         line = self._last[1]
         return value is not None and line.find(orjson.dumps({name: value})[1:-1], max(line.find(_META), 0)) >= 0
+
+
+@functools.lru_cache(256)
+def single_entry(folder: str) -> SingleEntry:
+    """What is known of the entry of a folder; equal configs ask for the same folder again and again."""
+    return SingleEntry(folder)
 
 
 def _without_meta(line: bytes) -> Any:
