@@ -239,3 +239,38 @@ def test_folders_that_are_removed_before_a_forced_computation(tmp_path):
     shutil.rmtree(tmp_path)
     assert len(task.run()) == 5000
     assert len(Numbers(infra={"folder": tmp_path}).run()) == 5000
+
+
+class Current(pydantic.BaseModel):
+    _now: typing.ClassVar[list[int]] = [0]
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+    @infra.apply
+    def run(self) -> int:
+        return self._now[0]
+
+
+def test_equal_configs_see_what_others_do(tmp_path):
+    same = Current(infra={"folder": tmp_path})
+    for number in range(300):
+        if number % 50 == 0:
+            time.sleep(0.03)  # the folder settles
+        Current._now[0] = number
+        if number % 3:
+            shutil.rmtree(same.infra.uid_folder(), ignore_errors=True)
+            Current(infra={"folder": tmp_path}).run()
+        else:
+            Current(infra={"folder": tmp_path, "mode": "force"}).run()
+        assert [same.run(), Current(infra={"folder": tmp_path}).run(), same.run()] == [number] * 3
+
+
+def test_equal_configs_see_damage(tmp_path):
+    Current._now[0] = 1
+    for _ in range(3):
+        assert Current(infra={"folder": tmp_path}).run() == 1
+    Current._now[0] = 2
+    path = journal(Current(infra={"folder": tmp_path}).infra.uid_folder())
+    time.sleep(0.03)
+    path.write_bytes(path.read_bytes().replace(b'"content":1', b'"content":3'))
+    with pytest.warns(errors.CorruptEntryWarning):
+        assert Current(infra={"folder": tmp_path}).run() == 2
