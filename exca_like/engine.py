@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 from exca_like import progress
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import CacheFolderError, NotCachedError, SettingsError
+from exca_like.sources import VARIABLES as _VARIABLES
 from exca_like.sources import variable
 from exca_like.store import Outcome, Store, make_information
 
@@ -30,6 +31,8 @@ def mode_of_environment() -> Mode | None:
     SettingsError
         There is no such mode.
     """
+    if _VARIABLES is not None and _KEY not in _VARIABLES:  # as usual; what `variable` does, without another call
+        return None
     wanted: Any = variable(_KEY)
     if not wanted:
         return None
