@@ -38,26 +38,27 @@ class Listing:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._names: list[str] | None = None
-        self._listed: tuple[int, int] | None = None  # the folder's inode and time of change, if that need not be repeated
+        # the names, and the folder's inode and time of change if they need not be listed again; at once, for other threads
+        self._known: tuple[list[str] | None, tuple[int, int] | None] = None, None
         self._state: tuple[int, int] | None = None
         self._since = 0.0
 
     def names(self) -> list[str]:
         """The names now; an OSError if the folder can't be read."""
+        names, listed = self._known
         state, is_settled = None, False
-        if self._names is not None:  # else it is the first look
+        if names is not None:  # else it is the first look
             status = os.stat(self.folder)
             state = (status.st_ino, status.st_mtime_ns)
-            if state == self._listed:
-                return self._names
+            if state == listed:
+                return names
             is_settled = _is_settled(status)
         now = time.monotonic()
         if state != self._state:
             self._since = now  # first, as other threads may look at the same time
             self._state = state
-        names = self._names = [name for name in os.listdir(self.folder) if name.endswith(JOURNALS)]
-        self._listed = state if is_settled or now - self._since > _SETTLED_S else None
+        names = [name for name in os.listdir(self.folder) if name.endswith(JOURNALS)]
+        self._known = names, state if is_settled or now - self._since > _SETTLED_S else None
         return names
 
 
