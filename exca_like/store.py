@@ -58,6 +58,14 @@ class Store(Protocol):
         """Whether something was stored beside the outcome of a key; what, is asked only if there is an outcome."""
         ...
 
+    def was_noted(self, key: str, name: str, value: Any) -> bool:
+        """Whether something was stored beside the outcome that was loaded last."""
+        ...
+
+    def meta(self, key: str) -> dict[str, Any] | None:
+        """What was stored beside the outcome of a key, if anything."""
+        ...
+
     def discard(self, key: str) -> None:
         """Forget a key."""
         ...
@@ -102,6 +110,15 @@ class _CacheStore:
     def place(self) -> str | None:
         """The folder."""
         return None if self._cache.folder is None else str(self._cache.folder)
+
+    def meta(self, key: str) -> dict[str, Any] | None:
+        """What was stored beside the outcome of a key."""
+        found: dict[str, Any] | None = self._cache.meta(key)
+        return found
+
+    def was_noted(self, key: str, name: str, value: Any) -> bool:
+        """Whether something was stored beside the outcome that was loaded last."""
+        return bool((self.meta(key) or {}).get(name) == value)
 
     def discard(self, key: str) -> None:
         """Forget a key."""
@@ -260,6 +277,10 @@ class FolderStore(_CacheStore):
             return self._single.has_noted(name, value())
         return self._single.is_there and _has(self._cache.meta(key), name, value)
 
+    def was_noted(self, key: str, name: str, value: Any) -> bool:
+        """Whether something was stored beside the outcome that was loaded last."""
+        return self._single.has_noted(name, value) or super().was_noted(key, name, value)
+
     def _look(self) -> None:
         if self.has_just_looked:
             self.has_just_looked = False
@@ -316,6 +337,13 @@ class MemoryStore:
     def has_noted(self, key: str, name: str, value: Callable[[], Any]) -> bool:  # noqa: ARG002 - see Store
         """Nothing: a config in memory has no need of it."""
         return False
+
+    def was_noted(self, key: str, name: str, value: Any) -> bool:  # noqa: ARG002 - see Store
+        """Nothing, too."""
+        return False
+
+    def meta(self, key: str) -> None:
+        """None: nothing is stored beside outcomes."""
 
     def place(self) -> str | None:
         """None: outcomes are in memory."""

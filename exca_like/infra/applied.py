@@ -18,6 +18,7 @@ import pydantic
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.models.plan import checked_names
 from exca_like.names import qualified_name
+from exca_like.watching import Watch
 
 if TYPE_CHECKING:
     from exca_like.infra.base import BaseInfra
@@ -42,6 +43,7 @@ class AppliedMethod:
 
     method: Callable[..., Any]
     exclude: Any
+    watch: Watch
     infra_name: str = ""
     owner: type[Any] | None = None
     wrapper: Callable[..., Any] | None = None

@@ -31,6 +31,7 @@ from exca_like.models.clone import changed_copy, validated
 from exca_like.models.export import export, has_dotted_keys
 from exca_like.models.freeze import freeze
 from exca_like.uid import config_uid
+from exca_like.watching import Watch
 from exca_like.workdir import WorkDir
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -124,8 +125,8 @@ class BaseInfra(pydantic.BaseModel):
         state = getattr(self, "_state", None)
         return None if state is None else state.applied
 
-    def _apply(self, method: Callable[..., Any], exclude: Any) -> Callable[..., Any]:
-        return self._tie(AppliedMethod(method, checked_exclusion(exclude)), wrap)
+    def _apply(self, method: Callable[..., Any], exclude: Any, watch: Any) -> Callable[..., Any]:
+        return self._tie(AppliedMethod(method, checked_exclusion(exclude), Watch(method, watch)), wrap)
 
     def _tie(self, applied: AppliedMethod, wrap: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
         """Take note of a method, and give the function that takes its place."""
@@ -247,8 +248,14 @@ class BaseInfra(pydantic.BaseModel):
             freeze(owner)
             root = "" if self.folder is None else layout.absolute(self.folder)
             method = applied.method_path(type(owner))
-            state.entry = EntryFolder(root, f"{method},{self.version}/{uid or layout.DEFAULT_UID}")
+            state.code_key = self._code_key()
+            state.is_coded = bool(state.code_key)
+            state.entry = EntryFolder(root, f"{method},{self.version}{state.code_key}/{uid or layout.DEFAULT_UID}")
         return state.entry
+
+    def _code_key(self) -> str:
+        """What the uid says of the code, after the version."""
+        return ""
 
     def clone_obj(self, *args: Mapping[str, Any], **kwargs: Any) -> Any:
         """A copy of the config with changes; validated, and not frozen.
@@ -459,10 +466,10 @@ class BaseInfra(pydantic.BaseModel):
         return public_executor(self.cluster, self._log_folder(), self._resources())
 
     @overload
-    def apply(self, method: C, *, exclude_from_cache_uid: Any = ()) -> C: ...
+    def apply(self, method: C, *, exclude_from_cache_uid: Any = (), watch: Any = ()) -> C: ...
     @overload
-    def apply(self, method: None = None, *, exclude_from_cache_uid: Any = ()) -> Callable[[C], C]: ...
-    def apply(self, method: Any = None, *, exclude_from_cache_uid: Any = ()) -> Any:
+    def apply(self, method: None = None, *, exclude_from_cache_uid: Any = (), watch: Any = ()) -> Callable[[C], C]: ...
+    def apply(self, method: Any = None, *, exclude_from_cache_uid: Any = (), watch: Any = ()) -> Any:
         """Tie the infra to a method (as a decorator, with or without arguments).
 
         Parameters
@@ -473,6 +480,9 @@ class BaseInfra(pydantic.BaseModel):
             Fields that don't change what the method returns, in addition to ``_exclude_from_cls_uid``: a list of
             (dotted) names, a function of the class that returns one, or ``"method:<name>"`` for a method that does and
             that subclasses may override.
+        watch:
+            What reading the source of the method does not find: functions and classes whose code counts, too, and names of
+            variables of its module whose values count, as they are at each call; see the field ``code``.
 
         Raises
         ------
@@ -482,5 +492,5 @@ class BaseInfra(pydantic.BaseModel):
             The infra was applied before.
         """
         if method is None:
-            return lambda function: self._apply(function, exclude_from_cache_uid)
-        return self._apply(method, exclude_from_cache_uid)
+            return lambda function: self._apply(function, exclude_from_cache_uid, watch)
+        return self._apply(method, exclude_from_cache_uid, watch)

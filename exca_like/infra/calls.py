@@ -24,7 +24,7 @@ from exca_like.infra.resources import JOB_CLUSTERS
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
 from exca_like.store import ItemStore, SharedStore
-from exca_like.watching import CodeState, warn
+from exca_like.watching import CodeState, Watch, warn
 
 _MOST_BYTES = 1 << 30  # of what a path names, for it to be stored unasked
 _computing = threading.local()  # the calls that a thread is at
@@ -83,7 +83,7 @@ def _run_calls(function: Function, calls: list[Call]) -> Iterator[Any]:
 
 def applied_to_calls(cache_type: Any) -> AppliedMap:
     """What a `CallInfra` does with its items."""
-    return AppliedMap(_run_calls, (), item_uid=attrgetter("key"), max_length=None, cache_type=cache_type)
+    return AppliedMap(_run_calls, (), Watch(_run_calls), item_uid=attrgetter("key"), max_length=None, cache_type=cache_type)
 
 
 class _Notes(NamedTuple):
@@ -131,6 +131,10 @@ class CallInfra(MapInfra):
         state = self._linked_state
         assert isinstance(state, CallState)
         return state.identity
+
+    def _code_state(self) -> CodeState | None:
+        """None: each call has its own."""
+        return None
 
     def _exports(self) -> tuple[dict[str, Any], dict[str, Any]]:
         identity = self._identity()

@@ -14,12 +14,13 @@ from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, N
 from exca_like.executors.base import CODE, Executor, Resources
 from exca_like.executors.environment import current_job
 from exca_like.infra.applied import checked_exclusion
-from exca_like.infra.base import BaseInfra
+from exca_like.infra.coded import CodedInfra
 from exca_like.infra.items import SHORTEST, AppliedMap
 from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
 from exca_like.store import ItemStore
+from exca_like.watching import Watch
 
 C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
@@ -62,7 +63,7 @@ class _SameCode:
         return executor
 
 
-class MapInfra(BaseInfra):
+class MapInfra(CodedInfra):
     """Caching and remote execution of a method of many items, which yields a result for each.
 
     Declare it as a field of a pydantic model, and apply it to the method::
@@ -116,6 +117,7 @@ class MapInfra(BaseInfra):
         item_uid_max_length: int | None = 256,
         exclude_from_cache_uid: Any = (),
         cache_type: Any = None,
+        watch: Any = (),
     ) -> Callable[[C], C]:
         """Tie the infra to a method, as a decorator.
 
@@ -132,6 +134,9 @@ class MapInfra(BaseInfra):
         cache_type:
             What stores the results: the name of a handler, a handler, or for results that are dictionaries one for each
             output, by name; None: chosen by each result's type. See `CacheDict`.
+        watch:
+            What reading the source of the method does not find: functions and classes whose code counts, too, and names of
+            variables of its module whose values count, as they are at each call; see the field ``code``.
 
         Raises
         ------
@@ -152,7 +157,9 @@ class MapInfra(BaseInfra):
         exclude = checked_exclusion(exclude_from_cache_uid)
 
         def tie(method: C) -> C:
-            applied = AppliedMap(method, exclude, item_uid=item_uid, max_length=item_uid_max_length, cache_type=cache_type)
+            applied = AppliedMap(
+                method, exclude, Watch(method, watch), item_uid=item_uid, max_length=item_uid_max_length, cache_type=cache_type
+            )
             return self._tie(applied, _wrap)  # type: ignore[return-value]
 
         return tie

@@ -22,6 +22,10 @@ class State:
     recomputed = False
     forced = False  # whether a task was recomputed because its mode was "force"
     has_forced_parts: bool | None = None  # see `exca_like.infra.modes`; None: not known yet
+    roots: Any = None  # classes whose code counts; see `exca_like.infra.coded`
+    code: Any = None  # the code that a job was sent with, as it is here
+    code_key: str = ""  # what is in the uid of it
+    is_coded = False  # whether there is
     steady_mode: Any = None  # the mode of all calls, if that is known
 
     def __init__(self, owner: Any, field: InfraField | None, applied: AppliedMethod | None) -> None:

@@ -70,10 +70,13 @@ class SubmitInfra(BaseInfra):
         def __get__(self, obj: Any, owner: Any) -> Any: ...
         def __set__(self, obj: Any, value: Any) -> None: ...
 
-    def _apply(self, method: Any, exclude: Any) -> Any:
+    def _apply(self, method: Any, exclude: Any, watch: Any) -> Any:
         function = method.__func__ if isinstance(method, staticmethod) else method
         _check_kind(function)
-        super()._apply(function, exclude)
+        if watch:
+            msg = f"the SubmitInfra of {function.__qualname__} keeps no results that could be out of date: leave out watch=..."
+            raise InfraValueError(msg)
+        super()._apply(function, exclude, watch)
         applied = self._applied()
         assert applied is not None
         applied.wrapper = _wrap(applied) if function is method else _StaticSubmission.of(applied)

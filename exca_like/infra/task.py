@@ -17,13 +17,14 @@ from exca_like.executors.base import Attempt, JobHandle
 from exca_like.executors.environment import current_job, is_first_of_job
 from exca_like.infra.again import settle
 from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
-from exca_like.infra.base import BaseInfra
+from exca_like.infra.coded import CodedInfra
 from exca_like.infra.job import TaskJob
 from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.sending import KEY, Plan, check_ended, repetition, start_uncached, submit
 from exca_like.infra.status import Status, StatusDetail, detail_of
 from exca_like.layout import EntryFolder
 from exca_like.store import FolderStore, MemoryStore, Outcome, Store, read_config
+from exca_like.watching import CodeState
 
 M = TypeVar("M")
 
@@ -36,15 +37,17 @@ class TaskCall:
     infra_name: str
     entry: EntryFolder
     mode: engine.Mode
+    code: CodeState | None
 
     def __call__(self) -> None:
         infra: TaskInfra = getattr(self.owner, self.infra_name)
         # a class that was pickled by value has lost its full name, which the uid begins with
         infra._linked_state.entry = self.entry
+        infra._take_code(self.code)
         infra._run_as_job(self.mode)
 
 
-class TaskInfra(BaseInfra):
+class TaskInfra(CodedInfra):
     """Caching and remote execution of a method that takes only ``self``.
 
     Declare it as a field of a pydantic model, and apply it to the method::
@@ -78,9 +81,9 @@ class TaskInfra(BaseInfra):
         def __get__(self, obj: Any, owner: Any) -> Any: ...
         def __set__(self, obj: Any, value: Any) -> None: ...
 
-    def _apply(self, method: Any, exclude: Any) -> Any:
+    def _apply(self, method: Any, exclude: Any, watch: Any) -> Any:
         check_task_signature(method)
-        return super()._apply(method, exclude)
+        return super()._apply(method, exclude, watch)
 
     # the job
 
@@ -227,6 +230,8 @@ class TaskInfra(BaseInfra):
     def _call(self) -> Any:
         """What a call of the method does."""
         state = self._linked_state
+        if state.is_coded:
+            self._entry()  # notices if other code has come
         if state.ram is not MISSING:
             return state.ram
         mode = mode_of(self, state)
@@ -239,7 +244,7 @@ class TaskInfra(BaseInfra):
             value = self._run_here(mode)
         else:
             value = self._run_in_job(mode)
-        if self.keep_in_ram:
+        if self.keep_in_ram and self._is_kept(state):
             state.ram = value
         return value
 
@@ -261,6 +266,7 @@ class TaskInfra(BaseInfra):
             if found is not None:
                 if not state.folder_is_checked and mode != "read-only":
                     self._prepare_folder()
+                self._compare_code()
                 return found.get()
             if mode != "force" and self._is_running():
                 return self._run_in_job(mode)
@@ -304,6 +310,18 @@ class TaskInfra(BaseInfra):
     def _look_up(self, mode: engine.Mode) -> Outcome | None:
         """The stored outcome, if there is one and the mode takes it."""
         return engine.look_up(self._store(), KEY, self.uid, mode)
+
+    def _compare_code(self) -> None:
+        """Warn if the stored result was computed by other code."""
+        now = None if self._linked_state.is_coded else self._code_state()
+        store = self._store()
+        if now is not None and not store.was_noted(KEY, "code", now.digest):
+            stored = (store.meta(KEY) or {}).get("code")
+            if stored is not None:
+                self._warn_of(stored)
+
+    def _information(self) -> dict[str, Any]:
+        return {**super()._information(), **self._code_notes()}
 
     def _batch(self, mode: engine.Mode) -> engine.Batch:
         return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), self._claims, mode)
@@ -362,6 +380,8 @@ class TaskInfra(BaseInfra):
             raise engine.not_cached(self.uid())
         if kind == "failure" and mode == "retry":
             return None
+        if kind == "value":
+            self._compare_code()
         job = self._current_job(mode)
         if kind is not None or job._compute is not None:
             return job
@@ -407,7 +427,8 @@ class TaskInfra(BaseInfra):
         return []
 
     def _task_call(self) -> TaskCall:
-        return TaskCall(self._linked_state.owner, self._field_name(), self._entry(), self._recomputing_mode())
+        state = self._linked_state
+        return TaskCall(state.owner, self._field_name(), self._entry(), self._recomputing_mode(), self._sent_code())
 
     def _submitted_as(
         self, handle: JobHandle, note: Mapping[str, Any], attempts: Sequence[Attempt], after: Sequence[TaskJob[Any]]

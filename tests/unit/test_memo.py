@@ -360,7 +360,10 @@ def test_results_lie_in_the_project(project: Path, monkeypatch: pytest.MonkeyPat
     assert not (project / ".exca_like").exists()  # asking changes nothing
     assert f(1) == 3
     assert (project / ".exca_like" / ".gitignore").read_text().endswith("*\n")
-    assert sorted(path.name for path in (project / ".exca_like").iterdir() if path.is_dir()) == ["provenance", "test_memo.add,0"]
+    assert sorted(path.name for path in (project / ".exca_like").iterdir() if path.is_dir()) == [
+        "provenance",
+        "test_memo.add,0",
+    ]
     monkeypatch.chdir(project)
     assert f(2) == 4
     assert len(list((project / ".exca_like").iterdir())) == 3

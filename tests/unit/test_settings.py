@@ -133,7 +133,16 @@ def test_every_field_of_resources_but_the_name_has_a_setting(place):
     assert (resources.mem_gb, resources.slurm_account, resources.nodes) == (0.5, "123", 1)
     assert str(resources.job_name).startswith("Model.run")
     settings = set(exca_like.settings.explain())
-    assert settings == {*SETTINGS, "max_array_size", "max_submit_jobs", "progress", "memo_folder", "code", "code_packages", "mode"} - {"job_name"}
+    assert settings == {
+        *SETTINGS,
+        "max_array_size",
+        "max_submit_jobs",
+        "progress",
+        "memo_folder",
+        "code",
+        "code_packages",
+        "mode",
+    } - {"job_name"}
     assert settings.isdisjoint({"folder", "cluster", "version"})
 
 

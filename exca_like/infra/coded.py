@@ -1,0 +1,86 @@
+"""What an infra does about code that has changed since a result was computed."""
+
+from typing import Any
+
+from exca_like.infra.base import BaseInfra
+from exca_like.infra.state import State
+from exca_like.layout import EntryFolder
+from exca_like.models.walk import models_within
+from exca_like.watching import CodePolicy, CodeState, check_same, keep, policy_of, warn
+
+_FORGOTTEN = ("entry", "store", "claims", "exports", "job", "folder_is_checked", "recomputed", "forced", "ram")
+
+
+class CodedInfra(BaseInfra):
+    """An infra whose results depend on code."""
+
+    code: CodePolicy | None = None
+    """What to do with results that other code has computed: ``"warn"``: they are taken, with a warning that names what has
+    changed; ``"recompute"``: they are not, as the code is part of the uid; ``"ignore"``. None: what the setting ``code`` says,
+    else ``"warn"``."""
+
+    def _code_state(self) -> CodeState | None:
+        """The code that results depend on, as this process has it; None if it does not count."""
+        if self.folder is None or policy_of(self.code, "warn") == "ignore":
+            return None
+        state = self._linked_state
+        if state.code is not None:  # of a job
+            return state.code  # type: ignore[no-any-return]
+        assert state.applied is not None
+        return state.applied.watch.state(self._code_roots(state))
+
+    def _code_roots(self, state: State) -> list[Any]:
+        """The classes that the config is made of."""
+        if state.roots is None:
+            parts = map(type, models_within(state.owner, without=BaseInfra))
+            state.roots = list(dict.fromkeys((type(state.owner), *parts)))
+        return state.roots  # type: ignore[no-any-return]
+
+    def _entry(self) -> EntryFolder:
+        state = self._linked_state
+        if state.is_coded and self._code_key() != state.code_key:  # other code, or what is watched, has come since
+            for name in _FORGOTTEN:
+                state.__dict__.pop(name, None)
+            state.recomputed_items.clear()
+        return super()._entry()
+
+    def _code_key(self) -> str:
+        if policy_of(self.code, "warn") != "recompute" or (found := self._code_state()) is None:
+            return ""
+        return f"~{found.digest}"
+
+    def _code_notes(self) -> dict[str, Any]:
+        """What is stored of the code beside a result."""
+        found = self._code_state()
+        if found is None:
+            return {}
+        keep(self._entry().root, found, self.permissions)
+        return {"code": found.digest}
+
+    def _sent_code(self) -> CodeState | None:
+        """The code that a job is to find."""
+        found = self._code_state()
+        if found is not None:
+            keep(self._entry().root, found, self.permissions)
+        return found
+
+    def _take_code(self, sent: CodeState | None) -> None:
+        """Take note of the code that a job was sent with; see `check_same` for what is raised."""
+        state = self._linked_state
+        if sent is None:
+            return
+        assert state.applied is not None
+        here = state.applied.watch.confirmed(sent, self._code_roots(state))
+        if policy_of(self.code, "warn") == "recompute":
+            check_same(self.uid(), sent, here)
+        state.code = here
+
+    def _warn_of(self, stored: str) -> None:
+        """Warn if a result was computed by other code."""
+        now = self._code_state()
+        if now is not None and stored != now.digest:
+            warn(self.uid(), self._entry().root, stored, now)
+
+    def _is_kept(self, state: State) -> bool:
+        """Whether results may be taken from memory without a look at the code."""
+        return not (state.is_coded and state.applied is not None and state.applied.watch.names)
