@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import sys
 import time
 import types
 import warnings
@@ -271,7 +272,15 @@ def warn(label: str, root: str, stored: str, now: CodeState) -> None:
         "explain() shows how. If it makes a difference, compute again with mode='force', or give another version; "
         "code='recompute' does so by itself, code='ignore' says nothing."
     )
-    warnings.warn(msg, CodeChangedWarning, stacklevel=2)
+    warnings.warn(msg, CodeChangedWarning, stacklevel=_frames_to_user())
+
+
+def _frames_to_user() -> int:
+    """How far up the stack the user's call is, for a warning that names it."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("exca_like."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_same(label: str, sent: CodeState, here: CodeState) -> None:
