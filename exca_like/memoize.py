@@ -9,6 +9,7 @@ import pydantic
 
 from exca_like import content, engine
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError
+from exca_like.explaining import Explanation
 from exca_like.infra.calls import Call, CallInfra, applied_to_calls
 from exca_like.infra.job import TaskJob
 from exca_like.layout import EntryFolder
@@ -184,6 +185,17 @@ class Memo(_Base[P, R]):
     def entries(self) -> Entries:
         """What is in the cache of this function, whatever the arguments: a table, when printed."""
         return Entries.of_folders(self._places.root, self._places.pattern, self._places.name, self._infra.allow_pickle)
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """Whether a call would find a result, and why, or why not; nothing is computed or changed on disk."""
+        from exca_like.memos.explain import explain_call
+
+        call = self._keys.call(args, kwargs)
+        excluded = {
+            **dict.fromkeys(self._options.key or (), "recognized by what key=... gives of it"),
+            **dict.fromkeys(self._options.exclude, "left out by exclude=..."),
+        }
+        return explain_call(self._infra_of(call), call, f"{self._places.name}/{call.key}", self.entries(), excluded)
 
     def config(self, *args: P.args, **kwargs: P.kwargs) -> pydantic.BaseModel:
         """The arguments of a call as a pydantic model, with a field for each parameter."""
@@ -413,8 +425,8 @@ def memo(
     Returns
     -------
     Memo
-        Called like the function. It has ``submit``, ``map``, ``lazy``, ``cached``, ``forget``, ``config``, ``entries`` and
-        ``uncached``.
+        Called like the function. It has ``submit``, ``map``, ``lazy``, ``cached``, ``forget``, ``explain``, ``config``,
+        ``entries`` and ``uncached``.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from exca_like.explaining import UidExplanation
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
@@ -18,6 +19,12 @@ class CodedInfra(BaseInfra):
     """What to do with results that other code has computed: ``"warn"``: they are taken, with a warning that names what has
     changed; ``"recompute"``: they are not, as the code is part of the uid; ``"ignore"``. None: what the setting ``code`` says,
     else ``"warn"``."""
+
+    def explain_uid(self) -> UidExplanation:
+        """Which fields of the config the uid is made from, and why the others don't show in it; a table, when printed."""
+        from exca_like.infra.explain import explain_uid
+
+        return explain_uid(self)
 
     def _code_state(self) -> CodeState | None:
         """The code that results depend on, as this process has it; None if it does not count."""

@@ -13,6 +13,7 @@ from exca_like.cachedict.failures import Failure
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors.base import CODE, Executor, Resources
 from exca_like.executors.environment import current_job
+from exca_like.explaining import Explanation
 from exca_like.infra.applied import checked_exclusion
 from exca_like.infra.coded import CodedInfra
 from exca_like.infra.items import SHORTEST, AppliedMap
@@ -174,6 +175,12 @@ class MapInfra(CodedInfra):
         if self.folder is not None:
             self._check_folder()
         return self._item_store().cache
+
+    def explain(self, item: Any) -> Explanation:
+        """Whether a call would find the result of an item, and why, or why not; nothing is computed or changed on disk."""
+        from exca_like.infra.explain import explain_item
+
+        return explain_item(self, self.item_uid(item))
 
     def _item_store(self) -> ItemStore:
         state = self._linked_state

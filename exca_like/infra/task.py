@@ -15,6 +15,7 @@ from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, In
 from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, JobHandle
 from exca_like.executors.environment import current_job, is_first_of_job
+from exca_like.explaining import Explanation
 from exca_like.infra.again import settle
 from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
 from exca_like.infra.coded import CodedInfra
@@ -137,6 +138,12 @@ class TaskInfra(CodedInfra):
         status = self.status()
         detail = detail_of(status, self._handle(), self._store().load(KEY) if status == "failed" else None)
         return replace(detail, attempts=tuple(map(str, self._attempts())))
+
+    def explain(self) -> Explanation:
+        """Whether a call would find a result, and why, or why not; nothing is computed or changed on disk."""
+        from exca_like.infra.explain import explain_task
+
+        return explain_task(self, KEY)
 
     def clear_job(self) -> None:
         """Forget the result or error and the job, which is cancelled if it is queued or running."""
