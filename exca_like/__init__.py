@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from exca_like import content as content
     from exca_like import errors as errors
     from exca_like import helpers as helpers
+    from exca_like import provenance as provenance
     from exca_like import settings as settings
     from exca_like.cachedict import CacheDict as CacheDict
     from exca_like.confdict import ConfDict as ConfDict
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from exca_like.infra.waiting import as_completed as as_completed
     from exca_like.infra.waiting import wait_all as wait_all
     from exca_like.memoize import memo as memo
+    from exca_like.recording import record as record
     from exca_like.workdir import WorkDir as WorkDir
 
 __version__ = "0.1.0"
@@ -46,6 +48,8 @@ _PUBLIC = {
     "helpers": "",
     "memo": "exca_like.memoize",
     "on_requeue": "exca_like.executors.stopping",
+    "provenance": "",
+    "record": "exca_like.recording",
     "settings": "",
     "wait_all": "exca_like.infra.waiting",
 }
@@ -68,6 +72,8 @@ __all__ = [
     "helpers",
     "memo",
     "on_requeue",
+    "provenance",
+    "record",
     "settings",
     "wait_all",
 ]

@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 from exca_like import progress
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import CacheFolderError, NotCachedError, SettingsError
+from exca_like.recording import noted_here
 from exca_like.sources import VARIABLES as _VARIABLES
 from exca_like.sources import variable
-from exca_like.store import Outcome, Store, make_information
+from exca_like.store import Outcome, Store
 
 Mode = Literal["cached", "retry", "force", "read-only", "off"]
 MODE_VARIABLE = "EXCA_LIKE_MODE"
@@ -157,14 +158,15 @@ def run(batch: Batch) -> dict[str, Outcome]:
     return outcomes
 
 
+@noted_here
 def _compute(batch: Batch, claim: Any, outcomes: dict[str, Outcome]) -> None:
     values = batch.compute(claim.keys)
     for key in claim.keys:
-        started = time.time()
+        recording = batch.store.recording()
         try:
             outcome = Outcome(next(values))
             try:
-                batch.store.save(key, outcome, make_information(started), is_first=batch.claim is not None)
+                batch.store.save(key, outcome, recording.information(), is_first=batch.claim is not None)
             except CacheFolderError as error:
                 error.value = outcome.value
                 error.add_note(
@@ -174,7 +176,7 @@ def _compute(batch: Batch, claim: Any, outcomes: dict[str, Outcome]) -> None:
         except CacheFolderError:
             raise
         except (Exception, SystemExit) as error:
-            batch.store.save(key, Outcome(failure=Failure.of(error)), make_information(started))
+            batch.store.save(key, Outcome(failure=Failure.of(error)), recording.information())
             raise
         outcomes[key] = outcome
         if key is not claim.keys[-1]:  # else the claim is closed now

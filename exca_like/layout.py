@@ -14,6 +14,8 @@
       <module>.<function>,<version>/            the results of a memoised function (see exca_like.memos.paths)
       logs/<user>/<job id>/                     what jobs print, and the pickles they start from
       code/<digest>/                            copies of code for jobs (see exca_like.workdir)
+      provenance/<digest>.json                  records that results share: which command, packages and commit they come
+                                                from (see exca_like.records and exca_like.runs)
 """
 
 import os
@@ -97,6 +99,11 @@ def origin() -> str:
     """
     current = os.getcwd()
     return os.environ.get(ORIGIN_VARIABLE, current) if os.environ.get(WORKDIR_VARIABLE) == current else current
+
+
+def provenance_folder(root: str) -> str:
+    """The folder of the records that results share, in the folder of an infra."""
+    return f"{root}/{PROVENANCE}"
 
 
 def logs_root(logs: str) -> str:

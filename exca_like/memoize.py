@@ -20,6 +20,7 @@ from exca_like.memos.options import Options
 from exca_like.memos.paths import ready_root
 from exca_like.memos.places import Places
 from exca_like.memos.transport import reduced
+from exca_like.provenance import Provenance
 from exca_like.watching import CodePolicy, CodeState, Watch, check_same, keep
 
 P = ParamSpec("P")
@@ -181,6 +182,17 @@ class Memo(_Base[P, R]):
         """Remove the result of a call, or its error; returns whether there was one."""
         call = self._keys.call(args, kwargs)
         return self._infra_of(call).forget(call)
+
+    def provenance(self, *args: P.args, **kwargs: P.kwargs) -> Provenance:
+        """When, where and with what the stored result or error of a call was computed; nothing is computed.
+
+        Raises
+        ------
+        NotCachedError
+            Nothing is stored for the call.
+        """
+        call = self._keys.call(args, kwargs)
+        return self._infra_of(call).provenance(call)
 
     def entries(self) -> Entries:
         """What is in the cache of this function, whatever the arguments: a table, when printed."""
@@ -425,8 +437,8 @@ def memo(
     Returns
     -------
     Memo
-        Called like the function. It has ``submit``, ``map``, ``lazy``, ``cached``, ``forget``, ``explain``, ``config``,
-        ``entries`` and ``uncached``.
+        Called like the function. It has ``submit``, ``map``, ``lazy``, ``cached``, ``forget``, ``explain``, ``provenance``,
+        ``config``, ``entries`` and ``uncached``.
 
     Raises
     ------

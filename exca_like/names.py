@@ -21,11 +21,17 @@ def main_name() -> str:
     spec = getattr(main, "__spec__", None)
     if spec is not None:
         name: str = spec.name
-        if name in _JOB_MODULES:
+        if is_job():
             name = os.environ.get(MAIN_VARIABLE, name)
         return name.removesuffix(".__main__")
     path = getattr(main, "__file__", None) or _notebook(main)
     return "__main__" if path is None or path.startswith("<") else Path(path).stem
+
+
+def is_job() -> bool:
+    """Whether this process is a job of this package, and no other program that a job has started."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name in _JOB_MODULES
 
 
 def _notebook(main: Any) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from exca_like.cachedict.failures import NOT_TRIED, Failure
 from exca_like.errors import InfraUsageError
+from exca_like.recording import ItemRecording
 
 MAX_IN_A_ROW = 10
 """Items that may fail one after the other before the rest of a job is not tried."""
@@ -22,12 +23,13 @@ Given = tuple[str, Any, Failure | None]
 
 
 class Part(NamedTuple):
-    """Some items of a map, and the method that takes a list of them."""
+    """Some items of a map, and the method that takes a list of them; ``recording`` takes note of what it does."""
 
     label: str
     keys: Sequence[str]
     items: Sequence[Any]
     method: Callable[[Sequence[Any]], Iterable[Any]]
+    recording: ItemRecording | None = None
 
 
 def outcomes(part: Part) -> Generator[Given, None, None]:
@@ -54,7 +56,7 @@ def outcomes(part: Part) -> Generator[Given, None, None]:
             else:
                 yield part.keys[place], None, Failure.of(attempt.error)
         left = [place for place in left if place not in samples]
-        part = Part(part.label, [part.keys[place] for place in left], [part.items[place] for place in left], part.method)
+        part = part._replace(keys=[part.keys[place] for place in left], items=[part.items[place] for place in left])
         if is_hopeless:
             for key in part.keys:
                 yield key, None, _not_tried(part.label)
@@ -146,7 +148,10 @@ class _Attempt:
         self.is_lazy = False  # whether results come one by one
 
     def results(self) -> Iterator[Given]:
+        recording = self.part.recording
         try:
+            if recording is not None:
+                recording.called()
             found = self.part.method(self.items)
             try:
                 values = iter(found)
@@ -157,6 +162,8 @@ class _Attempt:
                 )
                 raise _CountError(msg) from None
             self.is_lazy = values is found
+            if recording is not None and not self.is_lazy and isinstance(found, Sized):
+                recording.returned(self.size)
             if isinstance(found, Sized) and len(found) != self.size:  # nobody knows which result belongs to which item
                 msg = (
                     f"{self.part.label} returned {len(found)} result(s) for {self.size} item(s), from {self.keys[0]!r} to "
@@ -183,6 +190,8 @@ class _Attempt:
         except (Exception, SystemExit) as error:  # an exit of the user's code must not end this process
             if self.done < self.size:
                 self.error = error
+                if recording is not None:
+                    recording.failed(self.keys[self.done])
             elif self.is_last:  # no item is to blame: all were given
                 raise
 

@@ -1,9 +1,7 @@
 """Outcomes of computations, values or failures, as the engine needs them: in a folder, or in memory."""
 
 import contextlib
-import datetime
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
@@ -17,6 +15,8 @@ from exca_like.cachedict.journal import JournalFile
 from exca_like.cachedict.single import SingleEntry, single_entry
 from exca_like.errors import CacheFolderError, CorruptEntryError, KeyExistsError
 from exca_like.layout import EntryFolder
+from exca_like.recording import ItemRecording, Recording
+from exca_like.runs import Run
 
 Kind = Literal["value", "failure"]
 _making = files.ForkSafeLock()
@@ -48,6 +48,10 @@ class Store(Protocol):
 
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one."""
+        ...
+
+    def recording(self) -> Recording:
+        """What takes note of a computation that begins now, for `save`."""
         ...
 
     def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:
@@ -84,6 +88,11 @@ class _CacheStore:
 
     _cache: Any
     _describe: Callable[[], dict[str, Any]]
+    _run: Run | None
+
+    def recording(self) -> Recording:
+        """What takes note of a computation that begins now, for `save`."""
+        return Recording(self._run)
 
     def mark(self, key: str) -> Any:
         """Changes when another outcome is stored for a key, as known since the last look at the folder."""
@@ -156,8 +165,9 @@ class Notes(Protocol):
 class SharedStore(_CacheStore):
     """Store of a key in a folder of many."""
 
-    def __init__(self, cache: CacheDict[Any], key: str, notes: Notes) -> None:
+    def __init__(self, cache: CacheDict[Any], key: str, notes: Notes, run: Run | None = None) -> None:
         self._cache = cache
+        self._run = run
         self._notes = notes
         self._describe = lambda: notes.meta(key)
 
@@ -200,6 +210,8 @@ class FolderStore(_CacheStore):
         Gives JSON data that are stored beside each outcome.
     permissions, allow_pickle:
         See `exca_like.cachedict.CacheDict`.
+    run:
+        What is the same for all that this process computes for the folder; None: only time and place are noted.
     """
 
     def __init__(
@@ -208,8 +220,10 @@ class FolderStore(_CacheStore):
         describe: Callable[[], dict[str, Any]],
         permissions: int | None = None,
         allow_pickle: AllowPickle = "own",
+        run: Run | None = None,
     ) -> None:
         self.folder = folder
+        self._run = run
         self._describe = describe
         self.has_just_looked = False  # then the next question need not look at the folder again
         self._single = single_entry(folder.path)
@@ -330,6 +344,10 @@ class MemoryStore:
         """The outcome of a key, if there is one."""
         return self.outcomes.get(key)
 
+    def recording(self) -> Recording:
+        """What takes note of nothing."""
+        return Recording(None)
+
     def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:  # noqa: ARG002 - see Store
         """Keep an outcome, in place of an older one."""
         self.outcomes[key] = outcome
@@ -368,13 +386,20 @@ class MemoryStore:
 class ItemStore:
     """Values and failures of many keys, in a `CacheDict`; without a folder, failures are kept in memory, too.
 
-    With ``notes``, what they say, and when it was computed, is kept beside each.
+    Parameters
+    ----------
+    cache:
+        Where they are.
+    notes:
+        What they say is kept beside each.
+    run:
+        What is the same for all that this process computes for the folder; None without a folder.
     """
 
-    def __init__(self, cache: CacheDict[Any], notes: Notes | None = None) -> None:
+    def __init__(self, cache: CacheDict[Any], notes: Notes | None = None, run: Run | None = None) -> None:
         self.cache = cache
         self._notes = notes
-        self._since = time.time()  # when the computation of the next item began, as far as is known
+        self._run = run
         self._failures: dict[str, Failure] = {}
 
     @property
@@ -402,7 +427,13 @@ class ItemStore:
         """The failure of a key, if there is one."""
         return self._failures.get(key) or self.cache.failure(key)
 
-    def save(self, key: str, value: Any, failure: Failure | None, replaces: bool = False) -> Failure | None:
+    def recording(self) -> ItemRecording:
+        """What takes note of some items that are computed now, one after the other, for `save`."""
+        return ItemRecording(self._run)
+
+    def save(
+        self, key: str, value: Any, failure: Failure | None, replaces: bool = False, recording: ItemRecording | None = None
+    ) -> Failure | None:
         """Store a value, or a failure, in a ``with store.cache.write()`` block.
 
         Parameters
@@ -411,6 +442,8 @@ class ItemStore:
             The key, and what its computation left.
         replaces:
             Whether there may be a value or a failure already, whose place it takes.
+        recording:
+            What took note of the computation.
 
         Returns
         -------
@@ -422,14 +455,18 @@ class ItemStore:
         CacheFolderError
             The folder can't be written to.
         """
+        notes = None if self._notes is None else self._notes.meta(key)
+        meta: Any = notes
         if failure is None:
             if replaces:
                 self._failures.pop(key, None)
+            if recording is not None:
+                meta = recording.of_result(notes)
             try:
                 if self._notes is None:
-                    self.cache.put(key, value, None, replaces)
+                    self.cache.put(key, value, meta, replaces)
                 else:
-                    self.cache.put(key, value, self._meta(key), replaces, self._notes.cache_type(value))
+                    self.cache.put(key, value, meta, replaces, self._notes.cache_type(value))
             except CacheFolderError:
                 raise
             except KeyExistsError:  # somebody else stored it meanwhile, as there are no locks, or this was taken for dead
@@ -438,17 +475,14 @@ class ItemStore:
                 failure = Failure.of(error)
             else:
                 return None
+        elif recording is not None:
+            meta = recording.of_failure(key, notes)
         if failure.reason != NOT_TRIED:
             if self.is_in_memory:
                 self._failures[key] = failure
             else:
-                self.cache.put_failure(key, failure, meta=None if self._notes is None else self._meta(key))
+                self.cache.put_failure(key, failure, meta=meta)
         return failure
-
-    def _meta(self, key: str) -> dict[str, Any]:
-        assert self._notes is not None
-        started, self._since = self._since, time.time()
-        return {**make_information(started), **self._notes.meta(key)}
 
 
 def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:
@@ -463,13 +497,3 @@ def read_config(folder: EntryFolder, key: str) -> dict[str, Any] | None:
 
 def _has(meta: dict[str, Any] | None, name: str, value: Callable[[], Any]) -> bool:
     return meta is not None and name in meta and meta[name] is not None and bool(meta[name] == value())
-
-
-def make_information(started: float) -> dict[str, Any]:
-    """Time (ISO, with its zone), duration in seconds, and place of a computation that ends now."""
-    now = time.time()
-    moment = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="milliseconds")
-    return {"time": moment, "duration": round(now - started, 6), "host": _HOST, "pid": os.getpid()}
-
-
-_HOST = os.uname().nodename

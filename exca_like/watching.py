@@ -192,6 +192,7 @@ def keep(root: str, state: CodeState, permissions: int | None = None) -> None:
         "symbols": {label: [symbol.digest, symbol.text] for label, symbol in found.symbols.items()},
         "packages": dict(found.packages),
         "precision": found.precision,
+        "own": found.own,
         "watched": dict(state.watched),
     }
     try:
@@ -213,7 +214,7 @@ def read(root: str, digest: str) -> CodeState | None:
     try:
         data = orjson.loads(files.read_bytes(layout.code_record(root, digest)))
         symbols = {label: Symbol(*symbol) for label, symbol in data["symbols"].items()}
-        return CodeState(digest, Fingerprint(symbols, data["packages"], data["precision"]), data["watched"])
+        return CodeState(digest, Fingerprint(symbols, data["packages"], data["precision"], own=data["own"]), data["watched"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -23,6 +23,7 @@ from exca_like.errors import (
 from exca_like.executors.base import WAVE_S, Attempt, Ended, Executor, JobHandle, cancelled_unless_noted, read_log
 from exca_like.executors.pools import make_pool
 from exca_like.parts import Given, Part, outcomes
+from exca_like.recording import noted_here
 from exca_like.store import ItemStore
 
 _FIRST_POLL, _LAST_POLL = 0.02, 1.0  # seconds between two looks at what jobs stored
@@ -80,6 +81,7 @@ class Mapping:
     min_items: int = 1
 
 
+@noted_here
 def compute(part: Part, store: ItemStore, claim: Any, *, replaces: bool) -> Iterator[Given]:
     """Compute and store the items of a part, each released as it is stored."""
     names: set[str] = _computing.__dict__.setdefault("names", set())
@@ -87,14 +89,17 @@ def compute(part: Part, store: ItemStore, claim: Any, *, replaces: bool) -> Iter
     try:
         with store.cache.write():
             failed_before = store.failure_marks(part.keys)
-            for key, value, failure in outcomes(part):
-                failed = store.save(key, value, failure, replaces or key in failed_before)
+            recording = store.recording()
+            for key, value, failure in outcomes(part._replace(recording=recording)):
+                failed = store.save(key, value, failure, replaces or key in failed_before, recording)
                 claim.release(key)
                 yield key, value, failed
+                recording.started = _now()  # to store a value may take long
     finally:
         names.discard(claim.name)
 
 
+_now = time.time_ns
 _computing = threading.local()  # names of the claims that a thread computes for
 
 
@@ -199,17 +204,19 @@ class Here:
         self._closes = False
         _suspended[self._claim.name] = self
 
+    @noted_here
     def _compute(self) -> Generator[Given | None, None, None]:
         """What the items gave, stored; None for one that failed."""
         run = self._run
         save, release, replaces, tells_all = run.mapping.store.save, self._claim.release, run.replaces, run.is_told_all
         failed_before = run.mapping.store.failure_marks(self.keys)
-        given_by = outcomes(run.part(self.keys))
+        recording = run.mapping.store.recording()
+        given_by = outcomes(run.part(self.keys)._replace(recording=recording))
         try:
             self._thread = get_ident()
             for given in given_by:
                 key, value, failure = given
-                failed = save(key, value, failure, replaces or key in failed_before)
+                failed = save(key, value, failure, replaces or key in failed_before, recording)
                 if tells_all or failed is not None:
                     run.note(key, failed)
                 release(key)
@@ -218,6 +225,7 @@ class Here:
                 if self._closes:
                     return
                 self._thread = get_ident()
+                recording.started = _now()  # what was done with the result is no part of the next one
             self.knows_all = True
         finally:
             try:

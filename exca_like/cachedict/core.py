@@ -272,6 +272,18 @@ class CacheDict(MutableMapping[str, X]):
                 return found[1]
         raise KeyError(key)
 
+    def expect(self, ending: str | None, otherwise: Callable[[str, Any], None]) -> None:
+        """Have it told of values that are loaded if what was kept beside them is no text with an ending.
+
+        Parameters
+        ----------
+        ending:
+            The end of a text; None: tell of none from now on.
+        otherwise:
+            Takes the key, and what was kept.
+        """
+        self._loader.expected = None if ending is None else (ending, otherwise)
+
     def meta(self, key: str) -> Any:
         """The JSON data that were kept beside the value or the error of a key; None if there are none."""
         self.refresh()

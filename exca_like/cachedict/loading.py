@@ -22,6 +22,8 @@ class Loader:
         self._index = index
         self._pickles: AllowPickle = allow_pickle
         self._check: Check = check
+        self.expected: tuple[str, Callable[[str, Any], None]] | None = None
+        """How what is stored beside a value ends, as a rule; and what is told of one that does not, with its key."""
 
     def value(self, key: str, *, look: bool) -> tuple[int | None, Any]:
         """The place and the value of an entry; no place if there is none.
@@ -52,6 +54,10 @@ class Loader:
             msg = "its line is damaged"
             raise CorruptEntryError(msg)
         file, info = found
+        if self.expected is not None:
+            meta = info.get("#meta")
+            if meta is not None and not (type(meta) is str and meta.endswith(self.expected[0])):
+                self.expected[1](key, meta)
         small = _SMALL.get(info.get("#type", ""))
         if small is not None and "inline" in info and info["#key"] == key and "#v" not in info:
             try:

@@ -35,13 +35,16 @@ class Fingerprint:
     files: tuple[File, ...] = ()
     stale: tuple[str, ...] = ()
     """Modules that were edited since this process imported them: what counts is what it runs."""
+    own: str = ""
+    """The function whose code it is, if that is one of a module, among the symbols; its name does not count."""
     digest: str = field(init=False)
     """16 hex digits that stand for all of it."""
 
     def __post_init__(self) -> None:
         found = blake2b(digest_size=8)
-        for label, symbol in sorted(self.symbols.items()):
-            found.update(f"{label}={symbol.digest};".encode("utf-8", "surrogatepass"))
+        for label, symbol in sorted(self.symbols.items(), key=lambda one: "" if one[0] == self.own else one[0]):
+            name = "" if label == self.own else label
+            found.update(f"{name}={symbol.digest};".encode("utf-8", "surrogatepass"))
         for name, version in sorted(self.versions.items()):
             found.update(f"{name}=={version};".encode())
         object.__setattr__(self, "digest", found.hexdigest())
@@ -126,7 +129,7 @@ def _made(roots: Sequence[Any], precision: Precision) -> _Known:
             tokens.append((vars(module), "__spec__", vars(module).get("__spec__")))
     cells = getattr(sys.modules.get("__main__"), "In", None)
     cells = cells if isinstance(cells, list) else []
-    made = Fingerprint(reach.symbols, packages, precision, read, tuple(sorted(reach.stale)))
+    made = Fingerprint(reach.symbols, packages, precision, read, tuple(sorted(reach.stale)), reach.own)
     return _Known(made, tokens, cells, len(cells))
 
 
@@ -149,7 +152,7 @@ def confirmed(sent: Fingerprint, roots: Sequence[Any]) -> Fingerprint:
         if file.module != main:  # what it has now can't be told from what the script refers to
             symbols = {label: one for label, one in symbols.items() if not label.startswith(f"{file.module}.")}
             symbols[f"{file.module} (as a job found it)"] = Symbol(_digest_of_file(file.path), "")
-    return Fingerprint(symbols, sent.packages, sent.precision, sent.files)
+    return Fingerprint(symbols, sent.packages, sent.precision, sent.files, own=sent.own)
 
 
 def _is_unchanged(file: File) -> bool:

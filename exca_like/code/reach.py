@@ -83,6 +83,8 @@ class Reach:
         """Names of top-level modules that are not the user's own."""
         self.stale: set[str] = set()
         """Names of modules that were edited since they were imported."""
+        self.own = ""
+        """The label of the first function, whose name does not count: it may be renamed."""
         self.tokens: list[tuple[Mapping[str, Any], str, Any]] = []
         """What code without a source has found by name, and where."""
         self._seen: dict[str, bool] = {}  # by label; whether it is a config
@@ -135,6 +137,8 @@ class Reach:
             if path[0] not in source.namespace:
                 return False
             self._ask(path[1:])
+            if isinstance(thing, types.FunctionType) and len(path) == 1 and not self._seen:
+                self.own = f"{source.name}.{path[0]}"
             return self._name(Place(source), path[0]) is not None
 
         def is_it(node: ast.AST) -> bool:
@@ -147,6 +151,8 @@ class Reach:
             return False
         *outer, (node,) = bodies
         place = Place(source, tuple((name, Namespace(body)) for name, body in zip(names, outer[1:], strict=False)))
+        if isinstance(thing, types.FunctionType) and not self._seen:
+            self.own = place.label(names[-1])
         self._symbol(place, names[-1], [node])
         return True
 
@@ -258,9 +264,10 @@ class Reach:
     ) -> None:
         """Record some nodes under a label, and follow what they refer to."""
         source = place.source
-        piece = source.pieces.get(key := key or tuple(map(id, nodes)))  # which live as long as the source
+        key = key or (*map(id, nodes), label == self.own)  # they live as long as the source
+        piece = source.pieces.get(key)
         if piece is None:
-            plain = [self._undecorated(place, node, members) for node in nodes]
+            plain = [self._undecorated(place, node, members, is_own=label == self.own) for node in nodes]
             piece = source.pieces[key] = Piece(text_of(plain), references_of(plain), _lines_of(source, nodes))
         edges = []
         for root, attributes in piece.references.found:
@@ -282,11 +289,13 @@ class Reach:
             self._ask(list(self._waiting))
         self._ask(piece.references.attributes)
 
-    def _undecorated(self, place: Place, node: ast.AST, members: Namespace | None) -> ast.AST:
+    def _undecorated(self, place: Place, node: ast.AST, members: Namespace | None, *, is_own: bool) -> ast.AST:
         """A definition without the decorators of this package: how something is computed does not change what comes out."""
-        if not isinstance(node, DEFINITIONS) or not node.decorator_list:
+        if not isinstance(node, DEFINITIONS) or not (node.decorator_list or is_own):
             return node
         plain = copy.copy(node)
+        if is_own:
+            plain.name = ""
         plain.decorator_list = [one for one in node.decorator_list if not self._is_ours(place, one, members)]
         return plain
 

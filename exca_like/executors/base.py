@@ -50,11 +50,13 @@ class Resources:
     """Folders that come first on its import path."""
     python: str | None = None
     """Its interpreter."""
+    source: str | None = None
+    """The folder of the method's code where it is submitted."""
 
 
 CODE = ("workdir", "import_path", "python")
 """Fields that say which code and which Python a job has."""
-SETTINGS = tuple(name for name in Resources.__dataclass_fields__ if name not in ("after", "exclude", *CODE))
+SETTINGS = tuple(name for name in Resources.__dataclass_fields__ if name not in ("after", "exclude", "source", *CODE))
 """Fields that resources share with infras."""
 
 WAVE_S = 5.0

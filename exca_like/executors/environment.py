@@ -9,6 +9,7 @@ from typing import Any
 from exca_like.executors.base import Resources
 from exca_like.layout import ORIGIN_VARIABLE, WORKDIR_VARIABLE, origin
 from exca_like.names import MAIN_VARIABLE, main_name
+from exca_like.runs import RUN_VARIABLE, job_id, passed_on
 
 # variables of a running job that would confuse a job submitted from it; SLURM_CONF names the cluster and stays
 _JOB_PREFIXES = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
@@ -33,6 +34,7 @@ def job_environment(resources: Resources | None = None) -> dict[str, str]:
     own = [path for path in _import_path() if resources.python is None or not is_installed(path)]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*resources.import_path, *own]))
     environment[MAIN_VARIABLE] = main_name()
+    environment[RUN_VARIABLE] = passed_on(resources.source)
     if resources.workdir is not None:
         environment[ORIGIN_VARIABLE] = origin()
         environment[WORKDIR_VARIABLE] = os.path.realpath(resources.workdir)
@@ -67,15 +69,10 @@ def is_first_of_job() -> bool:
 
 def current_job(logs: str) -> dict[str, Any] | None:
     """The `JobHandle.record` of the job that this process is; None if it is none."""
-    local = os.environ.get("SUBMITIT_LOCAL_JOB_ID")
-    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and local:
-        return {"cluster": "local", "job_id": local, "logs": logs}
-    job = os.environ.get("SLURM_JOB_ID")
-    if job:
-        array = os.environ.get("SLURM_ARRAY_JOB_ID")
-        job_id = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
-        return {"cluster": "slurm", "job_id": job_id, "logs": logs}
-    return None
+    job = job_id()
+    if job is None:
+        return None
+    return {"cluster": "local" if job == os.environ.get("SUBMITIT_LOCAL_JOB_ID") else "slurm", "job_id": job, "logs": logs}
 
 
 def _import_path() -> list[str]:

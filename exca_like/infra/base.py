@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
 import pydantic
 
-from exca_like import files, layout, yamltext
+from exca_like import commits, files, layout, runs, yamltext
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.cachedict.memory_claims import MemoryClaims
@@ -30,6 +30,7 @@ from exca_like.layout import EntryFolder
 from exca_like.models.clone import changed_copy, validated
 from exca_like.models.export import export, has_dotted_keys
 from exca_like.models.freeze import freeze
+from exca_like.runs import Run
 from exca_like.uid import config_uid
 from exca_like.watching import Watch
 from exca_like.workdir import WorkDir
@@ -410,6 +411,22 @@ class BaseInfra(pydantic.BaseModel):
         state.folder_is_checked = True
         return claim
 
+    def _source(self) -> str:
+        """The folder of the method's code, or the one that stands for it."""
+        applied = self._linked_state.applied
+        assert applied is not None  # linking checks it
+        return runs.source_of(applied.method)
+
+    def _run(self) -> Run | None:
+        """What is the same for all that this process computes; None without a folder."""
+        if self.folder is None:
+            return None
+        return Run(self._entry().root, self._source(), self.permissions, self._notes_of_all)
+
+    def _notes_of_all(self) -> dict[str, Any]:
+        """What else is stored beside all that this process computes."""
+        return {}
+
     def _field_name(self) -> str:
         field = self._linked_state.field
         assert field is not None
@@ -452,7 +469,9 @@ class BaseInfra(pydantic.BaseModel):
         if number_of_tasks > 1 and self.job_name is None:  # the array has no one config to name
             resources = dataclasses.replace(resources, job_name=str(resources.job_name).rpartition("/")[0])
         logs = self._log_folder()
-        return make_executor(self.cluster, logs, with_code(self, resources, logs))
+        commits.begin(source := self._source())  # which goes on meanwhile
+        resources = dataclasses.replace(with_code(self, resources, logs), source=source)
+        return make_executor(self.cluster, logs, resources)
 
     def executor(self) -> Any:
         """A submitit executor with this infra's settings, for functions of one's own; None for ``cluster=None``.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
-from exca_like import engine, files, mapping, works, yamltext
+from exca_like import engine, files, mapping, runs, works, yamltext
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.handlers.containers import holds_paths
 from exca_like.errors import ConfigMismatchError, ExcaLikeError, InfraUsageError, ItemsFailedError, SubmissionError
@@ -48,6 +48,11 @@ class Call:
 
 class Function(Protocol):
     """The function whose calls they are; it can be pickled."""
+
+    @property
+    def uncached(self) -> Callable[..., Any]:
+        """The function itself."""
+        ...
 
     def run(self, call: Call) -> Any:
         """What the function returns."""
@@ -185,6 +190,10 @@ class CallInfra(MapInfra):
         name = f"{path.rpartition('.')[2]},{version}" if path else version
         return replace(resources, job_name=f"{name}/call")  # of an array, what is before the slash
 
+    def _source(self) -> str:
+        function: Function = self._linked_state.owner
+        return runs.source_of(function.uncached)
+
     def _label(self, call: Call) -> str:
         return f"{self.uid()}/{call.key}"
 
@@ -205,13 +214,13 @@ class CallInfra(MapInfra):
                     raise engine.not_cached(self._label(call)) from None
             else:
                 if call.code is not None and not call.is_coded:
-                    self._compare_code(call, store)
+                    self._compare_call(call, store)
                 return value
         if self.cluster in JOB_CLUSTERS:
             return self._value_of_job(call, store, mode)
         return self._run_here(call, mode).get()
 
-    def _compare_code(self, call: Call, store: ItemStore) -> None:
+    def _compare_call(self, call: Call, store: ItemStore) -> None:
         """Warn if a stored result was computed by other code than there is now."""
         try:
             stored = (store.cache.describe(call.key).get("#meta") or {}).get("code")
@@ -260,7 +269,7 @@ class CallInfra(MapInfra):
 
     def _store_of(self, call: Call) -> SharedStore:
         """Where the outcome of a call is, or will be."""
-        return SharedStore(self._open_store().cache, call.key, self._notes({call.key: call}))
+        return SharedStore(self._open_store().cache, call.key, self._notes({call.key: call}), self._run())
 
     def _notes(self, calls: Mapping[str, Call]) -> "_Notes":
         return _Notes(self._linked_state.owner, calls, keeps_files=self._applied_map.cache_type is None)
@@ -283,19 +292,19 @@ class CallInfra(MapInfra):
             self._check_plan(planned)
         for key in items.keys() - set(wanted):
             if items[key].code is not None and not items[key].is_coded:
-                self._compare_code(items[key], store)
+                self._compare_call(items[key], store)
         return mapping.results(planned)
 
     def _mapping(
         self, items: Any, keys: list[str], missing: dict[str, Any], store: ItemStore, mode: engine.Mode
     ) -> works.Mapping:
-        return super()._mapping(items, keys, missing, ItemStore(store.cache, self._notes(missing)), mode)
+        return super()._mapping(items, keys, missing, ItemStore(store.cache, self._notes(missing), self._run()), mode)
 
     def _store_for(self, items: dict[str, Any]) -> ItemStore:
-        return ItemStore(self._make_cache(keep_in_ram=False), self._notes(items))
+        return ItemStore(self._make_cache(keep_in_ram=False), self._notes(items), self._run())
 
     def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str, mode: engine.Mode) -> CallsPart:
-        return CallsPart(self._linked_state.owner, "", self._entry(), keys, items, claim, mode)
+        return CallsPart(self._linked_state.owner, "", self._entry(), keys, items, claim, mode, None)
 
     # jobs
 

@@ -39,8 +39,10 @@ class CodedInfra(BaseInfra):
     def _code_roots(self, state: State) -> list[Any]:
         """The classes that the config is made of."""
         if state.roots is None:
+            assert state.applied is not None
             parts = map(type, models_within(state.owner, without=BaseInfra))
-            state.roots = list(dict.fromkeys((type(state.owner), *parts)))
+            own = state.applied.caching_class(type(state.owner))  # who calls super() shares results with its base
+            state.roots = list(dict.fromkeys((own, *parts)))
         return state.roots  # type: ignore[no-any-return]
 
     def _entry(self) -> EntryFolder:
@@ -56,8 +58,7 @@ class CodedInfra(BaseInfra):
             return ""
         return f"~{found.digest}"
 
-    def _code_notes(self) -> dict[str, Any]:
-        """What is stored of the code beside a result."""
+    def _notes_of_all(self) -> dict[str, Any]:
         found = self._code_state()
         if found is None:
             return {}

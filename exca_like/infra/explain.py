@@ -19,6 +19,7 @@ from exca_like.infra.applied import FIELDS
 from exca_like.layout import EntryFolder
 from exca_like.models.export import export
 from exca_like.models.plan import EXCLUDE_ATTRIBUTE, plan_of
+from exca_like.recording import noted
 from exca_like.watching import policy_of
 
 _PATIENCE_S = 2.0  # of looking at other configs
@@ -109,7 +110,7 @@ def explain_task(infra: Any, key: str) -> Explanation:
         kind = store.peek(key)
         outcome = None if kind is None else store.load(key)
     if outcome is not None and outcome.failure is None:
-        return of_value(infra, infra.uid(), (store.meta(key) or {}))
+        return of_value(infra, infra.uid(), noted(store.meta(key)))
     if outcome is not None:
         return of_failure(infra.uid(), outcome.failure, is_raised=infra.mode != "retry")
     if infra.status() == "running":
@@ -134,7 +135,7 @@ def explain_item(infra: Any, key: str) -> Explanation:
         except KeyError:
             return damaged(uid)
     if is_there:
-        return of_value(infra, uid, cache.meta(key) or {})
+        return of_value(infra, uid, noted(cache.meta(key)))
     failure = cache.failure(key)
     if failure is not None:
         return of_failure(uid, failure, is_raised=False)
@@ -263,7 +264,7 @@ def _version_of(entry: EntryFolder) -> str:
 def _notes_of(entry: EntryFolder) -> dict[str, Any]:
     """What is stored beside the results of a folder: beside one of them."""
     cache: CacheDict[Any] = CacheDict(entry.path)
-    notes = next((cache.meta(key) for key in cache), None) or {}
+    notes = noted(next((cache.meta(key) for key in cache), None))
     code = entry.uid.partition("/")[0].partition("~")[2]
     return {**notes, **({"code": code} if code else {})}
 

@@ -15,7 +15,8 @@ from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, Ended, JobHandle, read_log
 from exca_like.infra.status import HINTS
 from exca_like.lazy import Lazy
-from exca_like.store import MemoryStore, Outcome, Store, make_information
+from exca_like.recording import ended_elsewhere
+from exca_like.store import MemoryStore, Outcome, Store
 
 R = TypeVar("R")
 
@@ -243,7 +244,7 @@ class TaskJob(Generic[R]):
             raise ended.error(msg)
         failure = Failure.of(ended.error(msg), ended.reason)
         if not self._is_copy:
-            self._store.save(self._key, Outcome(failure=failure), make_information(time.time()))
+            self._store.save(self._key, Outcome(failure=failure), ended_elsewhere(self.job_id))
         return Outcome(failure=failure)
 
     def _attempts(self) -> str:

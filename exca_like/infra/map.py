@@ -20,8 +20,10 @@ from exca_like.infra.items import SHORTEST, AppliedMap
 from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
+from exca_like.provenance import Provenance, no_entry, provenance_of
+from exca_like.recording import noted
 from exca_like.store import ItemStore
-from exca_like.watching import Watch
+from exca_like.watching import CodeState, Watch
 
 C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
@@ -43,11 +45,13 @@ class MapCall:
     items: Sequence[Any]
     claim: str
     mode: engine.Mode
+    code: CodeState | None
 
     def __call__(self) -> Returned | None:
         infra: MapInfra = getattr(self.owner, self.infra_name)
         # a class that was pickled by value has lost its full name, which the uid begins with
         infra._linked_state.entry = self.entry
+        infra._take_code(self.code)
         return infra._run_part(self)
 
 
@@ -182,10 +186,28 @@ class MapInfra(CodedInfra):
 
         return explain_item(self, self.item_uid(item))
 
+    def provenance(self, item: Any) -> Provenance:
+        """When, where and with what the stored result or error of an item was computed; nothing is computed or changed.
+
+        Raises
+        ------
+        NotCachedError
+            Nothing is stored for the item, or there is no folder.
+        """
+        return self._provenance(self.item_uid(item))
+
+    def _provenance(self, key: str) -> Provenance:
+        if self.folder is not None and self._check_folder():
+            cache = self._make_cache(keep_in_ram=False)
+            if key in cache or cache.failure_mark(key) is not None:
+                return provenance_of(cache.meta(key), self._entry().root)
+        label = f"{self.uid()}/{key}"
+        raise no_entry(label, has_folder=self.folder is not None)
+
     def _item_store(self) -> ItemStore:
         state = self._linked_state
         if state.store is None:
-            made = ItemStore(self._make_cache(keep_in_ram=self.keep_in_ram or self.folder is None))
+            made = ItemStore(self._make_cache(keep_in_ram=self.keep_in_ram or self.folder is None), run=self._run())
             state.__dict__.setdefault("store", made)  # another thread may have been first
         store: ItemStore = state.__dict__["store"]
         return store
@@ -213,6 +235,8 @@ class MapInfra(CodedInfra):
     def _call(self, items: Any = ()) -> Iterator[Any]:
         """What a call of the method does."""
         state: State = self._state  # type: ignore[attr-defined]
+        if state.is_coded:
+            self._entry()  # notices if other code has come
         applied: Any = state.applied
         keys: list[str] | None = None
         if type(items) is list or isinstance(items, Sequence):
@@ -233,6 +257,8 @@ class MapInfra(CodedInfra):
             return self._uncached(items, keys, applied)
         if store is None or not (state.folder_is_checked or self.folder is None):
             store = self._open_store()
+        if self.folder is not None:
+            self._expect_code(state, store)
         kept: dict[str, Any] | None = None
         if keys is None:
             keys, kept = self._seen_once(items, store, applied, mode)
@@ -244,6 +270,16 @@ class MapInfra(CodedInfra):
         planned = self._mapping(items, keys, missing, store, mode)
         self._check_plan(planned)
         return mapping.results(planned)
+
+    def _expect_code(self, state: State, store: ItemStore) -> None:
+        """Have a warning given for results that other code has computed."""
+        now = None if state.is_coded else self._code_state()
+        store.cache.expect(None if now is None else f"code={now.digest}", self._compare_code)
+
+    def _compare_code(self, key: str, meta: Any) -> None:  # noqa: ARG002 - see CacheDict.expect
+        stored = noted(meta).get("code")
+        if stored is not None:
+            self._warn_of(stored)
 
     def _uncached(self, items: Any, keys: list[str] | None, applied: AppliedMap) -> Iterator[Any]:
         """What a call gives in mode ``"off"``: neither the folder nor the memory is looked at or changed."""
@@ -363,11 +399,11 @@ class MapInfra(CodedInfra):
             raise InfraUsageError(msg)
 
     def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str, mode: engine.Mode) -> MapCall:
-        return MapCall(self._linked_state.owner, self._field_name(), self._entry(), keys, items, claim, mode)
+        return MapCall(self._linked_state.owner, self._field_name(), self._entry(), keys, items, claim, mode, self._sent_code())
 
     def _store_for(self, items: dict[str, Any]) -> ItemStore:  # noqa: ARG002 - a subclass describes them
         """A store for what some items give in this process."""
-        return ItemStore(self._make_cache(keep_in_ram=False))
+        return ItemStore(self._make_cache(keep_in_ram=False), run=self._run())
 
     def _run_part(self, call: MapCall) -> Returned | None:
         """Compute and store in this process, which is a job or belongs to a pool."""

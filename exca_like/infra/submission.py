@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,7 +20,7 @@ from exca_like.infra.job import R, TaskJob
 from exca_like.infra.status import HINTS
 from exca_like.layout import EntryFolder
 from exca_like.names import qualified_name
-from exca_like.store import FolderStore, MemoryStore, Outcome, Store, make_information
+from exca_like.store import FolderStore, MemoryStore, Outcome, Store
 
 
 class SubmittedJob(TaskJob[R]):
@@ -102,11 +101,11 @@ class SubmittedCall:
 
 def _run(call: Callable[[], Any], store: Store, key: str) -> None:
     """Call something, and store what came out; an exception is stored and raised."""
-    started = time.time()
+    recording = store.recording()
     try:
-        store.save(key, Outcome(call()), make_information(started))
+        store.save(key, Outcome(call()), recording.information())
     except (Exception, SystemExit) as error:
-        store.save(key, Outcome(failure=Failure.of(error)), make_information(started))
+        store.save(key, Outcome(failure=Failure.of(error)), recording.information())
         raise
 
 

@@ -24,6 +24,7 @@ from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.sending import KEY, Plan, check_ended, repetition, start_uncached, submit
 from exca_like.infra.status import Status, StatusDetail, detail_of
 from exca_like.layout import EntryFolder
+from exca_like.provenance import Provenance, no_entry, provenance_of
 from exca_like.store import FolderStore, MemoryStore, Outcome, Store, read_config
 from exca_like.watching import CodeState
 
@@ -144,6 +145,18 @@ class TaskInfra(CodedInfra):
         from exca_like.infra.explain import explain_task
 
         return explain_task(self, KEY)
+
+    def provenance(self) -> Provenance:
+        """When, where and with what the stored result or error was computed; nothing is computed or changed on disk.
+
+        Raises
+        ------
+        NotCachedError
+            Nothing is stored, or there is no folder.
+        """
+        if self.folder is None or not self._check_folder() or (store := self._store()).peek(KEY) is None:
+            raise no_entry(self.uid(), has_folder=self.folder is not None)
+        return provenance_of(store.meta(KEY), self._entry().root)
 
     def clear_job(self) -> None:
         """Forget the result or error and the job, which is cancelled if it is queued or running."""
@@ -327,9 +340,6 @@ class TaskInfra(CodedInfra):
             if stored is not None:
                 self._warn_of(stored)
 
-    def _information(self) -> dict[str, Any]:
-        return {**super()._information(), **self._code_notes()}
-
     def _batch(self, mode: engine.Mode) -> engine.Batch:
         return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), self._claims, mode)
 
@@ -366,7 +376,7 @@ class TaskInfra(CodedInfra):
             if self.folder is None:
                 state.store = MemoryStore()
             else:
-                state.store = FolderStore(self._entry(), self._information, self.permissions, self.allow_pickle)
+                state.store = FolderStore(self._entry(), self._information, self.permissions, self.allow_pickle, self._run())
         store: Store = state.store
         return store
 

@@ -560,13 +560,22 @@ def test_paths_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_results_survive_a_rename(tmp_path: Path) -> None:
-    first = memo(folder=tmp_path, prefix="features")(add)
-    assert first(1) == 3
+    def first(a, b=2):
+        calls.append(a)
+        return a + b
 
-    def renamed(a, b=2, *, verbose=False):
+    def renamed(a, b=2):
+        calls.append(a)
+        return a + b
+
+    def another(a, b=2):
         raise AssertionError
 
+    assert memo(folder=tmp_path, prefix="features")(first)(1) == 3
     assert memo(folder=tmp_path, prefix="features")(renamed)(1) == 3
+    assert len(calls) == 1
+    memo(folder=tmp_path, prefix="features", code="ignore")(first)(1)
+    assert memo(folder=tmp_path, prefix="features", code="ignore")(another)(1) == 3
 
 
 @pytest.mark.parametrize(
