@@ -66,6 +66,10 @@ class Store(Protocol):
         """Whether something was stored beside the outcome that was loaded last."""
         ...
 
+    def line(self) -> bytes | None:
+        """Another object when another outcome was loaded; None if that is not known."""
+        ...
+
     def meta(self, key: str) -> dict[str, Any] | None:
         """What was stored beside the outcome of a key, if anything."""
         ...
@@ -124,6 +128,10 @@ class _CacheStore:
         """What was stored beside the outcome of a key."""
         found: dict[str, Any] | None = self._cache.meta(key)
         return found
+
+    def line(self) -> bytes | None:
+        """None: it is one of many."""
+        return None
 
     def was_noted(self, key: str, name: str, value: Any) -> bool:
         """Whether something was stored beside the outcome that was loaded last."""
@@ -291,6 +299,10 @@ class FolderStore(_CacheStore):
             return self._single.has_noted(name, value())
         return self._single.is_there and _has(self._cache.meta(key), name, value)
 
+    def line(self) -> bytes | None:
+        """Another object when another outcome was loaded; None if that is not known."""
+        return self._single.line
+
     def was_noted(self, key: str, name: str, value: Any) -> bool:
         """Whether something was stored beside the outcome that was loaded last."""
         return self._single.has_noted(name, value) or super().was_noted(key, name, value)
@@ -359,6 +371,9 @@ class MemoryStore:
     def was_noted(self, key: str, name: str, value: Any) -> bool:  # noqa: ARG002 - see Store
         """Nothing, too."""
         return False
+
+    def line(self) -> None:
+        """None: there are no lines."""
 
     def meta(self, key: str) -> None:
         """None: nothing is stored beside outcomes."""

@@ -24,6 +24,8 @@ from exca_like.errors import CodeChangedError, CodeChangedWarning, InfraTypeErro
 CodePolicy = Literal["ignore", "warn", "recompute"]
 """What is done with a result that other code has computed: it is taken; taken with a warning; or not taken."""
 
+_CODE = b"EXCA_LIKE_CODE"
+_MOST = 1024  # states of one function that are remembered
 _SHOWN = 6  # names of changed code in a message
 _RENEWED_S = 1.0  # after which it is looked again whether a record is still there
 _kept: dict[str, float] = {}  # when it was looked for records
@@ -42,12 +44,13 @@ class CodeState(NamedTuple):
 
 def policy_of(own: CodePolicy | None, default: CodePolicy) -> CodePolicy:
     """What is done about changed code: what an infra says, else the setting ``code``, else a default."""
-    return own or _setting("code", os.environ.get("EXCA_LIKE_CODE")) or default
+    return own or _setting("code", sources.variable(_CODE)) or default
 
 
+@functools.lru_cache(1)
 def precision() -> Precision:
-    """How precisely versions of packages count, by the setting ``code_packages``."""
-    return _setting("code_packages", os.environ.get("EXCA_LIKE_CODE_PACKAGES")) or "major"
+    """How precisely versions of packages count, by the setting ``code_packages``, which is read once."""
+    return sources.tool_setting("code_packages") or "major"
 
 
 @functools.lru_cache(64)
@@ -94,7 +97,7 @@ class Watch:
                     "whose values do"
                 )
                 raise InfraTypeError(msg)
-        self._last: CodeState | None = None
+        self._states: dict[tuple[type[Any], ...], CodeState] = {}
 
     def roots(self, more: Sequence[Any] = ()) -> list[Any]:
         """The functions and classes whose code counts; ``more`` are those of a call."""
@@ -102,12 +105,16 @@ class Watch:
 
     def state(self, more: Sequence[Any] = ()) -> CodeState:
         """The code as this process has loaded it now."""
-        found = fingerprint(self.roots(more), precision())
-        last = self._last
-        if last is not None and last.fingerprint is found and not self.names:
-            return last
-        state = self._last = self._with_values(found)
-        return state
+        return self._with_values(fingerprint(self.roots(more), precision()))
+
+    def state_with(self, classes: tuple[type[Any], ...]) -> CodeState:
+        """The same, with the code of some classes, in a shorter way."""
+        known = self._states.get(classes)
+        if known is None or self.names or not known.fingerprint.is_current():
+            if len(self._states) >= _MOST:
+                self._states.clear()
+            known = self._states[classes] = self.state(classes)
+        return known
 
     def _with_values(self, found: Fingerprint) -> CodeState:
         if not self.names:

@@ -54,10 +54,11 @@ class Loader:
             msg = "its line is damaged"
             raise CorruptEntryError(msg)
         file, info = found
-        if self.expected is not None:
+        expected = self.expected
+        if expected is not None:
             meta = info.get("#meta")
-            if meta is not None and not (type(meta) is str and meta.endswith(self.expected[0])):
-                self.expected[1](key, meta)
+            if meta is not None and not (type(meta) is str and meta.endswith(expected[0])):
+                expected[1](key, meta)
         small = _SMALL.get(info.get("#type", ""))
         if small is not None and "inline" in info and info["#key"] == key and "#v" not in info:
             try:

@@ -31,6 +31,11 @@ class SingleEntry:
         """Changes when the journal does, as known since the last look."""
         return self._last[0]
 
+    @property
+    def line(self) -> bytes | None:
+        """The line, as known since the last look; None if there is not just one."""
+        return self._last[1] or None
+
     def look(self, *, bare: bool = False) -> tuple[JournalFile, dict[str, Any]] | None:
         """The entry's journal and the content of its line, as they are now; None if there is not just one, whole and sound.
 

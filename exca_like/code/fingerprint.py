@@ -24,6 +24,29 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Loaded:
+    """What this process has loaded, as far as a fingerprint depends on it."""
+
+    tokens: tuple[tuple[Mapping[str, Any], str, Any], ...]
+    """Namespaces, and what they have under a name as long as no other code is loaded."""
+    cells: Sequence[Any]
+    """Those that were run of a notebook."""
+    number: int
+    kept: Sequence[Any]
+    """What is remembered by its id, which must not be given to others."""
+
+    def is_current(self) -> bool:
+        """Whether it is still so."""
+        for namespace, name, value in self.tokens:
+            if namespace.get(name) is not value:
+                return False
+        return len(self.cells) == self.number
+
+
+_NOTHING: _Loaded = _Loaded((), (), -1, ())
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What code is made of, at a time."""
 
@@ -37,6 +60,8 @@ class Fingerprint:
     """Modules that were edited since this process imported them: what counts is what it runs."""
     own: str = ""
     """The function whose code it is, if that is one of a module, among the symbols; its name does not count."""
+    loaded: _Loaded = field(default=_NOTHING, repr=False, compare=False)
+    """Of the process that has made it."""
     digest: str = field(init=False)
     """16 hex digits that stand for all of it."""
 
@@ -50,8 +75,13 @@ class Fingerprint:
         object.__setattr__(self, "digest", found.hexdigest())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without texts, which jobs have no need of."""
-        return self.__dict__ | {"symbols": {label: symbol._replace(text="") for label, symbol in self.symbols.items()}}
+        """Without what other processes have no need of."""
+        symbols = {label: symbol._replace(text="") for label, symbol in self.symbols.items()}
+        return self.__dict__ | {"symbols": symbols, "loaded": _NOTHING}
+
+    def is_current(self) -> bool:
+        """Whether it is that of the code which this process has loaded now."""
+        return self.loaded.is_current()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -61,21 +91,7 @@ class Fingerprint:
         return {name: shortened(version, self.precision) for name, version in self.packages.items() if version}
 
 
-class _Known(NamedTuple):
-    fingerprint: Fingerprint
-    tokens: Sequence[tuple[Mapping[str, Any], str, Any]]  # what is in these as long as no other code is loaded
-    cells: Sequence[Any]  # of a notebook
-    number: int
-    kept: Sequence[Any] = ()  # what the key is made from: its ids must not be given to others
-
-    def is_valid(self) -> bool:
-        for namespace, name, value in self.tokens:
-            if namespace.get(name) is not value:
-                return False
-        return len(self.cells) == self.number
-
-
-_known: dict[Any, _Known] = {}
+_known: dict[Any, Fingerprint] = {}
 
 
 def fingerprint(roots: Sequence[Any], precision: Precision = "major") -> Fingerprint:
@@ -92,19 +108,14 @@ def fingerprint(roots: Sequence[Any], precision: Precision = "major") -> Fingerp
         How precisely the versions of packages count: ``"none"``, ``"major"`` (up to the first part that is not 0), ``"minor"``,
         ``"patch"``.
     """
-    kept, key, known = _remembered(roots, precision)
-    if known is None:
-        if len(_known) >= _MOST:
-            _known.clear()
-        known = _known[key] = _made(roots, precision)._replace(kept=kept)
-    return known.fingerprint
-
-
-def _remembered(roots: Sequence[Any], precision: Precision) -> tuple[list[Any], Any, _Known | None]:
     kept = list(map(_kept_of, roots))
     key = (precision, *map(id, kept))  # equal code of another import is another
     known = _known.get(key)
-    return kept, key, known if known is not None and known.is_valid() else None
+    if known is None or not known.is_current():
+        if len(_known) >= _MOST:
+            _known.clear()
+        known = _known[key] = _made(roots, precision, kept)
+    return known
 
 
 def _kept_of(root: Any) -> Any:
@@ -115,7 +126,7 @@ def _kept_of(root: Any) -> Any:
     return type(root) if function is None else function.__code__
 
 
-def _made(roots: Sequence[Any], precision: Precision) -> _Known:
+def _made(roots: Sequence[Any], precision: Precision, kept: Sequence[Any]) -> Fingerprint:
     reach = Reach(Modules())
     reach.add(*roots)
     packages = {name: version_of(name) for name in sorted(reach.packages)}
@@ -129,8 +140,15 @@ def _made(roots: Sequence[Any], precision: Precision) -> _Known:
             tokens.append((vars(module), "__spec__", vars(module).get("__spec__")))
     cells = getattr(sys.modules.get("__main__"), "In", None)
     cells = cells if isinstance(cells, list) else []
-    made = Fingerprint(reach.symbols, packages, precision, read, tuple(sorted(reach.stale)), reach.own)
-    return _Known(made, tokens, cells, len(cells))
+    return Fingerprint(
+        reach.symbols,
+        packages,
+        precision,
+        read,
+        tuple(sorted(reach.stale)),
+        reach.own,
+        _Loaded(tuple(tokens), cells, len(cells), kept),
+    )
 
 
 def confirmed(sent: Fingerprint, roots: Sequence[Any]) -> Fingerprint:
@@ -138,9 +156,9 @@ def confirmed(sent: Fingerprint, roots: Sequence[Any]) -> Fingerprint:
 
     What is of a script or a notebook was sent by value, and is as it was.
     """
-    _, _, known = _remembered(roots, sent.precision)
-    if known is not None:  # in a forked process it is what the other one had, though files were edited meanwhile
-        return known.fingerprint
+    known = _known.get((sent.precision, *map(id, map(_kept_of, roots))))
+    if known is not None and known.is_current():  # a forked process has what the other one had, though files were edited
+        return known
     changed = [file for file in sent.files if not _is_unchanged(file)]
     if not changed:
         return sent

@@ -48,6 +48,7 @@ class AppliedMethod:
     owner: type[Any] | None = None
     wrapper: Callable[..., Any] | None = None
     _paths: dict[type[Any], str] = field(default_factory=dict)
+    _caching: dict[type[Any], type[Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -80,6 +81,12 @@ class AppliedMethod:
 
     def caching_class(self, cls: type[Any]) -> type[Any]:
         """The class whose name results are stored under: an instance's own, unless it overrides the method."""
+        found = self._caching.get(cls)
+        if found is None:
+            found = self._caching[cls] = self._find_caching_class(cls)
+        return found
+
+    def _find_caching_class(self, cls: type[Any]) -> type[Any]:
         for base in cls.__mro__:
             if self.name in base.__dict__:  # as it is, or under other decorators
                 found = inspect.unwrap(base.__dict__[self.name], stop=lambda function: function is self.wrapper)

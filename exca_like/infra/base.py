@@ -241,6 +241,8 @@ class BaseInfra(pydantic.BaseModel):
 
     def _entry(self) -> EntryFolder:
         state = self._linked_state
+        if state.is_coded:
+            self._renew(state)
         if state.entry is None:
             owner, applied = state.owner, state.applied
             assert applied is not None  # linking checks it
@@ -257,6 +259,9 @@ class BaseInfra(pydantic.BaseModel):
     def _code_key(self) -> str:
         """What the uid says of the code, after the version."""
         return ""
+
+    def _renew(self, state: State) -> None:
+        """Forget what is known of the cache folder if the code is another one now."""
 
     def clone_obj(self, *args: Mapping[str, Any], **kwargs: Any) -> Any:
         """A copy of the config with changes; validated, and not frozen.

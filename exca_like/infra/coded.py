@@ -4,12 +4,11 @@ from typing import Any
 
 from exca_like.explaining import UidExplanation
 from exca_like.infra.base import BaseInfra
+from exca_like.infra.modes import parts_of
 from exca_like.infra.state import State
-from exca_like.layout import EntryFolder
-from exca_like.models.walk import models_within
 from exca_like.watching import CodePolicy, CodeState, check_same, keep, policy_of, warn
 
-_FORGOTTEN = ("entry", "store", "claims", "exports", "job", "folder_is_checked", "recomputed", "forced", "ram")
+_FORGOTTEN = ("entry", "store", "claims", "exports", "job", "folder_is_checked", "recomputed", "forced", "ram", "compared")
 
 
 class CodedInfra(BaseInfra):
@@ -28,34 +27,39 @@ class CodedInfra(BaseInfra):
 
     def _code_state(self) -> CodeState | None:
         """The code that results depend on, as this process has it; None if it does not count."""
-        if self.folder is None or policy_of(self.code, "warn") == "ignore":
-            return None
         state = self._linked_state
+        if self._policy(state) == "ignore":
+            return None
         if state.code is not None:  # of a job
             return state.code  # type: ignore[no-any-return]
         assert state.applied is not None
-        return state.applied.watch.state(self._code_roots(state))
+        return state.applied.watch.state_with(state.roots or self._code_roots(state))
 
-    def _code_roots(self, state: State) -> list[Any]:
+    def _policy(self, state: State) -> CodePolicy:
+        if state.policy is None:
+            state.policy = "ignore" if self.folder is None else policy_of(self.code, "warn")
+        return state.policy  # type: ignore[no-any-return]
+
+    def _code_roots(self, state: State) -> tuple[Any, ...]:
         """The classes that the config is made of."""
         if state.roots is None:
             assert state.applied is not None
-            parts = map(type, models_within(state.owner, without=BaseInfra))
+            parts = map(type, parts_of(state))
             own = state.applied.caching_class(type(state.owner))  # who calls super() shares results with its base
-            state.roots = list(dict.fromkeys((own, *parts)))
+            state.roots = tuple(dict.fromkeys((own, *parts)))
         return state.roots  # type: ignore[no-any-return]
 
-    def _entry(self) -> EntryFolder:
-        state = self._linked_state
-        if state.is_coded and self._code_key() != state.code_key:  # other code, or what is watched, has come since
+    def _renew(self, state: State) -> None:
+        if self._code_key() != state.code_key:  # other code, or another value of what is watched
             for name in _FORGOTTEN:
                 state.__dict__.pop(name, None)
             state.recomputed_items.clear()
-        return super()._entry()
 
     def _code_key(self) -> str:
-        if policy_of(self.code, "warn") != "recompute" or (found := self._code_state()) is None:
+        if self._policy(self._linked_state) != "recompute":
             return ""
+        found = self._code_state()
+        assert found is not None
         return f"~{found.digest}"
 
     def _notes_of_all(self) -> dict[str, Any]:
@@ -79,7 +83,7 @@ class CodedInfra(BaseInfra):
             return
         assert state.applied is not None
         here = state.applied.watch.confirmed(sent, self._code_roots(state))
-        if policy_of(self.code, "warn") == "recompute":
+        if self._policy(state) == "recompute":
             check_same(self.uid(), sent, here)
         state.code = here
 

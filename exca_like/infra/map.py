@@ -274,7 +274,9 @@ class MapInfra(CodedInfra):
     def _expect_code(self, state: State, store: ItemStore) -> None:
         """Have a warning given for results that other code has computed."""
         now = None if state.is_coded else self._code_state()
-        store.cache.expect(None if now is None else f"code={now.digest}", self._compare_code)
+        if now is not state.compared:
+            store.cache.expect(None if now is None else f"code={now.digest}", self._compare_code)
+            state.compared = now
 
     def _compare_code(self, key: str, meta: Any) -> None:  # noqa: ARG002 - see CacheDict.expect
         stored = noted(meta).get("code")

@@ -3,6 +3,8 @@
 import functools
 from typing import Any, Literal
 
+import pydantic
+
 from exca_like import engine
 from exca_like.infra.applied import FIELDS, InfraField
 from exca_like.infra.base import BaseInfra
@@ -41,10 +43,17 @@ def has_forced_parts(infra: Any) -> bool:
     state = infra._linked_state
     if state.has_forced_parts is None:
         infra._entry()  # freezes the config: what is found now stays as it is
-        parts = models_within(state.owner, without=BaseInfra)
+        parts: tuple[pydantic.BaseModel, ...] = parts_of(state)
         state.has_forced_parts = any(_is_forced(field.linked(part)) for part in parts for field in _fields_of(type(part)))
     found: bool = state.has_forced_parts
     return found
+
+
+def parts_of(state: State) -> tuple[pydantic.BaseModel, ...]:
+    """The configs that a config is made of, which is frozen."""
+    if state.parts is None:
+        state.parts = tuple(models_within(state.owner, without=BaseInfra))
+    return state.parts
 
 
 @functools.cache

@@ -22,6 +22,9 @@ class State:
     recomputed = False
     forced = False  # whether a task was recomputed because its mode was "force"
     has_forced_parts: bool | None = None  # see `exca_like.infra.modes`; None: not known yet
+    parts: tuple[Any, ...] | None = None  # see `exca_like.infra.modes.parts_of`
+    compared: Any = None  # of a task a stored line, and the code that it was found to be of; of a map what is expected
+    policy: Any = None  # what is done about changed code, once it was asked for
     roots: Any = None  # classes whose code counts; see `exca_like.infra.coded`
     code: Any = None  # the code that a job was sent with, as it is here
     code_key: str = ""  # what is in the uid of it

@@ -25,6 +25,7 @@ from exca_like.infra.sending import KEY, Plan, check_ended, repetition, start_un
 from exca_like.infra.status import Status, StatusDetail, detail_of
 from exca_like.layout import EntryFolder
 from exca_like.provenance import Provenance, no_entry, provenance_of
+from exca_like.recording import noted
 from exca_like.store import FolderStore, MemoryStore, Outcome, Store, read_config
 from exca_like.watching import CodeState
 
@@ -333,12 +334,17 @@ class TaskInfra(CodedInfra):
 
     def _compare_code(self) -> None:
         """Warn if the stored result was computed by other code."""
-        now = None if self._linked_state.is_coded else self._code_state()
-        store = self._store()
-        if now is not None and not store.was_noted(KEY, "code", now.digest):
-            stored = (store.meta(KEY) or {}).get("code")
-            if stored is not None:
-                self._warn_of(stored)
+        state, store = self._linked_state, self._store()
+        line = store.line()
+        if line is not None and (compared := state.compared) is not None and compared[0] is line and compared[1].is_current():
+            return
+        now = None if state.is_coded else self._code_state()
+        if now is None:
+            return
+        if store.was_noted(KEY, "code", now.digest):
+            state.compared = None if now.watched else (line, now.fingerprint)
+        elif (stored := noted(store.meta(KEY)).get("code")) is not None:
+            self._warn_of(stored)
 
     def _batch(self, mode: engine.Mode) -> engine.Batch:
         return engine.Batch(self.uid(), (KEY,), self._compute, self._store(), self._claims, mode)

@@ -114,7 +114,8 @@ class CallKeys:
         policy = policy_of(self._policy, "recompute")
         if policy == "ignore":
             return Call(key, values, maker)
-        code = self._watch.state(self.roots(values))
+        roots = self.roots(values)
+        code = self._watch.state(roots) if roots else self._watch.state_with(())
         if policy == "warn":
             return Call(key, values, maker, code)
         return Call(f"{key}-{code.digest}", values, maker, code, is_coded=True)
