@@ -304,7 +304,7 @@ class CallInfra(MapInfra):
         return ItemStore(self._make_cache(keep_in_ram=False), self._notes(items), self._run())
 
     def _part_call(self, keys: Sequence[str], items: Sequence[Any], claim: str, mode: engine.Mode) -> CallsPart:
-        return CallsPart(self._linked_state.owner, "", self._entry(), keys, items, claim, mode, None)
+        return CallsPart(self._linked_state.owner, "", self._entry(), keys, items, claim, mode)
 
     # jobs
 

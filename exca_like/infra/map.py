@@ -45,7 +45,7 @@ class MapCall:
     items: Sequence[Any]
     claim: str
     mode: engine.Mode
-    code: CodeState | None
+    code: CodeState | None = None
 
     def __call__(self) -> Returned | None:
         infra: MapInfra = getattr(self.owner, self.infra_name)

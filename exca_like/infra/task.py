@@ -40,7 +40,7 @@ class TaskCall:
     infra_name: str
     entry: EntryFolder
     mode: engine.Mode
-    code: CodeState | None
+    code: CodeState | None = None
 
     def __call__(self) -> None:
         infra: TaskInfra = getattr(self.owner, self.infra_name)

@@ -42,12 +42,12 @@ def naps(folder: Path, cluster: str | None, *seconds: float) -> list[Nap]:
 
 
 def test_tasks_come_as_they_end(tmp_path):
-    tasks = naps(tmp_path, "local", 3.0, 0.0)
+    tasks = naps(tmp_path, "local", 6.0, 0.0)
     with tasks[0].infra.job_array() as array:
         array.extend(tasks)
-    assert [task.seconds for task in exca_like.as_completed(tasks)] == [0.0, 3.0]
-    assert [task.run() for task in tasks] == [3.0, 0.0]
-    assert [task.seconds for task in exca_like.as_completed(tasks)] == [3.0, 0.0]  # all have ended: in order
+    assert [task.seconds for task in exca_like.as_completed(tasks)] == [0.0, 6.0]
+    assert [task.run() for task in tasks] == [6.0, 0.0]
+    assert [task.seconds for task in exca_like.as_completed(tasks)] == [6.0, 0.0]  # all have ended: in order
 
 
 def test_failures_end_too(tmp_path):
