@@ -31,7 +31,6 @@ class _Known(NamedTuple):
     """The record of a process, as long as it imports nothing more."""
 
     modules: int
-    forks: int
     digest: str
     text: bytes
 
@@ -74,12 +73,12 @@ class Run:
     def digest(self) -> str:
         """The digest of the record, which is written if it is not there; a failure to write it costs the record alone."""
         known = _known.get(self._source)
-        if known is None or known.modules != len(sys.modules) or known.forks != files.Process.forks:
+        if known is None or known.modules != len(sys.modules):
             with _lock:
                 # first: what is imported meanwhile makes another record
                 modules = len(sys.modules)
                 text = records.canonical(facts(self._source))
-                known = _known[self._source] = _Known(modules, files.Process.forks, records.digest_of(text), text)
+                known = _known[self._source] = _Known(modules, records.digest_of(text), text)
         with contextlib.suppress(OSError):
             self._records.keep_text(known.digest, known.text)
         return known.digest

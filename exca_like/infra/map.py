@@ -390,6 +390,8 @@ class MapInfra(CodedInfra):
         self._check_built()
         if self.folder is not None:
             self._prepare_folder()
+            if self.cluster == "processpool" and (run := self._run()) is not None:
+                run.digest()  # which the workers inherit
 
     def _check_number(self, label: str, wanted: Mapping[str, Any]) -> None:
         """Raise if one item alone were computed, where that is forbidden."""

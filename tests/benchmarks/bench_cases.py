@@ -289,6 +289,20 @@ def same_hit(side: Side) -> Sampler:
     return lambda: side.fastest(config.run, 5)
 
 
+@case("task: provenance, per result", Limit(60e-6), ours_only=True)
+def provenance(side: Side) -> Sampler:
+    """All that is done for it: what a result would take to be stored without it is not part of the time."""
+    library, runs, lines = (importlib.import_module(f"{side.name}.{name}") for name in ("recording", "runs", "cachedict.lines"))
+
+    @library.noted_here
+    def note() -> None:
+        recording = library.Recording(runs.Run(str(side.folder), runs.source_of(train)))
+        library.record(best_epoch=7, loss=0.5)
+        lines.seal({"#meta": recording.information()})
+
+    return lambda: side.fastest(note, 20)
+
+
 def plain_call(side: Side) -> Sampler:
     return lambda: side.fastest(lambda: None, 1000)
 

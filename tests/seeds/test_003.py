@@ -53,7 +53,7 @@ def test_groups_dictionaries_and_what_is_skipped(project: Path) -> None:
     train_a_model("MNIST", Linear, {"size": 4}, 1e-3, 30)  # dictionaries need nothing to be said
     train_a_model("CIFAR10", Linear, {}, 1e-3, epochs=10)
     assert len(calls) == 4
-    (folder,) = (project / ".exca_like").glob("*train*")
+    (folder,) = (project / ".exca_like").glob("*,*")
     assert folder.name == "test_003.train_a_model,0"
     found = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*"))
     assert found == ["dataset=CIFAR10/epochs=10", "dataset=MNIST/epochs=30"]

@@ -20,7 +20,9 @@ def run(code: str) -> str:
     [
         ("import exca_like", NOT_YET),
         ("import exca_like; exca_like.ConfDict({'a.b': 1}).to_uid()", ["pydantic", "numpy", *HEAVY]),
-        ("import exca_like; exca_like.TaskInfra", [*HEAVY, "numpy"]),
+        ("import exca_like; exca_like.TaskInfra", [*HEAVY, "numpy", "resource"]),
+        ("import exca_like; exca_like.record(a=1)", ["pydantic", "numpy", "subprocess", "resource", *HEAVY]),
+        ("import exca_like; exca_like.provenance.Provenance", ["pydantic", "numpy", "subprocess", "resource", *HEAVY]),
         ("import exca_like; exca_like.SubmitInfra", [*HEAVY, "numpy"]),
         ("import exca_like; exca_like.MapInfra", HEAVY),
         ("import exca_like; exca_like.helpers.DiscriminatedModel", [*HEAVY, "numpy"]),
