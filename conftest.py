@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import sys
 
 import pytest
 
@@ -50,7 +51,11 @@ def _no_settings_of_this_user(tmp_path_factory):
 def _surroundings_of_code_blocks(request, tmp_path_factory, monkeypatch):
     """Code blocks run in an empty folder, so that they may write to `"cache"` as a reader would, and print nothing."""
     if request.node.get_closest_marker("markdown-docs") is not None:
+        from exca_like import watching
+
         monkeypatch.chdir(tmp_path_factory.mktemp("code_block"))
+        monkeypatch.setattr(watching, "_told", set())  # what warns in a process of its own warns here
+        monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
         # the plugin turns capturing off; captured output is shown for blocks that fail
         capture = request.config.pluginmanager.getplugin("capturemanager")
         monkeypatch.setattr(capture, "global_and_fixture_disabled", contextlib.nullcontext)

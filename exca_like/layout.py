@@ -16,6 +16,9 @@
       code/<digest>/                            copies of code for jobs (see exca_like.workdir)
       provenance/<digest>.json                  records that results share: which command, packages and commit they come
                                                 from (see exca_like.records and exca_like.runs)
+      provenance/code-<digest>.json             the code that results were computed by (see exca_like.watching)
+
+With ``code="recompute"``, the version of a method is followed by ``~`` and the digest of its code.
 """
 
 import os

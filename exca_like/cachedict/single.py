@@ -46,6 +46,7 @@ class SingleEntry:
             names = self._listing.names()
             is_there = True
             if len(names) != 1:
+                self._last = _UNREAD  # what was there alone may have been replaced
                 return None
             file, last = self._file, self._last
             if file is None or file.name != names[0]:

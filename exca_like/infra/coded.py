@@ -1,7 +1,10 @@
 """What an infra does about code that has changed since a result was computed."""
 
-from typing import Any
+import functools
+from dataclasses import replace
+from typing import Any, NoReturn
 
+from exca_like.errors import CodeChangedError
 from exca_like.explaining import UidExplanation
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.modes import parts_of
@@ -77,14 +80,17 @@ class CodedInfra(BaseInfra):
         return found
 
     def _take_code(self, sent: CodeState | None) -> None:
-        """Take note of the code that a job was sent with; see `check_same` for what is raised."""
+        """Take note of the code that a job was sent with; see `check_same` for what the method raises if it is part of the uid."""
         state = self._linked_state
         if sent is None:
             return
         assert state.applied is not None
         here = state.applied.watch.confirmed(sent, self._code_roots(state))
         if self._policy(state) == "recompute":
-            check_same(self.uid(), sent, here)
+            try:
+                check_same(self.uid(), sent, here)
+            except CodeChangedError as error:  # is to be the outcome, like an error of the method itself
+                state.applied = replace(state.applied, method=functools.partial(_refuse, error))
         state.code = here
 
     def _warn_of(self, stored: str) -> None:
@@ -95,4 +101,9 @@ class CodedInfra(BaseInfra):
 
     def _is_kept(self, state: State) -> bool:
         """Whether results may be taken from memory without a look at the code."""
-        return not (state.is_coded and state.applied is not None and state.applied.watch.names)
+        is_watched = state.applied is not None and state.applied.watch.names
+        return self.folder is None or not is_watched or policy_of(self.code, "warn") == "ignore"
+
+
+def _refuse(error: CodeChangedError, owner: Any) -> NoReturn:  # noqa: ARG001 - it stands for a method
+    raise error

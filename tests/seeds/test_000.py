@@ -1,6 +1,6 @@
 """The examples of scrat's page, as one would write them with this package: scripts that are run again and again.
 
-What follows changes of code comes with ``code=`` and ``watch=``; until then, ``version`` says that old results don't count.
+What the code of a function leads to counts by itself; ``watch=`` is for what only shows while the program runs.
 """
 
 import subprocess
@@ -55,10 +55,62 @@ def test_basic_usage(project: Project) -> None:
     four = SLOW_SQUARE.replace("a = 2", "a = 4")
     assert project.run(four) == ["called", "the square of 4 is 16"]
     assert project.run(four) == ["the square of 4 is 16"]
-    cube = four.replace("a**2", "a**3").replace("@exca_like.memo", "@exca_like.memo(version='2')")
-    assert project.run(cube) == ["called", "the square of 4 is 64"]
+    assert project.run(four.replace("a**2", "a**3")) == ["called", "the square of 4 is 64"]
+    assert project.run(four) == ["the square of 4 is 16"]
     listing = project.run(SLOW_SQUARE + "        print(slow_square.entries())\n")
-    assert [line.split()[0].rsplit("-", 2)[0] for line in listing[2:]] == ["a=2", "a=4"]
+    assert [line.split("-")[0] for line in listing[2:]] == ["a=2", "a=4", "a=4"]
+
+
+SUM_GLOBAL = """
+    import exca_like
+
+    GLOBAL_VAR = 2
+
+    @exca_like.memo
+    def sum_global(a=1):
+        print("Function called")
+        return a + GLOBAL_VAR
+
+    if __name__ == "__main__":
+        a = 1
+        print(f"{a}+{GLOBAL_VAR}={sum_global(1)}")
+        GLOBAL_VAR = 3
+        print(f"{a}+{GLOBAL_VAR}={sum_global(1)}")
+"""
+
+
+def test_global_variables(project: Project) -> None:
+    assert project.run(SUM_GLOBAL)[-1] == "1+3=3"  # set while the program runs
+    watched = SUM_GLOBAL.replace("memo", "memo(watch=['GLOBAL_VAR'], version='2')")
+    assert project.run(watched) == ["Function called", "1+2=3", "Function called", "1+3=4"]
+    assert project.run(watched) == ["1+2=3", "1+3=4"]
+
+
+def test_global_variables_in_the_source(project: Project) -> None:
+    code = SUM_GLOBAL.partition("        GLOBAL_VAR = 3")[0]
+    assert project.run(code) == ["Function called", "1+2=3"]
+    assert project.run(code.replace("GLOBAL_VAR = 2", "GLOBAL_VAR = 5")) == ["Function called", "1+5=6"]
+
+
+@pytest.mark.parametrize("decorator", ["memo", "memo(watch=[nested_func])"])
+def test_nested_functions(project: Project, decorator: str) -> None:
+    code = f"""
+        import exca_like
+
+        def nested_func():
+            return 2
+
+        @exca_like.{decorator}
+        def func(a=1):
+            print("Function called")
+            return a + nested_func()
+
+        if __name__ == "__main__":
+            print(func(1))
+    """
+    assert project.run(code) == ["Function called", "3"]
+    assert project.run(code.replace("return 2", "return 2  # two")) == ["3"]
+    assert project.run(code.replace("return 2", "return 3")) == ["Function called", "4"]
 
 
 def test_a_built_in_serializer(project: Project) -> None:

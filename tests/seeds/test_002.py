@@ -39,6 +39,43 @@ def test_results_outlive_the_process(tmp_path: Path) -> None:
     assert outputs == [["running", "3"], ["3"]]
 
 
+PIPELINE = """
+    import exca_like
+
+    def tidy(data):
+        return [x * 2 for x in data]
+
+    @exca_like.memo
+    def ingest(source):
+        print("ingest")
+        return list(range(len(source)))
+
+    @exca_like.memo
+    def clean(data):
+        print("clean")
+        return tidy(data)
+
+    @exca_like.memo
+    def report(data):
+        print("report")
+        return sum(data)
+
+    print(report(clean(ingest("logs"))))
+"""
+
+
+def test_edits_are_followed_through_the_code(tmp_path: Path) -> None:
+    def run(code: str) -> list[str]:
+        (tmp_path / "pipeline.py").write_text(textwrap.dedent(code))
+        return subprocess.check_output([sys.executable, "pipeline.py"], text=True, cwd=tmp_path).split()
+
+    assert run(PIPELINE) == ["ingest", "clean", "report", "12"]
+    assert run(PIPELINE) == ["12"]
+    assert run(PIPELINE.replace("x * 2", "x * 3")) == ["clean", "report", "18"]  # steps before it are not computed again
+    assert run(PIPELINE.replace("sum(data)", "max(data)")) == ["report", "6"]
+    assert run(PIPELINE) == ["12"]
+
+
 def test_a_pipeline_goes_on_from_the_latest_step_that_is_unchanged() -> None:
     def make(version: str):
         @exca_like.memo
