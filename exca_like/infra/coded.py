@@ -80,7 +80,7 @@ class CodedInfra(BaseInfra):
         return found
 
     def _take_code(self, sent: CodeState | None) -> None:
-        """Take note of the code that a job was sent with; see `check_same` for what the method raises if it is part of the uid."""
+        """Take note of the code that a job was sent with; if it is part of the uid, the method raises for another one."""
         state = self._linked_state
         if sent is None:
             return

@@ -163,7 +163,7 @@ class Project:
         forget()
         return importlib.import_module(f"{PACKAGE}.{module}")
 
-    def task(self, name: str = "Train", *, infra: Any = {}, **fields: Any) -> Any:  # noqa: B006 - it is not changed
+    def task(self, name: str = "Train", *, infra: Any = {}, **fields: Any) -> Any:
         """A config in a new session."""
         return getattr(self.session("tasks"), name)(infra={"folder": self.cache, **infra}, **fields)
 
