@@ -1,5 +1,6 @@
 """Code as a process has loaded it: of functions without a source, and of modules that were edited since their import."""
 
+import abc
 import ast
 import dis
 import functools
@@ -142,26 +143,27 @@ def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
 def _plain_values(body: Iterable[ast.AST], owner: Any) -> Iterator[tuple[Any, str, Any]]:
     """What literal constants and defaults a module or a class has by its source: where, under which name, and the value."""
     last: dict[str, Any] = {}
+    functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
     for node in body:
         if isinstance(node, ast.ClassDef):
             inner = inspect.getattr_static(owner, node.name, None)
-            if isinstance(inner, type) and not hasattr(inner, "model_fields"):  # pydantic takes defaults away
+            if type(inner) in (type, abc.ABCMeta):  # others make something else of their values: enums, pydantic
                 yield from _plain_values(node.body, inner)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            function = unwrapped(inspect.getattr_static(owner, node.name, None))
-            if function is not None and function.__defaults__ and len(node.args.defaults) == len(function.__defaults__):
-                found = types.SimpleNamespace(**{f"_{place}": value for place, value in enumerate(function.__defaults__)})
-                yield from (
-                    (found, f"_{place}", one.value)
-                    for place, one in enumerate(node.args.defaults)
-                    if isinstance(one, ast.Constant)
-                )
+            functions[node.name] = node  # of several, like those of `@overload`, the last is there
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             last.update({target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)})
         else:
-            for name in list(last.keys() & bound_in([node])):
-                del last[name]
+            for name in bound_in([node]):
+                last.pop(name, None)
+                functions.pop(name, None)
     yield from ((owner, name, value) for name, value in last.items())
+    for name, definition in functions.items():
+        function = unwrapped(inspect.getattr_static(owner, name, None))
+        defaults = definition.args.defaults
+        if function is not None and function.__defaults__ and len(defaults) == len(function.__defaults__):
+            found = types.SimpleNamespace(**{f"_{place}": value for place, value in enumerate(function.__defaults__)})
+            yield from ((found, f"_{place}", one.value) for place, one in enumerate(defaults) if isinstance(one, ast.Constant))
 
 
 def _is_another(first: Any, second: Any) -> bool:

@@ -516,6 +516,32 @@ def test_constants_that_were_edited_after_the_import_are_noticed(project):
     assert is_stale(Modules()[f"{PACKAGE}.sibling"])
 
 
+def test_values_that_are_not_what_is_written_are_not_stale(project):
+    text = """
+        import enum
+        import typing
+
+        class Kind(enum.Enum):
+            FIRST = 1
+
+        class Number(enum.IntEnum):
+            ONE = 1
+
+        @typing.overload
+        def get(x: int, y: int = ...) -> int: ...
+        @typing.overload
+        def get(x: str, y: int = ...) -> str: ...
+        def get(x, y=1):
+            return x
+    """
+    (project / "kinds.py").write_text(textwrap.dedent(text))
+    forget()
+    importlib.import_module(f"{PACKAGE}.kinds")
+    assert not is_stale(Modules()[f"{PACKAGE}.kinds"])
+    edit(project, "kinds", "y=1)", "y=2)")
+    assert is_stale(Modules()[f"{PACKAGE}.kinds"])
+
+
 def test_code_without_a_source():
     namespace: dict = {"__name__": "nowhere"}
     exec("def helper(x):\n    return x\n\ndef run(x):\n    'Runs.'\n    return helper(x)", namespace)
