@@ -462,12 +462,11 @@ def test_a_real_package_takes_less_than_a_second(tmp_path):
     )
     digest, modules = run_script(tmp_path)
     assert len(modules) > 40
-    path = tmp_path / "_pytest" / "python.py"
-    path.write_text(
-        path.read_text().replace("if not dupli", "if  not dupli").replace("def pyobj_property", "# here\ndef pyobj_property")
-    )
+    path = tmp_path / "_pytest" / "config" / "__init__.py"
+    path.write_text(path.read_text().replace("def _prepareconfig(", "# here\ndef _prepareconfig("))
     assert run_script(tmp_path)[0] == digest
-    path.write_text(path.read_text().replace("def pyobj_property(name: str", "def pyobj_property(name: str, other: int = 0"))
+    path.write_text(path.read_text().replace("def _prepareconfig(", "def _prepareconfig(other, "))
+    assert "other, " in path.read_text()
     assert run_script(tmp_path)[0] != digest
 
 
