@@ -24,7 +24,7 @@ from exca_like.errors import CodeChangedError, CodeChangedWarning, InfraTypeErro
 CodePolicy = Literal["ignore", "warn", "recompute"]
 """What is done with a result that other code has computed: it is taken; taken with a warning; or not taken."""
 
-_CODE = b"EXCA_LIKE_CODE"
+_CODE, _PACKAGES = b"EXCA_LIKE_CODE", b"EXCA_LIKE_CODE_PACKAGES"
 _MOST = 1024  # states of one function that are remembered
 _SHOWN = 6  # names of changed code in a message
 _RENEWED_S = 1.0  # after which it is looked again whether a record is still there
@@ -47,10 +47,9 @@ def policy_of(own: CodePolicy | None, default: CodePolicy) -> CodePolicy:
     return own or _setting("code", sources.variable(_CODE)) or default
 
 
-@functools.lru_cache(1)
 def precision() -> Precision:
-    """How precisely versions of packages count, by the setting ``code_packages``, which is read once."""
-    return sources.tool_setting("code_packages") or "major"
+    """How precisely versions of packages count, by the setting ``code_packages``."""
+    return _setting("code_packages", sources.variable(_PACKAGES)) or "major"
 
 
 @functools.lru_cache(64)
@@ -97,7 +96,7 @@ class Watch:
                     "whose values do"
                 )
                 raise InfraTypeError(msg)
-        self._states: dict[tuple[type[Any], ...], CodeState] = {}
+        self._states: dict[tuple[Precision, tuple[type[Any], ...]], CodeState] = {}
 
     def roots(self, more: Sequence[Any] = ()) -> list[Any]:
         """The functions and classes whose code counts; ``more`` are those of a call."""
@@ -109,11 +108,12 @@ class Watch:
 
     def state_with(self, classes: tuple[type[Any], ...]) -> CodeState:
         """The same, with the code of some classes, in a shorter way."""
-        known = self._states.get(classes)
+        key = (precision(), classes)
+        known = self._states.get(key)
         if known is None or self.names or not known.fingerprint.is_current():
             if len(self._states) >= _MOST:
                 self._states.clear()
-            known = self._states[classes] = self.state(classes)
+            known = self._states[key] = self.state(classes)
         return known
 
     def _with_values(self, found: Fingerprint) -> CodeState:

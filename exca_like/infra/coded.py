@@ -1,7 +1,7 @@
 """What an infra does about code that has changed since a result was computed."""
 
+import copy
 import functools
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from exca_like.errors import CodeChangedError
@@ -90,7 +90,8 @@ class CodedInfra(BaseInfra):
             try:
                 check_same(self.uid(), sent, here)
             except CodeChangedError as error:  # is to be the outcome, like an error of the method itself
-                state.applied = replace(state.applied, method=functools.partial(_refuse, error))
+                state.applied = copy.copy(state.applied)
+                state.applied.method = functools.partial(_refuse, error)
         state.code = here
 
     def _warn_of(self, stored: str) -> None:
@@ -102,8 +103,8 @@ class CodedInfra(BaseInfra):
     def _is_kept(self, state: State) -> bool:
         """Whether results may be taken from memory without a look at the code."""
         is_watched = state.applied is not None and state.applied.watch.names
-        return self.folder is None or not is_watched or policy_of(self.code, "warn") == "ignore"
+        return not is_watched or self._policy(state) == "ignore"
 
 
-def _refuse(error: CodeChangedError, owner: Any) -> NoReturn:  # noqa: ARG001 - it stands for a method
+def _refuse(error: CodeChangedError, *_: Any) -> NoReturn:
     raise error
