@@ -94,7 +94,7 @@ def facts(source: str) -> dict[str, Any]:
         "packages": packages(),
         "git": commit,
         "command": told["command"] if told else _command(),
-        "exca_like": sys.modules[__package__].__version__,
+        "exca_like": sys.modules["exca_like"].__version__,
     }
 
 

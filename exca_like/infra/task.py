@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from exca_like import engine, files
 from exca_like.confdict import ConfDict
-from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError, LostOutcomeError
+from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, LostOutcomeError
 from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, JobHandle
 from exca_like.executors.environment import current_job, is_first_of_job
 from exca_like.explaining import Explanation
 from exca_like.infra.again import settle
 from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
+from exca_like.infra.arrays import check_sizes, infras_of, submit_all
 from exca_like.infra.coded import CodedInfra
 from exca_like.infra.job import TaskJob
 from exca_like.infra.modes import InfraMode, mode_of
-from exca_like.infra.sending import KEY, Plan, check_ended, repetition, start_uncached, submit
+from exca_like.infra.sending import KEY, Plan, check_ended, start_uncached, submit
 from exca_like.infra.status import Status, StatusDetail, detail_of
 from exca_like.layout import EntryFolder
 from exca_like.provenance import Provenance, no_entry, provenance_of
@@ -206,45 +207,14 @@ class TaskInfra(CodedInfra):
         ValueError
             Two configs are equal, or one has no such infra.
         """
-        if max_workers < 1 or tasks_per_job < 1:
-            msg = f"max_workers={max_workers}, tasks_per_job={tasks_per_job}: each must be at least 1"
-            raise InfraValueError(msg)
+        check_sizes(max_workers, tasks_per_job)
         tasks: list[Any] = []
         yield tasks
-        name = self._field_name()
         if not tasks and not allow_empty:
             msg = f"nothing was added to the job array of {self.uid()}: fill the list, or use job_array(allow_empty=True)"
             raise InfraUsageError(msg)
-        infras: dict[str, TaskInfra] = {}
-        for index, task in enumerate(tasks):
-            infra = _infra_of(task, name)
-            if not isinstance(infra, TaskInfra):
-                msg = f"item {index} of the job array, a {type(task).__name__}, has no TaskInfra {name!r}"
-                raise InfraValueError(msg)
-            entry = infra._entry()
-            first = infras.setdefault(entry.path, infra)
-            if len(infras) <= index and not allow_repeated_tasks:
-                position = next(i for i, task in enumerate(tasks) if _infra_of(task, name) is first)
-                raise repetition((position, index), (first, infra))
-        groups: dict[str, list[TaskInfra]] = {}
-        uncached: list[TaskInfra] = []
-        for infra in infras.values():
-            mode = infra._mode()
-            if mode == "off":
-                uncached.append(infra)
-                continue
-            if infra._present_job(mode) is not None:
-                continue
-            settings = replace(infra._resources(), job_name=infra.job_name)
-            code = (infra.workdir, infra.conda_env, infra.workdir and infra.folder)
-            groups.setdefault(repr((infra.cluster, infra._log_folder(), settings, code)), []).append(infra)
-        plan = Plan(max_workers, tasks_per_job, _jobs_of(after))
-        for group in groups.values():
-            submit(group, plan)
-        if uncached:  # last, as this process computes them
-            check_ended(self.uid(), plan.after)
-        for infra in uncached:
-            start_uncached(infra)
+        infras = infras_of(tasks, self._field_name(), TaskInfra, may_repeat=allow_repeated_tasks)
+        submit_all(self.uid(), infras, Plan(max_workers, tasks_per_job, _jobs_of(after)))
 
     # how it is done
 
@@ -535,7 +505,3 @@ def _config_by_exca(folder: EntryFolder) -> dict[str, Any] | None:
         with contextlib.suppress(OSError, ExcaLikeError):
             return dict(ConfDict.from_yaml(Path(folder.config)))
     return None
-
-
-def _infra_of(task: Any, name: str) -> Any:
-    return getattr(task, name, None)
