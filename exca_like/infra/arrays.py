@@ -29,7 +29,7 @@ def infras_of(tasks: Sequence[Any], name: str, kind: type[Any], *, may_repeat: b
         if not isinstance(infra, kind):
             msg = f"item {index} of the job array, a {type(task).__name__}, has no {kind.__name__} {name!r}"
             raise InfraValueError(msg)
-        first = infras.setdefault(infra._entry().path, infra)  # type: ignore[attr-defined]
+        first = infras.setdefault(infra._entry().path, infra)
         if len(infras) <= index and not may_repeat:
             position = next(i for i, task in enumerate(tasks) if getattr(task, name, None) is first)
             raise repetition((position, index), (first, infra))
