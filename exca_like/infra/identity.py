@@ -1,8 +1,10 @@
 """Is a cache folder the one of this config? Comparison of stored and present identities."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,7 +12,8 @@ import pydantic
 
 from exca_like import canonical
 from exca_like.confdict import ConfDict
-from exca_like.errors import ConfigMismatchError
+from exca_like.errors import ConfigMismatchError, ExcaLikeError
+from exca_like.layout import EntryFolder
 from exca_like.models.plan import plan_of
 
 
@@ -57,3 +60,11 @@ def _differences(
             yield from _differences(value, first, second, f"{path}{key}.")  # type: ignore[arg-type]
         elif canonical.encode(first) != canonical.encode(second):
             yield f"{path}{key}", first, second
+
+
+def config_by_exca(folder: EntryFolder) -> dict[str, Any] | None:
+    """The config of a task that exca has computed; None if it is none."""
+    if os.path.exists(folder.exca_job):
+        with contextlib.suppress(OSError, ExcaLikeError):
+            return dict(ConfDict.from_yaml(Path(folder.config)))
+    return None

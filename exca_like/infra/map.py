@@ -273,8 +273,11 @@ class MapInfra(CodedInfra):
 
     def _expect_code(self, state: State, store: ItemStore) -> None:
         """Have a warning given for results that other code has computed."""
+        known = state.compared
+        if known is not None and known.fingerprint.is_current() and not known.watched:
+            return
         now = None if state.is_coded else self._code_state()
-        if now is not state.compared:
+        if now is not known:
             store.cache.expect(None if now is None else f"code={now.digest}", self._compare_code)
             state.compared = now
 

@@ -2,16 +2,13 @@
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from exca_like import engine, files
-from exca_like.confdict import ConfDict
-from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, LostOutcomeError
+from exca_like.errors import CacheFolderError, InfraTypeError, InfraUsageError, LostOutcomeError
 from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, JobHandle
 from exca_like.executors.environment import current_job, is_first_of_job
@@ -20,6 +17,7 @@ from exca_like.infra.again import settle
 from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
 from exca_like.infra.arrays import check_sizes, infras_of, submit_all
 from exca_like.infra.coded import CodedInfra
+from exca_like.infra.identity import config_by_exca
 from exca_like.infra.job import TaskJob
 from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.sending import KEY, Plan, check_ended, start_uncached, submit
@@ -344,7 +342,7 @@ class TaskInfra(CodedInfra):
         return "force" if self._mode() == "force" else "retry"
 
     def _stored_config(self, folder: EntryFolder) -> dict[str, Any] | None:
-        return read_config(folder, KEY) or _config_by_exca(folder)
+        return read_config(folder, KEY) or config_by_exca(folder)
 
     def _store(self) -> Store:
         state = self._linked_state
@@ -497,11 +495,3 @@ def _jobs_of(tasks: Any) -> list[TaskJob[Any]]:
     if isinstance(tasks, TaskJob | TaskInfra) or hasattr(type(tasks), FIELDS):
         return [job_of(tasks)]
     return [job_of(task) for task in tasks]
-
-
-def _config_by_exca(folder: EntryFolder) -> dict[str, Any] | None:
-    """The config of a task that exca has computed; None if it is none."""
-    if os.path.exists(folder.exca_job):
-        with contextlib.suppress(OSError, ExcaLikeError):
-            return dict(ConfDict.from_yaml(Path(folder.config)))
-    return None

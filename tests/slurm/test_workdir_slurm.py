@@ -1,6 +1,10 @@
 """Copies of code, other environments, and finding jobs, on a real cluster."""
 
+import os
+import shutil
+import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -86,3 +90,58 @@ def test_jobs_are_found_by_their_ids(idle_cluster, module: Path, tmp_path: Path)
     started = time.monotonic()
     assert find_slurm_job(job_id="987654", folder=tmp_path) is None
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_results_know_their_job_and_the_commit_of_its_submission(idle_cluster, module: Path, tmp_path: Path) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], cwd=module.parent, check=True)
+    code = """
+        import sys, pydantic, exca_like
+
+        class Task(pydantic.BaseModel):
+            x: int
+            infra: exca_like.TaskInfra = exca_like.TaskInfra(cluster="slurm", cpus_per_task=1, mem_gb=0.3)
+
+            @infra.apply
+            def run(self) -> int:
+                exca_like.record(twice=2 * self.x)
+                return self.x
+
+        class Items(pydantic.BaseModel):
+            infra: exca_like.MapInfra = exca_like.MapInfra(cluster="slurm", cpus_per_task=1, mem_gb=0.3, max_jobs=2)
+
+            @infra.apply(item_uid=str)
+            def run(self, items: list[int]):
+                yield from items
+
+        infra = {"folder": sys.argv[1], "workdir": {"copied": ["looked_at"]}}
+        tasks = [Task(x=x, infra=infra) for x in (1, 2)]
+        with tasks[0].infra.job_array() as array:
+            array.extend(tasks)
+        for task in tasks:
+            task.run()
+            found = task.infra.provenance()
+            assert found.extra == {"twice": 2 * task.x}
+            assert found.job == task.infra.job().job_id
+            assert 0.01 < found.memory < 0.3
+            print(found.commit, found.dirty, found.repository, found.command)
+        items = Items(infra=infra)
+        assert list(items.run(range(4))) == [0, 1, 2, 3]
+        found = [items.infra.provenance(item) for item in range(4)]
+        assert len({each.job for each in found}) == 2, found
+        print(found[0].commit, found[0].dirty, found[0].repository, found[0].command)
+    """
+    (module.parent / "script.py").write_text(textwrap.dedent(code))
+    command = [sys.executable, "script.py", str(tmp_path / "cache")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(exca_like.__file__).parents[1]), str(module.parent)])}
+    done = subprocess.run(command, cwd=module.parent, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=module.parent, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert done.stdout.splitlines() == [f"{head} False {module.parent} {' '.join(command)}"] * 3
+    assert (
+        len(list((tmp_path / "cache/provenance").iterdir())) <= 2
+    )  # one for the tasks, and one for the map if it imports more
