@@ -1,5 +1,6 @@
 """The code that results depend on: what is to be done when it changes, what is watched beside it, and what is kept of it."""
 
+import collections
 import functools
 import inspect
 import os
@@ -15,7 +16,7 @@ import orjson
 
 from exca_like import content, files, layout, sources
 from exca_like.code.fingerprint import Fingerprint, confirmed, fingerprint
-from exca_like.code.modules import Source, find, import_name
+from exca_like.code.modules import Source, find, import_name, note_loaded
 from exca_like.code.packages import Precision
 from exca_like.code.reach import Symbol
 from exca_like.content.parts import SCALARS
@@ -79,6 +80,7 @@ class Watch:
         if isinstance(things, str) or not isinstance(things, Iterable):
             msg = f"watch={things!r}: give a list, even for one thing, like watch=[{things!r}]"
             raise InfraTypeError(msg)
+        note_loaded()  # the module of the function is being imported now
         self.function = function
         self.names: list[str] = []
         self._functions: list[Any] = [function]
@@ -149,32 +151,36 @@ class Watch:
         return sent if state.digest == sent.digest else state
 
 
-def roots_in(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
+def roots_in(value: Any) -> Iterator[Any]:
     """Functions and classes whose code a result depends on, if it is made from a value."""
-    kind = type(value)
-    if kind in SCALARS:
-        return
-    seen = set() if seen is None else seen
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    inside: Iterable[Any] = ()
-    if kind in (list, tuple, set, frozenset):
-        inside = value
-    elif kind is dict:
-        inside = value.values()
-    elif isinstance(value, type | types.FunctionType | types.MethodType):
-        yield value
-    elif isinstance(value, functools.partial):
-        inside = [value.func, *value.args, *value.keywords.values()]
-    elif isinstance(value, staticmethod):  # a memoised function
-        yield value.__func__
-    elif _is_own_class(kind):  # type: ignore[arg-type] # every class has a hash
-        yield kind
-        inside = getattr(value, "__dict__", {}).values()
-    if inside and not set(map(type, inside)) <= SCALARS.keys():
-        for item in list(inside):
-            yield from roots_in(item, seen)
+    left, seen = [value], set()
+    while left:
+        value = left.pop()
+        kind = type(value)
+        if kind in SCALARS or id(value) in seen:
+            continue
+        seen.add(id(value))
+        inside: list[Any] = []
+        if isinstance(value, type | types.FunctionType):
+            yield value
+        elif isinstance(value, types.MethodType):
+            yield value
+            inside = [value.__self__]
+        elif isinstance(value, functools.partial):
+            inside = [value.func, *value.args, *value.keywords.values()]
+        elif isinstance(value, staticmethod):  # a memoised function
+            yield value.__func__
+        elif isinstance(value, Mapping):
+            inside = [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set | frozenset | collections.deque):
+            inside = list(value)
+        if _is_own_class(kind):  # type: ignore[arg-type] # every class has a hash
+            yield kind
+            inside += getattr(value, "__dict__", {}).values()
+            slots = [name for base in kind.__mro__ for name in base.__dict__.get("__slots__", ())]
+            inside += [getattr(value, name) for name in slots if name[:2] != "__" and hasattr(value, name)]
+        if inside and not set(map(type, inside)) <= SCALARS.keys():
+            left += inside
 
 
 @functools.lru_cache(4096)

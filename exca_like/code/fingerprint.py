@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from exca_like import files
 from exca_like.code.loaded import unwrapped
-from exca_like.code.modules import Identity, Modules, identity_of, import_name, loaded_module
+from exca_like.code.modules import Identity, Modules, identity_of, import_name, loaded_module, note_loaded
 from exca_like.code.packages import Precision, shortened, version_of
 from exca_like.code.reach import Reach, Symbol
 
@@ -127,6 +127,7 @@ def _kept_of(root: Any) -> Any:
 
 
 def _made(roots: Sequence[Any], precision: Precision, kept: Sequence[Any]) -> Fingerprint:
+    note_loaded()
     reach = Reach(Modules())
     reach.add(*roots)
     packages = {name: version_of(name) for name in sorted(reach.packages)}

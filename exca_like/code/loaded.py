@@ -18,7 +18,7 @@ from exca_like.code.modules import Source, loaded_module
 from exca_like.code.references import bound_in
 
 _LOADS = frozenset(dis.hasconst)
-_MARGIN_S = 2.0  # by which the clocks of file servers may differ
+_checked: dict[str, tuple[Source, Any, bool]] = {}  # by the name of a module; what was found first stays
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -33,7 +33,7 @@ def _start() -> float:
         return time.time()
 
 
-_STARTED_NS = int((_start() - _MARGIN_S) * 1e9)  # forked processes have loaded what their parents had
+_STARTED_NS = int(_start() * 1e9)  # forked processes have loaded what their parents had
 
 
 def content_of(code: types.CodeType) -> tuple[Any, ...]:
@@ -73,7 +73,14 @@ def functions_in(namespace: Mapping[str, Any], module: str) -> Iterator[types.Fu
             if value.__module__ == module:
                 yield from functions_in(vars(value), module)
             continue
-        for part in (value, getattr(value, "fget", None), getattr(value, "func", None)):
+        parts = (
+            [value.fget]
+            if isinstance(value, property)
+            else [value.func]
+            if isinstance(value, functools.cached_property)
+            else [value]
+        )
+        for part in parts:
             function = unwrapped(part)
             if function is not None and function.__module__ == module:
                 yield function
@@ -91,11 +98,20 @@ def unwrapped(value: Any) -> types.FunctionType | None:
         elif isinstance(value, functools.partial):
             inner = value.func
         else:
-            inner = getattr(value, "__dict__", {}).get("__wrapped__")
+            inner = _attributes_of(value).get("__wrapped__")
         if inner is None:
             return None
         value = inner
     return None
+
+
+def _attributes_of(value: Any) -> Mapping[str, Any]:
+    """The attributes of an object that it has by itself: some objects run code when they are asked for others."""
+    try:
+        found: Mapping[str, Any] = object.__getattribute__(value, "__dict__")
+    except (AttributeError, TypeError):
+        return {}
+    return found
 
 
 def is_stale(source: Source) -> bool:
@@ -104,6 +120,16 @@ def is_stale(source: Source) -> bool:
     module = loaded_module(source.name)
     if identity is None or module is None or max(identity.modified, identity.changed) < _STARTED_NS:
         return False
+    known = _checked.get(source.name)
+    if known is not None and known[0] is source and known[1] is getattr(module, "__spec__", None):
+        return known[2]
+    found = _is_stale(source, module)
+    _checked[source.name] = (source, getattr(module, "__spec__", None), found)
+    return found
+
+
+def _is_stale(source: Source, module: Any) -> bool:
+    """Whether a module that was edited since this process began runs other code than its file has."""
     try:
         compiled = compile(source.text, source.path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
@@ -116,9 +142,11 @@ def is_stale(source: Source) -> bool:
         code = function.__code__
         if os.path.realpath(code.co_filename) == own and content_of(code) not in known[code.co_qualname]:
             return True
+    changing = {name for node in ast.walk(source.tree) if isinstance(node, ast.Global) for name in node.names}
     return any(
         _is_another(value, inspect.getattr_static(vars_of, name, None))
         for vars_of, name, value in _plain_values(source.tree.body, module)
+        if vars_of is not module or name not in changing
     )
 
 

@@ -19,6 +19,7 @@ from exca_like.names import main_name
 
 _MAINS = ("__main__", "__mp_main__")
 _INSTALLED = ("site-packages", "dist-packages")
+_NOTHING: dict[str, Any] = {}
 _OWN = "exca_like"  # how results are kept makes no difference to them
 
 
@@ -73,6 +74,24 @@ class Foreign(NamedTuple):
 
 Found = Source | Foreign | None
 _read: dict[str, Source] = {}  # by path
+_loaded: dict[str, tuple[Any, Source]] = {}  # by name: modules as they were imported, with the spec of that import
+_looked_at: dict[str, Any] = {}  # specs of modules that are not of interest, or are in `_loaded`
+
+
+def note_loaded() -> None:
+    """Remember the text of the user's own modules that were imported since the last time.
+
+    It is to be called soon after imports: what is edited later is not what this process runs.
+    """
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__dict__", _NOTHING).get("__spec__")
+        if spec is None or _looked_at.get(name, _NOTHING) is spec:
+            continue
+        _looked_at[name] = spec
+        if name not in _MAINS and name.partition(".")[0] != _OWN and getattr(spec, "has_location", False):
+            found = _of_file(name, str(spec.origin), is_package=spec.submodule_search_locations is not None)
+            if isinstance(found, Source):
+                _loaded[name] = (spec, found)
 
 
 class Modules:
@@ -123,6 +142,8 @@ def find(name: str) -> Found:
         path = getattr(module, "__file__", None)
         return None if path is None else _of_file(name, os.path.abspath(path), is_package=False)
     spec = getattr(module, "__spec__", None) or find_spec(name)
+    if name in _loaded and _loaded[name][0] is spec:
+        return _loaded[name][1]
     if spec is None:
         path = getattr(module, "__file__", None)
         return None if path is None else _of_file(name, path, is_package=hasattr(module, "__path__"))

@@ -52,10 +52,10 @@ class Namespace:
                     self.names.pop(name, None)
                 self._binding(name).imports.append(target)
         elif isinstance(node, ast.If):
+            self._bind(bound_in([node.test]), node.test, conditions)
             for child in (*node.body, *node.orelse):
                 self._add(child, (*conditions, node.test))
-        elif isinstance(node, ast.Try) or type(node).__name__ == "TryStar":
-            assert isinstance(node, ast.Try)
+        elif isinstance(node, ast.Try | ast.TryStar):
             for child in (*node.body, *(c for handler in node.handlers for c in handler.body), *node.orelse, *node.finalbody):
                 self._add(child, (*conditions, _MAYBE))
         elif isinstance(node, ast.With | ast.AsyncWith):

@@ -128,7 +128,7 @@ class Reach:
         found = self.modules[module]
         if isinstance(found, Foreign):
             self._foreign(found.name)
-        elif not _is_of_python(module) and (found is None or not self._add_named(found, path, thing)):
+        elif (found is None and not _is_of_python(module)) or (found is not None and not self._add_named(found, path, thing)):
             self._add_live(thing)
 
     def _add_named(self, source: Source, path: list[str], thing: Any) -> bool:
@@ -226,8 +226,10 @@ class Reach:
         if isinstance(found, Source):
             if not attributes:
                 for name, binding in found.namespace.names.items():
-                    if binding.statements:  # what it imports counts if these use it
+                    if binding.statements:
                         self._symbol(Place(found), name, binding.statements)
+                    if any(target.name is not None for target in binding.imports):  # modules count if they are used
+                        self._name(Place(found), name)
                 return module
             first, *others = attributes
             label = self._name(Place(found), first, others)
@@ -275,6 +277,8 @@ class Reach:
                 target: str | None = self._import(source, root, attributes)
             else:
                 target = self._name(place, root, attributes)
+                if members is not None and root in members:  # in the body of a class
+                    self._ask([root])
             if target is not None:
                 edges.append(f"{root}.{'.'.join(attributes)}={target}")
         if self._is_stale(source):
@@ -326,7 +330,7 @@ class Reach:
         functions = {name for name, binding in members.names.items() if any(map(_is_function, binding.statements))}
         if is_config:
             header.body = [one for one in node.body if not isinstance(one, (*DEFINITIONS, ast.AnnAssign, ast.Assign))]
-            waiting: set[str] = set(members.names)
+            waiting = set(members.names)
         else:
             header.body = [one for one in node.body if not _is_function(one)]
             waiting = functions
@@ -337,7 +341,13 @@ class Reach:
                 continue
 
             follow = functools.partial(self._member, place, f"{label}.{name}", statements, members)
-            if not is_config or self._is_dynamic or name in self._attributes or _is_called_unnamed(name, statements):
+            if (
+                not is_config
+                or name not in functions
+                or self._is_dynamic
+                or name in self._attributes
+                or _is_called_unnamed(name, statements)
+            ):
                 self._todo.append(follow)
             else:
                 self._waiting[name].append(follow)

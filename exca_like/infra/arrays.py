@@ -25,7 +25,7 @@ def infras_of(tasks: Sequence[Any], name: str, kind: type[Any], *, may_repeat: b
     """
     infras: dict[str, Any] = {}
     for index, task in enumerate(tasks):
-        infra = getattr(task, name, None)
+        infra: Any = getattr(task, name, None)
         if not isinstance(infra, kind):
             msg = f"item {index} of the job array, a {type(task).__name__}, has no {kind.__name__} {name!r}"
             raise InfraValueError(msg)

@@ -1,8 +1,9 @@
 """Variables of outer functions, which a function was made with: two functions with the same code may have others."""
 
+import contextlib
 import inspect
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from exca_like import content
@@ -12,6 +13,15 @@ from exca_like.errors import ContentKeyError
 def feed(function: Any, names: Iterable[str], parts: content.Parts) -> None:
     """Add what a function captured under some names to the parts of a digest; see `content.digest` for errors."""
     _feed(function, names, parts, [function])
+
+
+def values(function: Any, names: Iterable[str]) -> Iterator[Any]:
+    """What a function captured under some names."""
+    if names:
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        for name in names:
+            with contextlib.suppress(ValueError):  # not assigned yet
+                yield cells[name].cell_contents
 
 
 def _feed(function: Any, names: Iterable[str], parts: content.Parts, seen: list[Any]) -> None:

@@ -123,6 +123,8 @@ class CallKeys:
     def roots(self, values: Mapping[str, Any]) -> list[Any]:
         """Functions and classes among the arguments, whose code counts as well."""
         found: dict[Any, None] = {}
+        for value in captured.values(self.signature.function, self._captured):
+            found.update(dict.fromkeys(roots_in(value)))
         for name, value in values.items():
             if type(value) not in SCALARS and name not in self._exclude and name not in self._key:
                 found.update(dict.fromkeys(roots_in(value)))
