@@ -13,7 +13,7 @@ import pytest
 
 from exca_like.code.fingerprint import Fingerprint, confirmed, fingerprint
 from exca_like.code.loaded import is_stale
-from exca_like.code.modules import Modules
+from exca_like.code.modules import Modules, note_loaded
 from exca_like.code.packages import shortened
 
 PACKAGE = "fp_project"
@@ -635,3 +635,103 @@ def test_packages_count_as_precisely_as_asked(monkeypatch):
     assert {precision for precision, known in before.items() if digest(precision) != known} == {"minor", "patch"}
     versions["numpy"] = "2.0.0"
     assert {precision for precision, known in before.items() if digest(precision) != known} == {"major", "minor", "patch"}
+
+
+class TestModulesOfOnesOwn:
+    """What was met in strange projects."""
+
+    @pytest.fixture
+    def module(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(str(tmp_path))
+        names: set[str] = set()
+
+        def save(name: str, text: str):
+            path = tmp_path / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(textwrap.dedent(text))
+            importlib.invalidate_caches()
+            dotted = name.replace("/", ".")
+            names.add(dotted)
+            sys.modules.pop(dotted, None)
+            return importlib.import_module(dotted)
+
+        yield save
+        for name in names:
+            sys.modules.pop(name, None)
+
+    def test_names_of_pythons_own_modules(self, module):
+        def text(value):
+            return f"def helper():\n    return {value}\n\ndef run():\n    return helper()\n"
+
+        first = fingerprint([module("wave_reader/chunk", text(1)).run])  # chunk and wave are names of Python's
+        assert first.digest != fingerprint([module("wave_reader/chunk", text(2)).run]).digest
+        first = fingerprint([module("nturl2path", text(1)).run])
+        assert "nturl2path.helper" in changed(first, fingerprint([module("nturl2path", text(2)).run]))
+
+    def test_what_was_loaded_counts_whatever_the_file_says_now(self, module, tmp_path):
+        loaded = module("fp_loaded", "LAYERS = [64, 64]\n\ndef run():\n    return sum(LAYERS)\n")
+        note_loaded()
+        (tmp_path / "fp_loaded.py").write_text("LAYERS = [128]\n\ndef run():\n    return sum(LAYERS)\n")
+        found = fingerprint([loaded.run])
+        assert found.symbols["fp_loaded.LAYERS"].text == "LAYERS = [64, 64]"
+        again = module("fp_loaded", "LAYERS = [128]\n\ndef run():\n    return sum(LAYERS)\n")
+        assert fingerprint([again.run]).symbols["fp_loaded.LAYERS"].text == "LAYERS = [128]"
+
+    def test_objects_that_run_code_when_they_are_asked(self, module):
+        text = """
+            class Proxy:
+                def __getattr__(self, name):
+                    raise RuntimeError("outside of a request")
+
+            request = Proxy()
+
+            def run():
+                return 1
+        """
+        assert fingerprint([module("fp_proxy", text).run]).symbols
+
+    def test_groups_of_exceptions(self, module):
+        text = "try:\n    K = 1\nexcept* ValueError:\n    K = 2\n\ndef run():\n    return K\n"
+        first = fingerprint([module("fp_groups", text).run])
+        assert "fp_groups.K" in changed(first, fingerprint([module("fp_groups", text.replace("K = 2", "K = 3")).run]))
+
+    def test_counters_do_not_make_a_module_look_edited(self, module):
+        text = """
+            _model = None
+
+            def load():
+                global _model
+                _model = 3
+
+            def run():
+                return 1
+
+            load()
+        """
+        found = fingerprint([module("fp_counter", text).run])
+        assert (set(found.symbols), found.stale) == ({"fp_counter.run"}, ())
+
+    def test_packages_that_are_passed_on(self, module):
+        module("fp_inner/part", "K = 1\n")
+        module("fp_inner/__init__", "from .part import K\n")
+        sys.modules.pop("fp_inner", None)
+        run = module("fp_outer", "import fp_inner\n\ndef run(f):\n    return f(fp_inner)\n").run
+        assert "fp_inner.part.K" in fingerprint([run]).symbols
+
+    def test_names_in_the_bodies_of_configs(self, module):
+        text = """
+            import pydantic
+
+            class Config(pydantic.BaseModel):
+                lr: float = 0.1
+
+                def slow(self):
+                    return 1
+
+                go = slow
+
+                def run(self):
+                    return self.go()
+        """
+        Config = module("fp_config", text).Config
+        assert {"fp_config.Config.slow", "fp_config.Config.lr"} <= set(fingerprint([Config.run, Config]).symbols)

@@ -1,5 +1,6 @@
 """Results that were computed by other code than there is now: taken, told of, or computed again."""
 
+import collections
 import contextlib
 import importlib
 import json
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import types
 import warnings
 from pathlib import Path
 from typing import Any
@@ -858,3 +860,40 @@ class TestJobs:
             project.edit("helpers", "FACTOR = 2", "FACTOR = 3")
             assert list(task.process([1, 2])) == [2, 4]
             project.edit("helpers", "FACTOR = 3", "FACTOR = 2")
+
+
+def test_code_among_values():
+    """Functions and classes are found wherever an argument holds them."""
+
+    class Slotted:
+        __slots__ = ("function",)
+
+    def helper():
+        return 1
+
+    slotted = Slotted()
+    slotted.function = helper
+    deep: list = [helper]
+    for _ in range(3000):
+        deep = [deep]
+    places = [collections.OrderedDict(a=helper), {helper: 1}, types.MappingProxyType({"a": helper}), (helper,), slotted, deep]
+    for value in places:
+        assert helper in set(watching.roots_in(value))
+
+
+def of_this_module(x):
+    return x + 1
+
+
+def test_the_code_of_captured_functions_counts(tmp_path):
+    def make(function):
+        @exca_like.memo(folder=tmp_path)
+        def run(x):
+            return function(x)
+
+        return run
+
+    run = make(of_this_module)
+    assert run(1) == 2
+    (entry,) = run.entries()
+    assert f"{__name__}.of_this_module" in (tmp_path / "provenance" / f"code-{entry.key.rpartition('-')[2]}.json").read_text()
