@@ -1,10 +1,7 @@
 """Versions of installed packages, as precisely as they are to count."""
 
 import functools
-import importlib.metadata
-import os
 import re
-import sys
 from typing import Literal
 
 Precision = Literal["none", "major", "minor", "patch"]
@@ -13,15 +10,19 @@ Precision = Literal["none", "major", "minor", "patch"]
 @functools.cache
 def version_of(name: str) -> str:
     """The version of the distribution that a top-level module is from; empty if it is from none."""
+    from importlib import metadata  # takes time, which jobs need not spend
+
     try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # its distribution has another name
-        return ",".join(sorted({importlib.metadata.version(found) for found in _distributions().get(name, ())}))
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # its distribution has another name
+        return ",".join(sorted({metadata.version(found) for found in _distributions().get(name, ())}))
 
 
 @functools.cache
 def _distributions() -> dict[str, list[str]]:
-    return dict(importlib.metadata.packages_distributions())
+    from importlib import metadata
+
+    return dict(metadata.packages_distributions())
 
 
 def shortened(version: str, precision: Precision) -> str:
@@ -37,15 +38,3 @@ def shortened(version: str, precision: Precision) -> str:
         place = next((index for index, number in enumerate(numbers) if int(number)), 0)
         return ".".join(numbers[: place + 1])
     return ".".join(numbers[:2])
-
-
-def state_of_installed() -> list[tuple[str, int]]:
-    """What changes when a package is installed or removed: the folders that packages are imported from, and their times."""
-    found = []
-    for folder in dict.fromkeys(sys.path):
-        if "-packages" in folder:
-            try:
-                found.append((folder, os.stat(folder).st_mtime_ns))
-            except OSError:
-                continue
-    return found
