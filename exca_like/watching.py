@@ -80,7 +80,7 @@ class Watch:
         if isinstance(things, str) or not isinstance(things, Iterable):
             msg = f"watch={things!r}: give a list, even for one thing, like watch=[{things!r}]"
             raise InfraTypeError(msg)
-        note_loaded()  # the module of the function is being imported now
+        note_loaded(getattr(function, "__module__", None))  # which is being imported now
         self.function = function
         self.names: list[str] = []
         self._functions: list[Any] = [function]

@@ -75,23 +75,37 @@ class Foreign(NamedTuple):
 Found = Source | Foreign | None
 _read: dict[str, Source] = {}  # by path
 _loaded: dict[str, tuple[Any, Source]] = {}  # by name: modules as they were imported, with the spec of that import
-_looked_at: dict[str, Any] = {}  # specs of modules that are not of interest, or are in `_loaded`
+_looked_at: dict[str, Any] = {}  # specs of modules that are not of interest, or are in `_loaded`; under "", how many there were
 
 
-def note_loaded() -> None:
+def note_loaded(name: str | None = None) -> None:
     """Remember the text of the user's own modules that were imported since the last time.
 
-    It is to be called soon after imports: what is edited later is not what this process runs.
+    It is to be called soon after imports: what is edited later is not what this process runs. With the name of a module
+    nothing is done if that was noted, and nothing was imported since.
     """
-    for name, module in list(sys.modules.items()):
+    if name is not None and len(sys.modules) == _looked_at.get("", -1) and name in _looked_at:
+        spec = getattr(sys.modules.get(name), "__dict__", _NOTHING).get("__spec__")
+        if spec is _looked_at[name]:
+            return
+    for label, module in list(sys.modules.items()):
         spec = getattr(module, "__dict__", _NOTHING).get("__spec__")
-        if spec is None or _looked_at.get(name, _NOTHING) is spec:
+        if spec is None or _looked_at.get(label, _NOTHING) is spec:
             continue
-        _looked_at[name] = spec
-        if name not in _MAINS and name.partition(".")[0] != _OWN and getattr(spec, "has_location", False):
-            found = _of_file(name, str(spec.origin), is_package=spec.submodule_search_locations is not None)
-            if isinstance(found, Source):
-                _loaded[name] = (spec, found)
+        _looked_at[label] = spec
+        first = label.partition(".")[0]
+        if label in _MAINS or first == _OWN or not getattr(spec, "has_location", False) or not _may_be_own(first):
+            continue
+        found = _of_file(label, str(spec.origin), is_package=spec.submodule_search_locations is not None)
+        if isinstance(found, Source):
+            _loaded[label] = (spec, found)
+    _looked_at[""] = len(sys.modules)
+
+
+def _may_be_own(name: str) -> bool:
+    """Whether a top-level module is the user's own, and so what is in it; True if it has no file that could tell."""
+    spec: Any = getattr(sys.modules.get(name), "__spec__", None)
+    return not getattr(spec, "has_location", False) or is_own(str(spec.origin))
 
 
 class Modules:
@@ -220,14 +234,27 @@ def _standard_folders() -> tuple[str, ...]:
 
 
 @functools.cache
+def _unresolved_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple({f"{os.path.abspath(paths[kind])}{os.sep}" for kind in ("stdlib", "platstdlib")})
+
+
+@functools.cache
 def _library_folders() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     return tuple({os.path.realpath(paths[kind]) for kind in ("purelib", "platlib")})
 
 
+def _is_plainly_standard(path: str) -> bool:
+    """Whether that is clear from a path; where its links lead takes long to find out, for hundreds of modules."""
+    return path.startswith(_unresolved_folders()) and not any(part in path for part in _INSTALLED)
+
+
 @functools.lru_cache(4096)
 def is_standard(path: str) -> bool:
     """Whether a file is a part of Python itself."""
+    if _is_plainly_standard(path):
+        return True
     real = os.path.realpath(path)
     inside = any(real.startswith(f"{folder}{os.sep}") for folder in _standard_folders())
     return inside and not any(part in Path(real).parts for part in _INSTALLED)
@@ -236,6 +263,8 @@ def is_standard(path: str) -> bool:
 @functools.lru_cache(4096)
 def is_own(path: str) -> bool:
     """Whether a file is the user's own: neither a part of Python, nor where packages are installed."""
+    if _is_plainly_standard(path):
+        return False
     real = os.path.realpath(path)
     if any(part in Path(real).parts for part in _INSTALLED) or path.startswith("<"):
         return False
