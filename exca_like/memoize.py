@@ -9,7 +9,6 @@ import pydantic
 
 from exca_like import content, engine
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError
-from exca_like.explaining import Explanation
 from exca_like.infra.calls import Call, CallInfra, applied_to_calls
 from exca_like.infra.job import TaskJob
 from exca_like.layout import EntryFolder
@@ -20,7 +19,6 @@ from exca_like.memos.options import Options
 from exca_like.memos.paths import ready_root
 from exca_like.memos.places import Places
 from exca_like.memos.transport import reduced
-from exca_like.provenance import Provenance
 from exca_like.watching import CodePolicy, CodeState, Watch, check_same, keep
 
 P = ParamSpec("P")
@@ -32,6 +30,8 @@ _MOST_FOLDERS = 256  # whose calls are kept in mind
 
 
 if TYPE_CHECKING:
+    from exca_like.explaining import Explanation
+    from exca_like.provenance import Provenance
 
     class _Base(Generic[P, R]):
         def __init__(self, function: Callable[P, R]) -> None: ...
@@ -183,7 +183,7 @@ class Memo(_Base[P, R]):
         call = self._keys.call(args, kwargs)
         return self._infra_of(call).forget(call)
 
-    def provenance(self, *args: P.args, **kwargs: P.kwargs) -> Provenance:
+    def provenance(self, *args: P.args, **kwargs: P.kwargs) -> "Provenance":
         """When, where and with what the stored result or error of a call was computed; nothing is computed.
 
         Raises
@@ -198,7 +198,7 @@ class Memo(_Base[P, R]):
         """What is in the cache of this function, whatever the arguments: a table, when printed."""
         return Entries.of_folders(self._places.root, self._places.pattern, self._places.name, self._infra.allow_pickle)
 
-    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> "Explanation":
         """Whether a call would find a result, and why, or why not; nothing is computed or changed on disk."""
         from exca_like.memos.explain import explain_call
 
@@ -342,6 +342,8 @@ def _again(memo: Memo[Any, Any], call: Call) -> None:
 
 
 if TYPE_CHECKING:
+    from exca_like.explaining import Explanation
+    from exca_like.provenance import Provenance
 
     class ClassMemo(Memo[P, R]):
         """What type checkers see of memoised class methods and static methods: nothing is bound any more."""

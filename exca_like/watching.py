@@ -18,7 +18,7 @@ from exca_like import content, files, layout, sources
 from exca_like.code.fingerprint import Fingerprint, confirmed, fingerprint
 from exca_like.code.modules import Source, find, import_name, note_loaded
 from exca_like.code.packages import Precision
-from exca_like.code.reach import Symbol
+from exca_like.code.symbols import Symbol
 from exca_like.content.parts import SCALARS
 from exca_like.errors import CodeChangedError, CodeChangedWarning, InfraTypeError, InfraUsageError, InfraValueError
 

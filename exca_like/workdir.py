@@ -44,7 +44,7 @@ class WorkDir(pydantic.BaseModel):
     With a ``cluster`` that does not start jobs (None, ``"debug"``, pools) it has no effect.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid")
+    model_config = pydantic.ConfigDict(extra="forbid", defer_build=True)
 
     copied: list[str | Path] = []
     """What to copy: files, folders, and packages or modules by their import names, editable ones included. Each lands in the

@@ -7,10 +7,10 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from exca_like import files
-from exca_like.code.loaded import unwrapped
 from exca_like.code.modules import Identity, Modules, identity_of, import_name, loaded_module, note_loaded
 from exca_like.code.packages import Precision, shortened, version_of
-from exca_like.code.reach import Reach, Symbol
+from exca_like.code.symbols import Symbol
+from exca_like.code.unwrap import unwrapped
 
 _MOST = 4096  # fingerprints that are remembered
 
@@ -127,6 +127,8 @@ def _kept_of(root: Any) -> Any:
 
 
 def _made(roots: Sequence[Any], precision: Precision, kept: Sequence[Any]) -> Fingerprint:
+    from exca_like.code.reach import Reach  # jobs can do without
+
     note_loaded()
     reach = Reach(Modules())
     reach.add(*roots)

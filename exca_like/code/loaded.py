@@ -16,6 +16,7 @@ from typing import Any
 
 from exca_like.code.modules import Source, loaded_module
 from exca_like.code.references import bound_in
+from exca_like.code.unwrap import unwrapped
 
 _LOADS = frozenset(dis.hasconst)
 _checked: dict[str, tuple[Source, Any, bool]] = {}  # by the name of a module; what was found first stays
@@ -84,34 +85,6 @@ def functions_in(namespace: Mapping[str, Any], module: str) -> Iterator[types.Fu
             function = unwrapped(part)
             if function is not None and function.__module__ == module:
                 yield function
-
-
-def unwrapped(value: Any) -> types.FunctionType | None:
-    """The function under decorators; None if there is none."""
-    for _ in range(20):
-        if isinstance(value, types.FunctionType):
-            inner = value.__dict__.get("__wrapped__")
-            if inner is None:
-                return value
-        elif isinstance(value, staticmethod | classmethod | types.MethodType):
-            inner = value.__func__
-        elif isinstance(value, functools.partial):
-            inner = value.func
-        else:
-            inner = _attributes_of(value).get("__wrapped__")
-        if inner is None:
-            return None
-        value = inner
-    return None
-
-
-def _attributes_of(value: Any) -> Mapping[str, Any]:
-    """The attributes of an object that it has by itself: some objects run code when they are asked for others."""
-    try:
-        found: Mapping[str, Any] = object.__getattribute__(value, "__dict__")
-    except (AttributeError, TypeError):
-        return {}
-    return found
 
 
 def is_stale(source: Source) -> bool:

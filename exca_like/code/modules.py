@@ -11,11 +11,13 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exca_like import files
-from exca_like.code.namespaces import Namespace
 from exca_like.names import main_name
+
+if TYPE_CHECKING:
+    from exca_like.code.namespaces import Namespace
 
 _MAINS = ("__main__", "__mp_main__")
 _INSTALLED = ("site-packages", "dist-packages")
@@ -61,8 +63,10 @@ class Source:
         return self.text.splitlines()
 
     @functools.cached_property
-    def namespace(self) -> Namespace:
+    def namespace(self) -> "Namespace":
         """What it defines."""
+        from exca_like.code.namespaces import Namespace
+
         return Namespace(self.tree.body)
 
 

@@ -16,11 +16,13 @@ from hashlib import blake2b
 from textwrap import dedent, indent
 from typing import Any, NamedTuple
 
-from exca_like.code.loaded import content_of, digest_of, is_stale, loaded_digest, unwrapped
+from exca_like.code.loaded import content_of, digest_of, is_stale, loaded_digest
 from exca_like.code.modules import Foreign, Modules, Source, import_name, loaded_module
 from exca_like.code.namespaces import DEFINITIONS, Namespace, find_definition
 from exca_like.code.normal import says_nothing, text_of
 from exca_like.code.references import Import, References, chain_of, references_of
+from exca_like.code.symbols import Symbol
+from exca_like.code.unwrap import unwrapped
 
 OURS = "exca_like"
 _MODELS = ("pydantic.", "exca_like.", "pydantic_settings.")
@@ -43,13 +45,6 @@ _NAMED = frozenset(
         ),
     )
 )
-
-
-class Symbol(NamedTuple):
-    """A piece of code: the digest of what it says, and its text."""
-
-    digest: str
-    text: str
 
 
 class Piece(NamedTuple):

@@ -41,7 +41,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 class BaseInfra(pydantic.BaseModel):
     """Fields and methods shared by all infras."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = pydantic.ConfigDict(extra="forbid", validate_assignment=True, defer_build=True)  # not all kinds are used
     __slots__ = ("_state",)
     _exclude_from_cls_uid: ClassVar[tuple[str, ...]] = ()
 

@@ -2,14 +2,16 @@
 
 import copy
 import functools
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from exca_like.errors import CodeChangedError
-from exca_like.explaining import UidExplanation
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.modes import parts_of
 from exca_like.infra.state import State
 from exca_like.watching import CodePolicy, CodeState, check_same, keep, policy_of, warn
+
+if TYPE_CHECKING:
+    from exca_like.explaining import UidExplanation
 
 _FORGOTTEN = ("entry", "store", "claims", "exports", "job", "folder_is_checked", "recomputed", "forced", "ram", "compared")
 
@@ -22,7 +24,7 @@ class CodedInfra(BaseInfra):
     changed; ``"recompute"``: they are not, as the code is part of the uid; ``"ignore"``. None: what the setting ``code`` says,
     else ``"warn"``."""
 
-    def explain_uid(self) -> UidExplanation:
+    def explain_uid(self) -> "UidExplanation":
         """Which fields of the config the uid is made from, and why the others don't show in it; a table, when printed."""
         from exca_like.infra.explain import explain_uid
 

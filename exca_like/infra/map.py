@@ -13,17 +13,19 @@ from exca_like.cachedict.failures import Failure
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors.base import CODE, Executor, Resources
 from exca_like.executors.environment import current_job
-from exca_like.explaining import Explanation
 from exca_like.infra.applied import checked_exclusion
 from exca_like.infra.coded import CodedInfra
 from exca_like.infra.items import SHORTEST, AppliedMap
 from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
-from exca_like.provenance import Provenance, no_entry, provenance_of
 from exca_like.recording import noted
 from exca_like.store import ItemStore
 from exca_like.watching import CodeState, Watch
+
+if TYPE_CHECKING:
+    from exca_like.explaining import Explanation
+    from exca_like.provenance import Provenance
 
 C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
@@ -180,13 +182,13 @@ class MapInfra(CodedInfra):
             self._check_folder()
         return self._item_store().cache
 
-    def explain(self, item: Any) -> Explanation:
+    def explain(self, item: Any) -> "Explanation":
         """Whether a call would find the result of an item, and why, or why not; nothing is computed or changed on disk."""
         from exca_like.infra.explain import explain_item
 
         return explain_item(self, self.item_uid(item))
 
-    def provenance(self, item: Any) -> Provenance:
+    def provenance(self, item: Any) -> "Provenance":
         """When, where and with what the stored result or error of an item was computed; nothing is computed or changed.
 
         Raises
@@ -196,7 +198,9 @@ class MapInfra(CodedInfra):
         """
         return self._provenance(self.item_uid(item))
 
-    def _provenance(self, key: str) -> Provenance:
+    def _provenance(self, key: str) -> "Provenance":
+        from exca_like.provenance import no_entry, provenance_of
+
         if self.folder is not None and self._check_folder():
             cache = self._make_cache(keep_in_ram=False)
             if key in cache or cache.failure_mark(key) is not None:

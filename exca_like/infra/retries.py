@@ -32,7 +32,7 @@ class Retries(pydantic.BaseModel):
         Stay away from nodes that failed.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     max: pydantic.PositiveInt = 2
     on: tuple[str, ...] = ("out_of_memory", "timeout", "node_failure")

@@ -12,7 +12,6 @@ from exca_like.errors import CacheFolderError, InfraTypeError, InfraUsageError, 
 from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, JobHandle
 from exca_like.executors.environment import current_job, is_first_of_job
-from exca_like.explaining import Explanation
 from exca_like.infra.again import settle
 from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
 from exca_like.infra.arrays import check_sizes, infras_of, submit_all
@@ -23,10 +22,13 @@ from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.sending import KEY, Plan, check_ended, start_uncached, submit
 from exca_like.infra.status import Status, StatusDetail, detail_of
 from exca_like.layout import EntryFolder
-from exca_like.provenance import Provenance, no_entry, provenance_of
 from exca_like.recording import noted
 from exca_like.store import FolderStore, MemoryStore, Outcome, Store, read_config
 from exca_like.watching import CodeState
+
+if TYPE_CHECKING:
+    from exca_like.explaining import Explanation
+    from exca_like.provenance import Provenance
 
 M = TypeVar("M")
 
@@ -140,13 +142,13 @@ class TaskInfra(CodedInfra):
         detail = detail_of(status, self._handle(), self._store().load(KEY) if status == "failed" else None)
         return replace(detail, attempts=tuple(map(str, self._attempts())))
 
-    def explain(self) -> Explanation:
+    def explain(self) -> "Explanation":
         """Whether a call would find a result, and why, or why not; nothing is computed or changed on disk."""
         from exca_like.infra.explain import explain_task
 
         return explain_task(self, KEY)
 
-    def provenance(self) -> Provenance:
+    def provenance(self) -> "Provenance":
         """When, where and with what the stored result or error was computed; nothing is computed or changed on disk.
 
         Raises
@@ -154,6 +156,8 @@ class TaskInfra(CodedInfra):
         NotCachedError
             Nothing is stored, or there is no folder.
         """
+        from exca_like.provenance import no_entry, provenance_of
+
         if self.folder is None or not self._check_folder() or (store := self._store()).peek(KEY) is None:
             raise no_entry(self.uid(), has_folder=self.folder is not None)
         return provenance_of(store.meta(KEY), self._entry().root)

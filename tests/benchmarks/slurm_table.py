@@ -1,8 +1,8 @@
 """40 no-op tasks on a real Slurm beside raw submitit and exca: ``python tests/benchmarks/slurm_table.py [--rounds N]``.
 
 Needs root and the Debian packages of tests/slurm/testbed.py, whose cluster of two nodes it starts; exca comes with the extra
-``bench``. The libraries run in turn; the fastest round of each counts, from the first call to the last result in the driver. submitit's own jobs call ``abs``, which needs no import,
-or a method of the same configs.
+``bench``. The libraries run in turn; the fastest round of each counts, from the first call to the last result in the driver.
+submitit's own jobs call a method of the same configs, or ``abs``, which needs no import.
 """
 
 from __future__ import annotations
