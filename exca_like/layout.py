@@ -11,6 +11,7 @@
           <writer>-info.jsonl, data/            results (see exca_like.cachedict)
           <writer>-failed.jsonl                 errors
           job.json                              the job that computes it, or did
+          pinned                                says that the folder is to be kept (see exca_like.catalog)
       <module>.<function>,<version>/            the results of a memoised function (see exca_like.memos.paths)
       logs/<user>/<job id>/                     what jobs print, and the pickles they start from
       code/<digest>/                            copies of code for jobs (see exca_like.workdir)
@@ -33,6 +34,9 @@ JOB = "job.json"
 EXCA_JOB = "job.pkl"
 DEFAULT_UID = "default"
 PROVENANCE = "provenance"
+PIN = "pinned"
+RESULT = "result"
+"""The key of what a task returned."""
 
 # set in jobs that run in a copy of code: this copy, and the current folder of their submission
 WORKDIR_VARIABLE = "EXCA_LIKE_WORKDIR"

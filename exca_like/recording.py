@@ -140,20 +140,19 @@ class ItemRecording(Recording):
 
     def of_result(self, notes: Mapping[str, Any] | None = None) -> Any:
         """What is to be stored beside a result that came now, with some notes; `noted` reads it."""
-        run = self.run
-        if run is None:
-            return notes
         now = _now()
-        if now > self._renewal:
-            self._renew(run, now)
         duration = now - self.started if self._share is None else self._share
+        if now > self._renewal:
+            if self.run is None:
+                return notes
+            self._renew(self.run, now)
         if self.extra or notes is not None:
             extra = self.extra
             if self._share is None:
                 self.extra = {}
             return {**_moment(now, duration), **self._same, **_extra(extra), **(notes or {})}
         # one text, and a short one, as all of a line is parsed whenever its value is read
-        return f"{now // 1000} {duration // 1000} {self._words}"
+        return f"{now} {duration} {self._words}"
 
     def of_failure(self, key: str, notes: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """What is to be stored beside the error of an item, with some notes."""
@@ -181,7 +180,7 @@ def noted(meta: Any) -> dict[str, Any]:
         with contextlib.suppress(ValueError):  # it is of somebody else
             time, duration, memory, host, pid, run, *more = meta.split(" ")
             found = {"memory": float(memory), "host": host, "pid": int(pid), "run": run}
-            return {**_moment(1000 * int(time), 1000 * int(duration)), **found, **dict(word.split("=", 1) for word in more)}
+            return {**_moment(int(time), int(duration)), **found, **dict(word.split("=", 1) for word in more)}
     return meta if isinstance(meta, dict) else {}
 
 

@@ -330,6 +330,15 @@ class FolderClaims:
         held = others.table.held(digests)
         return held if held and self._is_alive(others) else []
 
+    def holder(self) -> Owner | None:
+        """Somebody who lives and computes keys of the folder now; None if nobody does. Nothing is changed."""
+        for name in self._names():
+            with contextlib.suppress(FileNotFoundError):
+                others = _Others(self.folder, name)
+                if others.table.has_held() and self._is_alive(others):
+                    return others.owner or {}
+        return None
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         path = f"{self.folder}/{self._lock}"

@@ -478,6 +478,11 @@ class CacheDict(MutableMapping[str, X]):
         """Like `mark`, of errors."""
         return self._index.failures.get(key)
 
+    def failed(self) -> list[str]:
+        """Keys that have an error and no value."""
+        self.refresh()
+        return [key for key in self._index.failures if key not in self._index.entries]
+
     def has_failures(self) -> bool:
         """Whether there are errors, as known since the last look."""
         return bool(self._index.failures)

@@ -4,6 +4,7 @@ A damaged line costs itself alone.
 """
 
 import bisect
+import itertools
 import os
 import stat
 import time
@@ -14,7 +15,7 @@ from zlib import crc32
 import orjson
 
 from exca_like import files
-from exca_like.cachedict.journal import DELETED, NEAR, JournalFile, Listing, files_in, report
+from exca_like.cachedict.journal import DELETED, KEPT, JournalFile, Listing, files_in, report
 from exca_like.cachedict.lines import KEY_HEAD, is_sound
 from exca_like.cachedict.writer import AppendFile
 from exca_like.errors import CacheFolderError
@@ -160,9 +161,9 @@ class Index:
                     note(file, [line[begin:]], offset + begin)
             position += len(data) - len(rest)
         file.position = max(file.position, position)
-        if not start and position <= NEAR:  # this one read serves the entries, too
+        if not start and position <= KEPT:  # this one read serves the entries, too
             if file.is_own:  # others may be edited
-                file.near = (0, data[:position])
+                file.near = (0, data[:position], True)
             file.descriptor = None
         return hole
 
@@ -178,9 +179,11 @@ class Index:
     def _note_own(self, file: JournalFile, lines: list[bytes], position: int) -> list[tuple[int, bytes]]:
         entries = self.failures if file.has_failures else self.entries
         place = file.first_place + position
+        if not self._gone and self._note_plain(entries, lines, place):
+            return []
         add, gone = entries.setdefault, self._gone
         damaged = []
-        for line in lines:  # the hot loop of opening a large folder
+        for line in lines:
             if line[:9] == KEY_HEAD and not crc32(line):
                 raw = line[9 : line.index(b'"', 9)]
                 key = orjson.loads(line)["#key"] if b"\\" in raw else raw.decode()
@@ -190,6 +193,21 @@ class Index:
                 damaged.append((place & _OFFSET, line))
             place += len(line) + 1
         return damaged
+
+    def _note_plain(self, entries: dict[str, int], lines: list[bytes], place: int) -> bool:
+        """Take in lines if all are sound and have keys that are plain: the usual case, and the hot one."""
+        if any(map(crc32, lines)):
+            return False
+        raw = [line[9 : line.index(b'"', 9)] for line in lines if line[:9] == KEY_HEAD]
+        joined = b'"'.join(raw)
+        if len(raw) != len(lines) or b"\\" in joined:
+            return False
+        keys = joined.decode().split('"')
+        add = entries.setdefault
+        for key, one in zip(keys, itertools.accumulate([place, *[len(line) + 1 for line in lines]]), strict=False):
+            if add(key, one) != one:
+                self._add_other(entries, key, one)
+        return True
 
     def _note_replacement(self, entries: dict[str, int], place: int, line: bytes) -> bool:
         """Take in an entry that takes the place of others; False if it is no such thing."""
@@ -311,11 +329,14 @@ class Index:
         file = self._numbered[place >> _SHIFT]
         try:
             # what `JournalFile.line` does, without another call for each of many entries
-            start, near = file.near
+            start, near, is_checked = file.near
             begin = (place & _OFFSET) - start
             end = near.find(b"\n", begin) if begin >= 0 else -1
-            line = near[begin:end] if end >= 0 else file.line(place & _OFFSET)
-            if file.is_own and crc32(line):
+            if end >= 0:
+                line = near[begin:end]
+            else:
+                line, is_checked = file.line(place & _OFFSET), False
+            if not is_checked and file.is_own and crc32(line):
                 return None
             return file, _loads(line)
         except (FileNotFoundError, orjson.JSONDecodeError):

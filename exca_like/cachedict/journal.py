@@ -22,6 +22,7 @@ _WRITER = r".+-[0-9]+-[0-9a-f]{16}"
 OWN_JOURNAL = re.compile(rf"({_WRITER})(-info|-deleted|-failed)\.jsonl")
 
 NEAR = 8192  # bytes read at a time for single lines: the next ones are often asked for next
+KEPT = 32768  # bytes of a journal that are kept in memory from when it was indexed, if it has no more
 
 _SETTLED_S = 2.0  # seconds; coarser than the time stamps of any file system in use
 _TICK_NS = 10_000_000  # at most, of the clock that Linux stamps files with
@@ -132,7 +133,7 @@ class JournalFile:
         self.is_journal = self.is_own  # of others, once it has an entry
         self.inode: int | None = None  # None until it is first seen
         self.seen: tuple[int, int] | None = None  # size and time of change when it was read last
-        self.near: tuple[int, bytes] = (0, b"")
+        self.near: tuple[int, bytes, bool] = (0, b"", False)  # where it begins, and whether its lines were checked
         self.descriptor: _Descriptor | None = None
         self.cache_type: str | None = None  # of entries that don't say it, in journals of exca < 0.5
 
@@ -156,7 +157,7 @@ class JournalFile:
             end = data.find(b"\n")
             if end >= 0:
                 if self.is_own:
-                    self.near = (offset, data)
+                    self.near = (offset, data, False)
                 return data[:end]
             if len(data) < length:
                 return b""

@@ -56,9 +56,12 @@ class Loader:
         file, info = found
         expected = self.expected
         if expected is not None:
-            meta = info.get("#meta")
-            if meta is not None and not (type(meta) is str and meta.endswith(expected[0])):
-                expected[1](key, meta)
+            try:
+                is_expected = info["#meta"].endswith(expected[0])
+            except (KeyError, AttributeError):  # there is nothing, or more than a text
+                is_expected = "#meta" not in info
+            if not is_expected:
+                expected[1](key, info["#meta"])
         small = _SMALL.get(info.get("#type", ""))
         if small is not None and "inline" in info and info["#key"] == key and "#v" not in info:
             try:

@@ -35,13 +35,6 @@ class _Loaded:
     kept: Sequence[Any]
     """What is remembered by its id, which must not be given to others."""
 
-    def is_current(self) -> bool:
-        """Whether it is still so."""
-        for namespace, name, value in self.tokens:
-            if namespace.get(name) is not value:
-                return False
-        return len(self.cells) == self.number
-
 
 _NOTHING: _Loaded = _Loaded((), (), -1, ())
 
@@ -81,7 +74,11 @@ class Fingerprint:
 
     def is_current(self) -> bool:
         """Whether it is that of the code which this process has loaded now."""
-        return self.loaded.is_current()
+        loaded = self.loaded
+        for namespace, name, value in loaded.tokens:
+            if namespace.get(name) is not value:
+                return False
+        return len(loaded.cells) == loaded.number
 
     @property
     def versions(self) -> dict[str, str]:

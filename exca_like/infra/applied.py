@@ -5,7 +5,6 @@ instance its own infra, linked to it. So the link is right however the instance 
 copied, or unpickled in another process.
 """
 
-import enum
 import functools
 import inspect
 import threading
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from exca_like import runs
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError
 from exca_like.models.plan import checked_names
 from exca_like.names import qualified_name
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 FIELDS = "__exca_like_infras__"
 
 
-class Missing(enum.Enum):
-    """No result; an enum, as a plain object would not be the same one after pickling."""
-
-    MISSING = "missing"
-
-
-MISSING: Any = Missing.MISSING
 _METHOD_PREFIX = "method:"
 _link_lock = threading.RLock()
 
@@ -53,6 +46,11 @@ class AppliedMethod:
     @property
     def name(self) -> str:
         return self.method.__name__
+
+    @functools.cached_property
+    def source(self) -> str:
+        """The folder of the method's code, or the one that stands for it."""
+        return runs.source_of(self.method)
 
     def infra_of(self, obj: Any) -> "BaseInfra | None":
         """The infra that a call of the method on an object goes through; None if a subclass applied it elsewhere."""
@@ -198,8 +196,9 @@ def wrap(applied: AppliedMethod) -> Callable[..., Any]:
         try:
             infra = self.__dict__[applied.infra_name]
             state = infra._state
-            if state.ram is not MISSING and state.owner is self and state.field.applied is applied:
-                return state.ram
+            kept = state.kept
+            if kept[0] is self and kept[1] is applied:
+                return kept[2]
             is_linked = state.owner is self and state.field.applied is applied
         except (KeyError, AttributeError):
             infra, is_linked = None, False

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
 import pydantic
 
-from exca_like import commits, files, layout, runs, yamltext
+from exca_like import commits, files, layout, yamltext
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.cachedict.memory_claims import MemoryClaims
@@ -420,7 +420,7 @@ class BaseInfra(pydantic.BaseModel):
         """The folder of the method's code, or the one that stands for it."""
         applied = self._linked_state.applied
         assert applied is not None  # linking checks it
-        return runs.source_of(applied.method)
+        return applied.source
 
     def _run(self) -> Run | None:
         """What is the same for all that this process computes; None without a folder."""

@@ -13,7 +13,7 @@ from exca_like.watching import CodePolicy, CodeState, check_same, keep, policy_o
 if TYPE_CHECKING:
     from exca_like.explaining import UidExplanation
 
-_FORGOTTEN = ("entry", "store", "claims", "exports", "job", "folder_is_checked", "recomputed", "forced", "ram", "compared")
+_FORGOTTEN = ("entry", "store", "claims", "exports", "job", "folder_is_checked", "recomputed", "forced", "kept", "compared")
 
 
 class CodedInfra(BaseInfra):

@@ -261,12 +261,18 @@ class MapInfra(CodedInfra):
             return self._uncached(items, keys, applied)
         if store is None or not (state.folder_is_checked or self.folder is None):
             store = self._open_store()
-        if self.folder is not None:
+        known = state.compared
+        if (known is None or known.watched or not known.fingerprint.is_current()) and self.folder is not None:
             self._expect_code(state, store)
         kept: dict[str, Any] | None = None
         if keys is None:
             keys, kept = self._seen_once(items, store, applied, mode)
         elif mode != "force" and not store.cache.unknown(keys):  # what is known need not be looked at: it is loaded
+            if len(keys) == 1:  # a generator costs more than the value
+                try:
+                    return iter((store.cache[keys[0]],))
+                except KeyError:  # it is gone: computed again
+                    pass
             return self._stored(items, keys, store)
         missing = self._missing(items, keys, kept, store, mode)
         if not missing:
@@ -277,11 +283,8 @@ class MapInfra(CodedInfra):
 
     def _expect_code(self, state: State, store: ItemStore) -> None:
         """Have a warning given for results that other code has computed."""
-        known = state.compared
-        if known is not None and known.fingerprint.is_current() and not known.watched:
-            return
         now = None if state.is_coded else self._code_state()
-        if now is not known:
+        if now is not state.compared:
             store.cache.expect(None if now is None else f"code={now.digest}", self._compare_code)
             state.compared = now
 
@@ -460,9 +463,13 @@ def _wrap(applied: AppliedMap) -> Callable[..., Any]:
     @functools.wraps(applied.method)
     def cached_method(self: Any, *args: Any, **kwargs: Any) -> Any:
         items = args[0] if len(args) == 1 and not kwargs else applied.items_of(args, kwargs)
-        infra: Any = self.__dict__.get(applied.infra_name)
-        state = getattr(infra, "_state", None)
-        if state is None or state.owner is not self or state.field.applied is not applied:
+        try:
+            infra = self.__dict__[applied.infra_name]
+            state = infra._state
+            is_linked = state.owner is self and state.field.applied is applied
+        except (KeyError, AttributeError):
+            is_linked = False
+        if not is_linked:
             infra = applied.infra_of(self)
         return applied.method(self, items) if infra is None else infra._call(items)
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from exca_like import engine, progress
+from exca_like import engine, layout, progress
 from exca_like.errors import CacheFolderError, DependencyError, InfraUsageError, InfraValueError
 from exca_like.executors import open_job
 from exca_like.executors.base import CODE, WAVE_S, Attempt, Call, Executor, cancelled_unless_noted
 from exca_like.executors.packing import PackingExecutor
 from exca_like.infra.job import TaskJob, uncached_job
 
-KEY = "result"
+KEY = layout.RESULT
 
 
 class Plan(NamedTuple):

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from exca_like.infra.applied import MISSING, AppliedMethod, InfraField
+from exca_like.infra.applied import AppliedMethod, InfraField
 
 if TYPE_CHECKING:
     from exca_like.layout import EntryFolder
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class State:
     """What an infra knows beside its fields; not copied, not pickled."""
 
-    ram: Any = MISSING
+    kept: tuple[Any, Any, Any] = (None, None, None)  # a config, its method and the result, if that is kept in memory
     entry: "EntryFolder | None" = None
     exports: Any = None
     store: Any = None

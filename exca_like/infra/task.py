@@ -13,13 +13,14 @@ from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, JobHandle
 from exca_like.executors.environment import current_job, is_first_of_job
 from exca_like.infra.again import settle
-from exca_like.infra.applied import FIELDS, MISSING, check_task_signature
+from exca_like.infra.applied import FIELDS, check_task_signature
 from exca_like.infra.arrays import check_sizes, infras_of, submit_all
 from exca_like.infra.coded import CodedInfra
 from exca_like.infra.identity import config_by_exca
 from exca_like.infra.job import TaskJob
 from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.sending import KEY, Plan, check_ended, start_uncached, submit
+from exca_like.infra.state import State
 from exca_like.infra.status import Status, StatusDetail, detail_of
 from exca_like.layout import EntryFolder
 from exca_like.recording import noted
@@ -172,7 +173,7 @@ class TaskInfra(CodedInfra):
             self._forget()
         elif state.store is not None:
             state.store.discard(KEY)
-        state.ram = MISSING
+        state.kept = State.kept
         state.job = state.uncached_job = None
 
     @contextlib.contextmanager
@@ -225,8 +226,8 @@ class TaskInfra(CodedInfra):
         state = self._linked_state
         if state.is_coded:
             self._entry()  # notices if other code has come
-        if state.ram is not MISSING:
-            return state.ram
+        if state.kept[0] is not None:
+            return state.kept[2]
         mode = mode_of(self, state)
         if mode == "off":
             assert state.applied is not None
@@ -238,7 +239,7 @@ class TaskInfra(CodedInfra):
         else:
             value = self._run_in_job(mode)
         if self.keep_in_ram and self._is_kept(state):
-            state.ram = value
+            state.kept = (state.owner, state.applied, value)
         return value
 
     def _run_without_folder(self, mode: engine.Mode) -> Any:

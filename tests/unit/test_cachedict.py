@@ -861,3 +861,23 @@ def test_npy_files_that_python_fails_to_parse_at_first(cache_type, tmp_path, mon
     monkeypatch.setattr(np, "load", confused)
     assert np.array_equal(CacheDict(tmp_path)["a"], np.arange(3))
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_journal_of_one_replaced_entry(tmp_path: Path, reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = f"from exca_like import CacheDict\nwith CacheDict({str(tmp_path)!r}).write() as cache: cache['a'] = 1"
+    subprocess.run([sys.executable, "-c", write], check=True)
+    with CacheDict(tmp_path).write() as cache:
+        cache.put("a", 2, replace=True)
+    assert [path.read_bytes()[:12] for path in tmp_path.glob("*-info.jsonl")] == [b'{"#replaces"']  # alone
+    names = sorted(os.listdir(tmp_path), reverse=reverse)  # whether it is read before what it replaces is deleted
+    monkeypatch.setattr(os, "listdir", lambda _: names)
+    assert dict(CacheDict(tmp_path).items()) == {"a": 2}
+
+
+@pytest.mark.parametrize("keys", [[""], ["", "a"], ["é", 'quo"te', "back\\slash"], ["a", "\n", "b"]])
+def test_unusual_keys_are_indexed_as_the_usual_ones(tmp_path: Path, keys: list[str]) -> None:
+    with CacheDict(tmp_path).write() as cache:
+        for number, key in enumerate(keys):
+            cache[key] = number
+    assert dict(CacheDict(tmp_path).items()) == dict(zip(keys, range(len(keys)), strict=True))

@@ -698,7 +698,7 @@ def test_short_forms_are_read() -> None:
     items = recording.ItemRecording(None)
     assert items.of_result() is None
     assert items.of_result({"a": 1}) == {"a": 1}
-    found = recording.noted("1764349677123456 1500 0.05 node 7 00ff job=12_3 code=abc")
+    found = recording.noted("1764349677123456789 1500000 0.05 node 7 00ff job=12_3 code=abc")
     assert found == {
         "time": "2025-11-28T17:07:57.123+00:00", "duration": 0.0015, "memory": 0.05, "host": "node", "pid": 7, "run": "00ff",
         "job": "12_3", "code": "abc",

@@ -1,0 +1,269 @@
+"""The catalog of a cache: all that is stored below a folder, told without importing the code that computed it."""
+
+import errno
+import fnmatch
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args, overload
+
+from exca_like import layout, tables
+from exca_like.cachedict.failures import Failure
+from exca_like.confdict import ConfDict
+from exca_like.entries import Entry, Status, entries_of
+from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, NotCachedError
+from exca_like.scanning import Kind, Scanner
+
+_AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
+_HEADER = ("uid", "status", "stored", "took", "size")
+_MISSING = object()
+
+Condition = Callable[[Entry], bool]
+
+
+class Catalog(Sequence[Entry]):
+    """All that is stored below a cache root, in order of the uids; a table, when printed.
+
+    The folder is looked at each time the catalog is iterated over, counted or printed, and only what has changed is read
+    again. What others write meanwhile is seen whole or not at all.
+
+    Parameters
+    ----------
+    folder:
+        What infras and memoised functions have as their ``folder``.
+
+    Raises
+    ------
+    CacheFolderError
+        There is no such folder.
+
+    Examples
+    --------
+    >>> catalog = Catalog("/scratch/cache")  # doctest: +SKIP
+    >>> print(catalog.filter("Train.run", status="failed"))  # doctest: +SKIP
+    >>> catalog.filter(config={"optim.lr": 0.1}).to_df()  # doctest: +SKIP
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        root = layout.absolute(folder)
+        if not os.path.isdir(root):
+            msg = f"there is no folder {root}: give the one that infras have as their `folder`"
+            raise CacheFolderError(errno.ENOENT, msg)
+        self.folder = Path(root)
+        self._scanner = Scanner(root)
+        self._conditions: tuple[Condition, ...] = ()
+        self._listed: list[Entry] | None = None
+
+    def refresh(self) -> list[Entry]:
+        """Look at the folder: the entries that there are now."""
+        root = str(self.folder)
+        every = (entry for content in self._scanner.contents() for entry in entries_of(content, root))
+        self._listed = [entry for entry in every if all(condition(entry) for condition in self._conditions)]
+        return self._listed
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self.refresh()))
+
+    def __len__(self) -> int:
+        return len(self.refresh())
+
+    @overload
+    def __getitem__(self, index: int | str) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Entry]: ...
+    def __getitem__(self, index: int | str | slice) -> Entry | list[Entry]:
+        """An entry by its place in the last listing, or by its uid, of which a clear part is enough."""
+        if isinstance(index, str):
+            return self._named(index)
+        return (self.refresh() if self._listed is None else self._listed)[index]
+
+    def _named(self, uid: str) -> Entry:
+        entries = self.refresh()
+        tests: tuple[Callable[[str], bool], ...] = (
+            lambda full: full == uid,
+            lambda full: full.endswith(f"/{uid}"),
+            lambda full: full.startswith(uid) or f"/{uid}" in full,
+            lambda full: uid in full,
+        )
+        for test in tests:
+            found = [entry for entry in entries if test(entry.uid)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                shown = "".join(f"\n  {entry.uid}" for entry in found[:10])
+                more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
+                msg = f"{len(found)} entries of {self.folder} match {uid!r}; give more of the uid of one:{shown}{more}"
+                raise NotCachedError(msg)
+        msg = f"no entry of {self.folder} has {uid!r} in its uid: print the catalog to see which there are"
+        raise NotCachedError(msg)
+
+    def load(self, uid: str) -> Any:
+        """The result of an entry, by its uid; see `Entry.load`."""
+        return self[uid].load()
+
+    def filter(
+        self,
+        method: str | None = None,
+        *,
+        version: str | None = None,
+        uid: str | None = None,
+        kind: Kind | None = None,
+        status: Status | Sequence[Status] | None = None,
+        config: Mapping[str, Any] | None = None,
+        since: str | datetime | timedelta | None = None,
+        before: str | datetime | timedelta | None = None,
+        pinned: bool | None = None,
+        where: Condition | None = None,
+    ) -> "Catalog":
+        """The catalog of some entries only; it follows the folder, too.
+
+        Parameters
+        ----------
+        method, version, uid:
+            What they are, with ``*`` and ``?`` for other characters; of a method the end is enough, like ``"Train.run"``.
+        kind, status:
+            One of the words; of statuses also several.
+        config:
+            Values of fields of the config, by dotted names; defaults count.
+        since, before:
+            When they were stored: a time (without a zone: in local time), or how long ago, like ``"7d"`` or ``"3 h"``.
+        pinned:
+            Whether they are pinned.
+        where:
+            Any function of an entry.
+
+        Raises
+        ------
+        ValueError
+            A word, or a time, is not understood.
+        """
+        conditions: list[Condition] = []
+        if method is not None:
+            conditions.append(lambda entry: _matches(entry.method, method) or _matches(entry.method, f"*.{method}"))
+        if version is not None:
+            conditions.append(lambda entry: _matches(entry.version, str(version)))
+        if uid is not None:
+            conditions.append(lambda entry: _matches(entry.uid, uid))
+        if kind is not None:
+            _check_words("kind", (kind,), get_args(Kind))
+            conditions.append(lambda entry: entry.kind == kind)
+        if status is not None:
+            wanted = (status,) if isinstance(status, str) else tuple(status)
+            _check_words("status", wanted, get_args(Status))
+            conditions.append(lambda entry: entry.status in wanted)
+        if since is not None:
+            start = moment("since", since)
+            conditions.append(lambda entry: entry.time is not None and entry.time >= start)
+        if before is not None:
+            end = moment("before", before)
+            conditions.append(lambda entry: entry.time is not None and entry.time < end)
+        if pinned is not None:
+            conditions.append(lambda entry: entry.is_pinned == pinned)
+        if config is not None:
+            fields = ConfDict(config).flat()
+            conditions.append(lambda entry: _has(entry, fields))
+        if where is not None:
+            conditions.append(where)
+        some = Catalog(self.folder)
+        some._scanner, some._conditions = self._scanner, (*self._conditions, *conditions)
+        return some
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """A row for each entry; see `Entry.record`."""
+        return [entry.record() for entry in self]
+
+    def to_df(self) -> Any:
+        """The same as a pandas.DataFrame.
+
+        Raises
+        ------
+        ImportError
+            There is no pandas.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            msg = "to_df() needs pandas: `pip install pandas`, or use to_records(), which gives dictionaries"
+            raise ImportError(msg) from error
+        return pd.DataFrame(self.to_records())
+
+    def failures(self) -> dict[str, Failure]:
+        """The stored errors, by uid; those of maps by ``<uid>/<uid of the item>``."""
+        found: dict[str, Failure] = {}
+        for entry in self:
+            if entry.kind == "map" and entry.failures:
+                found |= {f"{entry.uid}/{item}": failure for item, failure in entry.item_failures().items()}
+            elif entry.failures and (failure := entry.failure()) is not None:
+                found[entry.uid] = failure
+        return found
+
+    def __str__(self) -> str:
+        entries = self.refresh()
+        rows = [_row(entry) for entry in entries[: tables.MOST_ROWS]]
+        return "\n".join([self._title(entries), *([tables.text(_HEADER, rows, len(entries))] if rows else [])])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        entries = self.refresh()
+        rows = [_row(entry) for entry in entries[: tables.MOST_ROWS]]
+        return tables.markup(_HEADER, rows, len(entries), self._title(entries))
+
+    def _title(self, entries: Sequence[Entry]) -> str:
+        counts = Counter(entry.status for entry in entries).most_common()
+        numbers = ", ".join(f"{number} {status}" for status, number in counts)
+        total = tables.size(sum(entry.size for entry in entries))
+        return f"{self.folder}: {len(entries)} entries" + (f" ({numbers}), {total}" if entries else "")
+
+
+def moment(name: str, given: str | datetime | timedelta) -> datetime:
+    """A time, or how long ago something was, as a time with a zone.
+
+    Raises
+    ------
+    ValueError
+        It is neither.
+    """
+    if isinstance(given, timedelta):
+        return datetime.now(UTC) - given
+    if isinstance(given, str):
+        age = _AGE.fullmatch(given.strip())
+        if age is not None:
+            return datetime.now(UTC) - timedelta(seconds=float(age[1]) * _AGES[age[2]])
+        try:
+            given = datetime.fromisoformat(given)
+        except ValueError:
+            msg = f"{name}={given!r} is neither a time, like '2026-11-28 10:00', nor an age in {', '.join(_AGES)}, like '7d'"
+            raise ConfigValueError(msg) from None
+    if not isinstance(given, datetime):
+        msg = f"{name} must be a datetime, a timedelta, or a text like '7d', not {given!r:.100}"
+        raise ConfigTypeError(msg)
+    return given.astimezone(UTC)
+
+
+def _check_words(name: str, given: Sequence[str], words: Sequence[str]) -> None:
+    for one in given:
+        if one not in words:
+            msg = f"{name}={one!r} must be one of {', '.join(map(repr, filter(None, words)))}"
+            raise ConfigValueError(msg)
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))  # uids have brackets of their own
+
+
+def _has(entry: Entry, fields: Mapping[str, Any]) -> bool:
+    config = ConfDict(entry.config)
+    return all(config.get(name, _MISSING) == value for name, value in fields.items())
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    status = f"{entry.status}: {entry.reason}" if entry.reason else entry.status
+    if entry.kind == "map" and entry.status == "completed":
+        status = f"completed: {entry.values} items"  # noqa: PD011 - no numpy
+    stored = tables.ago(None if entry.time is None else entry.time.timestamp())
+    return (entry.uid, status, stored, tables.seconds(entry.duration), tables.size(entry.size))

@@ -1,0 +1,304 @@
+"""Entries of a cache as the catalog shows them: what is stored, of which config, and how it stands."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from exca_like import files, layout, yamltext
+from exca_like.cachedict import CacheDict
+from exca_like.cachedict.claims import FolderClaims
+from exca_like.cachedict.context import AllowPickle
+from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.handlers.containers import from_tree
+from exca_like.cachedict.owners import describe
+from exca_like.confdict import ConfDict
+from exca_like.errors import ExcaLikeError, NotCachedError
+from exca_like.executors import job_is_over, open_job
+from exca_like.executors.base import JobHandle
+from exca_like.layout import EntryFolder
+from exca_like.provenance import Provenance, provenance_of
+from exca_like.recording import noted
+from exca_like.scanning import Content, Kind, Stored
+from exca_like.store import FolderStore
+
+Status = Literal["completed", "failed", "running", "queued", "lost", "empty"]
+"""``"lost"`` is a job that ended without a result or an error; ``"empty"`` a folder in which nothing was computed yet, or of
+which the process that was at it is gone."""
+
+_SCALARS = (bool, int, float, str, type(None))
+# names of columns that are never those of fields
+_OWN_COLUMNS = frozenset(
+    ("method", "version", "uid", "status", "reason", "time", "duration", "size", "job", "host", "memory", "values", "failures")
+) | {"result"}
+_MOST_COLUMNS = 100  # of a result that is a dictionary
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task with its result, all results of a map, or one call of a memoised function, as it was when it was looked at."""
+
+    method: str
+    """``<module>.<Class>.<method>``; of a memoised function ``<module>.<function>``."""
+    version: str
+    uid: str
+    """``<method>,<version>/<uid of the config>``; of a call of a memoised function with its key."""
+    kind: Kind
+    status: Status
+    folder: Path
+    key: str = ""
+    """What it is stored by in its folder; empty for a map."""
+    reason: str = ""
+    """Of what failed the type and the message of the error, or why the job ended; of what waits, what for."""
+    time: datetime | None = None
+    """When it was stored, in UTC."""
+    duration: float | None = None
+    """How long the computation took, in seconds; None for a map, whose items have times of their own."""
+    size: int = 0
+    """Bytes on disk."""
+    values: int = 0
+    """Stored results."""
+    failures: int = 0
+    """Stored errors."""
+    job: str | None = None
+    """The cluster's id of the job that computed it, or does."""
+    is_pinned: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.uid}: {self.status}" + (f" ({self.reason})" if self.reason else "")
+
+    @property
+    def root(self) -> Path:
+        """The cache root."""
+        if self.uid == ".":
+            return self.folder
+        depth = self.uid.count("/") + (self.kind != "memo")
+        return self.folder.parents[depth - 1]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole config, defaults included; of a call the arguments. Empty if it is not known."""
+        config = self._meta().get("config")
+        return self._yaml(layout.CONFIG) if config is None else dict(from_tree(config))
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Those fields of the config that are not at their defaults, by dotted names; of a call all arguments."""
+        return ConfDict(self.config if self.kind == "memo" else self._yaml(layout.UID)).flat()
+
+    def load(self, allow_pickle: AllowPickle = "own") -> Any:
+        """The result; of a map its `CacheDict`.
+
+        Raises
+        ------
+        NotCachedError
+            There is none.
+        """
+        cache = self._cache(allow_pickle)
+        if self.kind == "map":
+            return cache
+        if self.kind == "task":  # exca keeps some in its own way
+            entry = EntryFolder(str(self.root), self.uid)
+            outcome = FolderStore(entry, dict, allow_pickle=allow_pickle).load(self.key)
+            if outcome is not None and outcome.failure is None:
+                return outcome.value
+        elif self.key in cache:
+            return cache[self.key]
+        msg = f"there is no result of {self}: compute it, or see failure() and handle() for what went wrong"
+        raise NotCachedError(msg)
+
+    def failure(self) -> Failure | None:
+        """The stored error, if there is one; for a map see `item_failures`."""
+        return self.item_failures().get(self.key)
+
+    def item_failures(self) -> dict[str, Failure]:
+        """The errors that are stored in the folder, by what they are stored by: for a map, the uids of items."""
+        cache = self._cache("never")
+        found = {key: cache.failure(key) for key in cache.failed()}
+        return {key: failure for key, failure in found.items() if failure is not None}
+
+    def provenance(self, item: str | None = None) -> Provenance:
+        """Where the result comes from; of a map, that of the item with a uid."""
+        return provenance_of(self._cache("never").meta(self.key if item is None else item), str(self.root))
+
+    def handle(self) -> JobHandle | None:
+        """The job that was submitted last, if there is one: with the ``paths`` of its logs, its ``state``, and ``cancel``."""
+        return _handle(str(self.folder))
+
+    def record(self) -> dict[str, Any]:
+        """One row of a table.
+
+        What is known, with the changed fields of the config, the result if it is a scalar (``result``) or a dictionary of
+        scalars (``result.<name>``), and what the code recorded (``extra.<name>``). A field with the name of another column is
+        ``config.<name>``.
+        """
+        row: dict[str, Any] = {"method": self.method, "version": self.version, "uid": self.uid, "status": self.status}
+        row |= {name if name not in _OWN_COLUMNS else f"config.{name}": value for name, value in self.changed.items()}
+        if self.kind != "map" and self.status == "completed":
+            try:
+                row |= _columns(self.load("never"))
+            except (ExcaLikeError, OSError):  # a pickle, or it is gone or damaged
+                pass
+        meta = self._meta()
+        about = {"reason": self.reason, "time": self.time, "duration": self.duration, "size": self.size, "job": self.job}
+        about |= {name: meta.get(name) for name in ("host", "memory")} | {"values": self.values, "failures": self.failures}
+        return row | about | {f"extra.{name}": value for name, value in from_tree(meta.get("extra") or {}).items()}
+
+    def _cache(self, allow_pickle: AllowPickle) -> CacheDict[Any]:
+        return CacheDict(self.folder, allow_pickle=allow_pickle)
+
+    def _meta(self) -> dict[str, Any]:
+        return noted(self._cache("never").meta(self.key)) if self.key else {}
+
+    def _yaml(self, name: str) -> dict[str, Any]:
+        try:
+            return yamltext.load(files.read_bytes(f"{self.folder}/{name}").decode())
+        except (OSError, ExcaLikeError, UnicodeDecodeError):
+            return {}
+
+
+def _columns(result: Any) -> dict[str, Any]:
+    if isinstance(result, Mapping):
+        scalars = {f"result.{name}": value for name, value in result.items() if isinstance(value, _SCALARS)}
+        return scalars if len(scalars) <= _MOST_COLUMNS else {}
+    if getattr(result, "shape", None) == () and hasattr(result, "item"):
+        result = result.item()
+    return {"result": result} if isinstance(result, _SCALARS) else {}
+
+
+def entries_of(content: Content, root: str) -> Sequence[Entry]:
+    """The entries of a folder."""
+    if content.shown is not None:
+        return content.shown  # type: ignore[no-any-return]
+    entries = tuple(_entries_of(content, root))
+    is_open = content.claims or not (content.values or content.failures) or (content.failures and content.has_job)
+    if not is_open:  # else it changes without a change of the folder
+        content.shown = entries
+    return entries
+
+
+def _entries_of(content: Content, root: str) -> Iterator[Entry]:
+    uid = content.path[len(root) :].strip("/") or "."
+    method, _, version = uid.partition("/")[0].rpartition(",")
+    if not method:  # a folder with a name of the user's choice
+        method, version = _function_of(content.path) or (uid, "")
+    folder = Path(content.path)
+    base = Entry(method, version, uid, content.kind, "empty", folder, size=content.size, is_pinned=content.is_pinned)
+    if content.kind == "memo":
+        for one in content.stored:
+            yield _with_outcome(replace(base, uid=f"{uid}/{one.key}", size=one.size), one)
+    elif content.kind == "map":
+        yield _of_map(base, content)
+    else:
+        task = replace(base, key=layout.RESULT) if content.kind else base
+        if content.stored:
+            entry = _with_outcome(task, content.stored[0])
+            yield _of_job(entry) if entry.failures and content.has_job and _is_submitted_again(entry) else entry
+        elif content.is_exca:
+            yield _of_exca(task)
+        else:
+            yield _of_job(task) if content.has_job else _of_claims(task, content)
+
+
+def _with_outcome(entry: Entry, one: Stored) -> Entry:
+    when = one.meta.get("time")
+    return replace(
+        entry,
+        key=one.key,
+        status="completed" if one.is_value else "failed",
+        reason=one.message if one.reason in ("", "error") else f"{one.reason}: {one.message}",
+        time=datetime.fromisoformat(when) if when else None,
+        duration=one.meta.get("duration"),
+        values=int(one.is_value),
+        failures=int(not one.is_value),
+        job=one.meta.get("job"),
+        is_pinned=entry.is_pinned or bool(one.meta.get("pin")),
+    )
+
+
+def _of_map(entry: Entry, content: Content) -> Entry:
+    number = content.values + content.failures
+    entry = replace(
+        entry,
+        status="failed" if content.failures else "completed",
+        reason=f"{content.failures} of {number} items failed" if content.failures else "",
+        time=datetime.fromtimestamp(content.changed, UTC),
+        values=content.values,
+        failures=content.failures,
+    )
+    return _of_claims(entry, content)
+
+
+def _of_claims(entry: Entry, content: Content) -> Entry:
+    """An entry that somebody computes now, if somebody does."""
+    if content.claims:
+        holder = FolderClaims(content.path, layout.FULL_UID, job_is_over).holder()
+        if holder is not None:
+            job = (holder.get("job") or {}).get("job_id")
+            return replace(entry, status="running", reason=describe(holder), job=job)
+    return entry
+
+
+def _of_job(entry: Entry) -> Entry:
+    """A task without an outcome of its last job."""
+    handle = _handle(str(entry.folder))
+    if handle is None:
+        return entry
+    entry = replace(entry, job=handle.job_id)
+    ended = handle.ended()
+    if ended is None:
+        place = handle.whereabouts()
+        where = f"on {place.node}" if place.node else ""
+        return replace(entry, status="running" if place.is_running else "queued", reason=where or place.reason)
+    if entry.failures:  # of the job before
+        return entry
+    if ended.reason in ("completed", "lost"):
+        return replace(entry, status="lost", reason=_first_line(ended.detail) or "the job left no result")
+    return replace(entry, status="failed", reason=f"{ended.reason}: {_first_line(ended.detail)}".rstrip(": "), failures=0)
+
+
+def _of_exca(entry: Entry) -> Entry:
+    outcome = FolderStore(EntryFolder(str(entry.root), entry.uid), dict, allow_pickle="never").peek(layout.RESULT)
+    if outcome is None:
+        return entry
+    time = datetime.fromtimestamp((entry.folder / layout.EXCA_JOB).stat().st_mtime, UTC)
+    is_value = outcome == "value"
+    status: Status = "completed" if is_value else "failed"
+    return replace(entry, status=status, time=time, values=int(is_value), failures=int(not is_value))
+
+
+def _is_submitted_again(entry: Entry) -> bool:
+    """Whether a job was submitted after an error was stored."""
+    submitted = _job_record(str(entry.folder)).get("time")
+    return entry.time is None or (isinstance(submitted, float) and submitted > entry.time.timestamp())
+
+
+def _job_record(folder: str) -> dict[str, Any]:
+    try:
+        record = json.loads(files.read_bytes(f"{folder}/{layout.JOB}"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _handle(folder: str) -> JobHandle | None:
+    try:
+        return open_job(_job_record(folder))
+    except (KeyError, TypeError):
+        return None
+
+
+def _function_of(folder: str) -> tuple[str, str] | None:
+    """Name and version of a memoised function whose results lie in a folder."""
+    try:
+        name = yamltext.load(files.read_bytes(f"{folder}/{layout.FULL_UID}").decode()).get("function")
+    except (OSError, ExcaLikeError, UnicodeDecodeError):
+        return None
+    method, _, version = str(name or "").rpartition(",")
+    return (method, version) if method else None
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]

@@ -1,0 +1,258 @@
+"""What the folders below a cache root hold, told from their files alone: no code of the user's is imported.
+
+Each folder is looked at again only if it changed: its own time stamp tells of new and removed files, and the sizes and
+times of its journals tell of what was appended.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+from zlib import crc32
+
+import orjson
+
+from exca_like import files, layout
+from exca_like.cachedict.claims import SUFFIX as CLAIM
+from exca_like.cachedict.failures import Failure
+from exca_like.cachedict.index import Index
+from exca_like.cachedict.journal import FAILED, INFO, JOURNALS, OWN_JOURNAL
+from exca_like.cachedict.lines import KEY_HEAD
+from exca_like.cachedict.writer import DATA
+from exca_like.recording import noted
+
+Kind = Literal["task", "map", "memo", ""]
+"""A task has one result; a map has one for each item, a memoised function one for each call; empty if nothing tells."""
+
+_SIGNS = frozenset((layout.CONFIG, layout.UID, layout.FULL_UID, layout.JOB, layout.EXCA_JOB))
+_NO_ENTRIES = frozenset((layout.PROVENANCE, "logs", "code"))
+_SETTLED_NS = 2_000_000_000  # coarser than the time stamps of any file system in use
+_LARGEST = 1 << 16  # bytes of a journal that may have one line
+_LONGEST = 300  # characters of a message
+
+
+class Stored(NamedTuple):
+    """A result or an error, by what its line says."""
+
+    key: str
+    is_value: bool
+    meta: dict[str, Any]
+    """Of what is stored beside it: ``time``, ``duration``, ``memory``, ``host``, ``job``, ``run``, ``code``, ``pin``."""
+    size: int
+    """Bytes on disk."""
+    reason: str = ""
+    """Of an error: ``"error"`` for an exception, else why the job ended."""
+    message: str = ""
+    """Of an error: its type and the first line of its message."""
+
+
+@dataclass
+class Content:
+    """What a folder held when it was read."""
+
+    path: str
+    kind: Kind = ""
+    stored: Sequence[Stored] = ()
+    """Of a task the one outcome, of a memoised function all; of a map none."""
+    values: int = 0
+    failures: int = 0
+    size: int = 0
+    """Bytes of journals and data."""
+    changed: float = 0.0
+    """When a journal was written to last, in seconds since the epoch."""
+    is_pinned: bool = False
+    has_job: bool = False
+    is_exca: bool = False
+    """Whether exca keeps a task's job and result here, in its own way."""
+    claims: tuple[str, ...] = ()
+    """Names of claims, of whoever computes something now, or did."""
+    shown: Any = None
+    """What is remembered of it by who shows it."""
+
+
+@dataclass
+class _Known:
+    """A folder as it was seen last."""
+
+    stamp: int
+    """Its time of change; -1 if a change since then may not show."""
+    names: list[str]
+    folders: list[str]
+    journals: tuple[tuple[str, int, int], ...] = ()
+    content: Content | None = field(default=None, repr=False)
+
+
+class Scanner:
+    """Reads the folders below a root, and remembers what it has read.
+
+    Parameters
+    ----------
+    root:
+        The folder of infras, as an absolute path.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._known: dict[str, _Known] = {}
+
+    def contents(self) -> Iterator[Content]:
+        """What each folder with entries holds now, in order of the names."""
+        seen: dict[str, _Known] = {}
+        left = [self.root]
+        while left:
+            path = left.pop()
+            try:
+                known = seen[path] = self._look(path)
+            except OSError:  # it was removed meanwhile
+                continue
+            folders = known.folders
+            if self._has_entries(known.names):
+                content = self._read(path, known)
+                if content is not None:
+                    yield content
+                folders = [name for name in folders if name != DATA]
+            elif path == self.root:
+                folders = [name for name in folders if name not in _NO_ENTRIES]
+            left += [f"{path}/{name}" for name in reversed(folders)]
+        self._known = seen
+
+    def _look(self, path: str) -> _Known:
+        """The names in a folder."""
+        stamp = os.stat(path).st_mtime_ns
+        known = self._known.get(path)
+        if known is not None and known.stamp == stamp:
+            return known
+        names: list[str] = []
+        folders: list[str] = []
+        now = time.time_ns()
+        with os.scandir(path) as found:
+            for one in found:
+                if one.name[0] != ".":
+                    (folders if one.is_dir(follow_symlinks=False) else names).append(one.name)
+        fresh = _Known(stamp if now - stamp > _SETTLED_NS else -1, names, sorted(folders))
+        if known is not None and known.names == names:
+            fresh.journals, fresh.content = known.journals, known.content
+        return fresh
+
+    @staticmethod
+    def _has_entries(names: Sequence[str]) -> bool:
+        return not _SIGNS.isdisjoint(names) or any(name.endswith((*JOURNALS, CLAIM)) for name in names)
+
+    def _read(self, path: str, known: _Known) -> Content | None:
+        """The content of a folder, read again if its journals changed; None if it is gone."""
+        journals = []
+        for name in known.names:
+            if name.endswith(".jsonl"):
+                try:
+                    status = os.stat(f"{path}/{name}")
+                except OSError:  # it was merged with others: the next look shows it
+                    known.stamp = -1
+                    continue
+                journals.append((name, status.st_size, status.st_mtime_ns))
+        state = tuple(journals)
+        if known.content is None or known.journals != state:
+            try:
+                known.content = _content_of(path, known, state)
+            except OSError:
+                return None
+            known.journals = state
+        return known.content
+
+
+def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int]]) -> Content:
+    names = known.names
+    content = Content(
+        path,
+        size=sum(size for _, size, _ in journals),
+        changed=max((changed for _, _, changed in journals), default=0) / 1e9,
+        has_job=layout.JOB in names,
+        is_exca=layout.EXCA_JOB in names,
+        is_pinned=layout.PIN in names,
+        claims=tuple(name for name in names if name.endswith(CLAIM)),
+    )
+    outcomes = [name for name, size, _ in journals if size and name.endswith((INFO, FAILED))]
+    record = _single(f"{path}/{outcomes[0]}") if len(journals) == len(outcomes) == 1 else None
+    if record is not None:
+        kind = _kind_of(record)
+        content.kind, content.values = kind, int(record.get("#type") != "Failure")
+        content.failures = 1 - content.values
+        if kind != "map":
+            content.stored = (_stored(record, content.size),)
+    elif journals:
+        _read_index(content, path)
+    if not content.kind and (content.has_job or content.is_exca):
+        content.kind = "task"
+    if content.is_exca:
+        content.size += os.stat(f"{path}/{layout.EXCA_JOB}").st_size
+    if DATA in known.folders or content.kind == "map" or (outcomes and record is None):
+        content.size += sum(_sizes(f"{path}/{DATA}"))
+    return content
+
+
+def _single(path: str) -> dict[str, Any] | None:
+    """The line of a journal, if it is just one, whole and sound."""
+    if not OWN_JOURNAL.fullmatch(os.path.basename(path)):
+        return None
+    _, line = files.read_small(path, _LARGEST)
+    if line[:9] != KEY_HEAD or line.find(b"\n") != len(line) - 1 or crc32(line[:-1]):
+        return None
+    record: dict[str, Any] = orjson.loads(line)
+    return record
+
+
+def _read_index(content: Content, path: str) -> None:
+    """Take in what there is in several journals, or lines."""
+    index = Index(path)
+    index.refresh()
+    failures = [key for key in index.failures if key not in index.entries]
+    content.values, content.failures = len(index.entries), len(failures)
+    places = [*index.entries.items(), *((key, index.failures[key]) for key in failures)]
+    line = content.size // max(1, len(places))  # bytes of each, more or less
+    outcomes: list[Stored] = []
+    for key, place in places:
+        found = index.read(place)
+        if found is None:
+            continue
+        record = found[1] | {"#key": key}
+        content.kind = content.kind or ("task" if content.is_exca else _kind_of(record))
+        if content.kind == "map":  # it may have a million items
+            return
+        outcomes.append(_stored(record, line))
+    content.stored = outcomes
+
+
+def _kind_of(record: dict[str, Any]) -> Kind:
+    """What the first line of a folder tells."""
+    meta = record.get("#meta")
+    if not isinstance(meta, dict) or "config" not in meta:
+        return "map"
+    return "task" if record["#key"] == layout.RESULT else "memo"
+
+
+def _stored(record: dict[str, Any], line: int) -> Stored:
+    meta = {name: value for name, value in noted(record.get("#meta")).items() if name not in ("config", "fingerprint", "extra")}
+    size = line + sum(span[2] for span in record.get("#data", ()))
+    if record.get("#type") != "Failure":
+        return Stored(record["#key"], is_value=True, meta=meta, size=size)
+    failure = Failure.from_info(record)
+    return Stored(record["#key"], is_value=False, meta=meta, size=size, reason=failure.reason, message=summary(failure))
+
+
+def summary(failure: Failure) -> str:
+    """The type of an error and the first line of its message."""
+    lines = failure.message.strip().splitlines() or [""]
+    return f"{failure.type.rpartition('.')[2]}: {lines[0]}"[:_LONGEST].rstrip(": ")
+
+
+def _sizes(folder: str) -> Iterator[int]:
+    """Bytes of the files below a folder."""
+    try:
+        with os.scandir(folder) as found:
+            for one in found:
+                if one.is_dir(follow_symlinks=False):
+                    yield from _sizes(one.path)
+                else:
+                    yield one.stat(follow_symlinks=False).st_size
+    except OSError:  # it is not there, or not any more
+        return

@@ -1,0 +1,355 @@
+"""The catalog of a cache root."""
+
+import datetime
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pydantic
+import pytest
+
+import exca_like
+from exca_like import CacheDict, tables
+from exca_like.catalog import Catalog, moment
+from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, NotCachedError
+
+EXCA = Path(__file__).parents[1] / "compat" / "data"
+
+
+class Optim(pydantic.BaseModel, extra="forbid"):
+    lr: float = 0.1
+
+
+class Train(pydantic.BaseModel):
+    seed: int = 0
+    size: int = 3
+    optim: Optim = Optim()
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(version="1")
+
+    @infra.apply
+    def run(self) -> dict[str, float]:
+        if self.seed < 0:
+            raise ValueError("seed < 0\nsecond line")
+        exca_like.record(epoch=self.seed)
+        return {"accuracy": self.seed / 10}
+
+
+class Features(pydantic.BaseModel):
+    size: int = 2
+    infra: exca_like.MapInfra = exca_like.MapInfra()
+
+    @infra.apply(item_uid=str)
+    def process(self, items: list[int]):
+        for item in items:
+            if item == 7:
+                raise RuntimeError("seven")
+            yield np.full(1000 * self.size, item)
+
+
+def fill(folder: Path) -> None:
+    for seed in (0, 1):
+        Train(seed=seed, infra={"folder": folder}).run()
+    Train(seed=1, optim={"lr": 0.5}, infra={"folder": folder}).run()
+    with pytest.raises(ValueError):
+        Train(seed=-1, infra={"folder": folder}).run()
+    with pytest.raises(exca_like.errors.ItemsFailedError):
+        list(Features(infra={"folder": folder}).process(range(9)))
+    list(Features(size=1, infra={"folder": folder}).process(range(3)))
+    added = exca_like.memo(folder=folder)(add)
+    added(1), added(2, b=5)
+    exca_like.memo(folder=folder, path="group/{a}/{uid}")(add)(3)
+
+
+def add(a: int, b: int = 2) -> int:
+    return a + b
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    fill(folder)
+    return folder
+
+
+def by_uid(catalog: Catalog, part: str):
+    return catalog[part]
+
+
+def test_what_is_listed(filled: Path) -> None:
+    catalog = Catalog(filled)
+    found = [(entry.kind, entry.method.rpartition("test_catalog.")[2], entry.version, entry.status) for entry in catalog]
+    assert sorted(found) == sorted(
+        [("task", "Train.run", "1", "completed")] * 3
+        + [("task", "Train.run", "1", "failed")]
+        + [("map", "Features.process", "0", "failed"), ("map", "Features.process", "0", "completed")]
+        + [("memo", "add", "0", "completed")] * 3
+    )
+    assert len(catalog) == 9 and len({entry.uid for entry in catalog}) == 9
+    assert [entry.uid for entry in catalog] == sorted(entry.uid for entry in catalog)
+
+
+def test_a_task(filled: Path) -> None:
+    entry = Catalog(filled)["seed=1,optim.lr=0.5"]
+    assert entry.config["optim"] == {"lr": 0.5} and entry.config["size"] == 3
+    assert entry.changed == {"seed": 1, "optim.lr": 0.5}
+    assert entry.load() == {"accuracy": 0.1} == Catalog(filled).load(entry.uid)
+    assert entry.time is not None and entry.time.tzinfo is not None
+    assert abs((datetime.datetime.now(datetime.UTC) - entry.time).total_seconds()) < 600
+    assert entry.duration is not None and 0 < entry.duration < 5
+    assert entry.size == sum(path.stat().st_size for path in entry.folder.glob("*.jsonl"))
+    assert (entry.values, entry.failures, entry.job, entry.is_pinned, entry.reason) == (1, 0, None, False, "")
+    assert entry.root == filled and entry.provenance().extra == {"epoch": 1}
+    assert entry.failure() is None and entry.handle() is None
+
+
+def test_what_failed(filled: Path) -> None:
+    catalog = Catalog(filled)
+    entry = catalog["seed=-1"]
+    assert entry.status == "failed" and entry.reason == "ValueError: seed < 0"
+    failure = entry.failure()
+    assert failure is not None and "second line" in failure.message and "test_catalog.py" in failure.traceback
+    with pytest.raises(NotCachedError, match=r"there is no result of .*seed=-1.*ValueError: seed < 0.*compute it"):
+        entry.load()
+    failures = catalog.failures()
+    assert sorted(uid.rpartition("/")[2] for uid in failures) == sorted(["7", entry.uid.rpartition("/")[2]])
+
+
+def test_a_map(filled: Path) -> None:
+    entry = Catalog(filled).filter("Features.process", status="failed")[0]
+    assert (entry.values, entry.failures, entry.reason) == (8, 1, "1 of 9 items failed")
+    assert entry.size > 8 * 2000 * 8 and entry.load()["3"][0] == 3 and list(entry.item_failures()) == ["7"]
+    assert entry.provenance("3").duration is not None and entry.config["size"] == 2 and entry.changed == {}
+
+
+def test_calls_of_a_function(filled: Path) -> None:
+    entries = list(Catalog(filled).filter(kind="memo"))
+    assert sorted((entry.load(), entry.config["a"], entry.changed["b"]) for entry in entries) == [(3, 1, 2), (5, 3, 2), (7, 2, 5)]
+    assert all(entry.root == filled and entry.size > 50 for entry in entries)
+    assert len([entry for entry in entries if entry.uid.startswith("group/3/")]) == 1
+
+
+def test_filters(filled: Path) -> None:
+    catalog = Catalog(filled)
+    number = lambda **conditions: len(catalog.filter(**conditions))  # noqa: E731
+    assert (number(method="Train.run"), number(method="run"), number(method="*Train*"), number(method="Train")) == (4, 4, 4, 0)
+    assert (number(version="1"), number(uid="*seed=1*"), number(kind="map")) == (4, 2, 2)
+    assert (number(status="failed"), number(status=["failed", "completed"])) == (2, 9)
+    assert number(config={"optim.lr": 0.1}) == number(config={"optim": {"lr": 0.1}}) == 3  # where it is the default, too
+    assert number(config={"seed": 1}) == 2 and number(config={"nothing": None}) == 0
+    assert (number(since="1h"), number(before="1 h"), number(since=datetime.timedelta(hours=1))) == (9, 0, 9)
+    assert number(before=datetime.datetime.now() + datetime.timedelta(days=1)) == 9
+    assert (number(pinned=True), number(pinned=False)) == (0, 9)
+    assert number(where=lambda entry: entry.size > 30000) == 1
+    assert len(catalog.filter("Train.run").filter(status="failed")) == 1
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"status": "fail"}, r"status='fail' must be one of 'completed', 'failed', 'running'"),
+        ({"kind": "tasks"}, r"kind='tasks' must be one of 'task', 'map', 'memo'$"),
+        ({"since": "yesterday"}, r"since='yesterday' is neither a time, like .*, nor an age in s, min, h, d, w, like '7d'"),
+    ],
+)
+def test_wrong_filters(filled: Path, conditions, message: str) -> None:
+    with pytest.raises(ConfigValueError, match=message):
+        Catalog(filled).filter(**conditions)
+
+
+def test_moments() -> None:
+    assert moment("since", "2026-01-02 03:04").astimezone().hour == 3
+    assert moment("since", datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)).day == 2
+    with pytest.raises(ConfigTypeError, match="since must be a datetime, a timedelta, or a text like '7d', not 3"):
+        moment("since", 3)  # type: ignore[arg-type]
+
+
+def test_uids_are_found_by_a_part(filled: Path) -> None:
+    catalog = Catalog(filled)
+    full = catalog["seed=1,optim.lr=0.5"].uid
+    assert catalog[full].uid == full == catalog[full.rpartition("/")[2]].uid == catalog["lr=0.5"].uid
+    with pytest.raises(NotCachedError, match=r"(?s)4 entries of .* match 'Train.run'; give more of the uid of one:\n  .*seed=-1"):
+        catalog["Train.run"]
+    with pytest.raises(NotCachedError, match=r"no entry of .* has 'nothing' in its uid: print the catalog"):
+        catalog["nothing"]
+    assert catalog[0].uid == next(iter(catalog)).uid and len(catalog[:3]) == 3
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(CacheFolderError, match="there is no folder .*/none: give the one that infras have as their `folder`"):
+        Catalog(tmp_path / "none")
+    assert str(Catalog(tmp_path)) == f"{tmp_path}: 0 entries"
+
+
+def test_tables(filled: Path) -> None:
+    text = str(Catalog(filled))
+    first, header, *rows = text.splitlines()
+    assert first.startswith(f"{filled}: 9 entries (7 completed, 2 failed), ") and header.split()[:2] == ["uid", "status"]
+    assert len(rows) == 9 and all(len(row) < 160 for row in rows) and "failed: ValueError: seed < 0" in text
+    assert "completed: 3 items" in text and repr(Catalog(filled)) == text
+    page = Catalog(filled)._repr_html_()
+    assert page.count("<tr>") == 10 and "seed &lt; 0" in page and "seed < 0" not in page
+
+
+def test_records(filled: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = Catalog(filled).filter("Train.run").to_df()
+    assert isinstance(frame, pandas.DataFrame) and len(frame) == 4
+    row = frame[frame["optim.lr"] == 0.5].iloc[0]
+    assert (row["seed"], row["result.accuracy"], row["extra.epoch"], row["status"]) == (1, 0.1, 1, "completed")
+    rows = Catalog(filled).filter("Features.process").to_records()
+    assert [row.get("config.size") for row in rows] == [None, 1] and all(row["size"] > 1000 for row in rows)
+    assert {row["result"] for row in Catalog(filled).filter(kind="memo").to_records()} == {3, 5, 7}
+
+
+def test_without_pandas(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"to_df\(\) needs pandas: `pip install pandas`, or use to_records\(\)"):
+        Catalog(filled).to_df()
+
+
+def test_the_code_is_not_imported(filled: Path) -> None:
+    program = f"""
+        import sys
+        from exca_like.catalog import Catalog
+        print(Catalog({str(filled)!r}).filter("Train.run").to_records()[0]["status"])
+        assert not any("test_catalog" in name for name in sys.modules) and "numpy.random" not in sys.modules
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert result.stdout in ("completed\n", "failed\n"), result.stderr
+
+
+def test_changes_are_seen(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    assert len(catalog) == 0
+    task = Train(infra={"folder": tmp_path})
+    task.run()
+    assert [entry.status for entry in catalog] == ["completed"] == [entry.status for entry in catalog]
+    past = time.time() - 100
+    for path in (*tmp_path.rglob("*"), tmp_path):  # what did not change for a while is not read again
+        if path.is_dir():
+            os.utime(path, (past, past))
+    assert len(catalog) == 1
+    Train(seed=5, infra={"folder": tmp_path}).run()
+    assert len(catalog) == 2
+    features = Features(infra={"folder": tmp_path})
+    list(features.process([1]))
+    assert [entry.values for entry in catalog.filter(kind="map")] == [1]
+    list(features.process([1, 2, 3]))  # appended to the journal
+    assert [entry.values for entry in catalog.filter(kind="map")] == [3]
+    task.infra.clear_job()
+    assert sorted(entry.status for entry in catalog.filter(kind="task")) == ["completed"]
+
+
+def test_what_is_running(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(pydantic.BaseModel):
+        infra: exca_like.TaskInfra = exca_like.TaskInfra(folder=tmp_path)
+
+        @infra.apply
+        def run(self) -> int:
+            begun.set()
+            assert go_on.wait(30)
+            return 1
+
+    thread = threading.Thread(target=Slow().run)
+    thread.start()
+    try:
+        assert begun.wait(30)
+        (entry,) = Catalog(tmp_path)
+        assert entry.status == "running" and f"process {os.getpid()}" in entry.reason
+    finally:
+        go_on.set()
+        thread.join()
+    assert [entry.status for entry in Catalog(tmp_path)] == ["completed"]
+
+
+def test_what_was_killed(tmp_path: Path) -> None:
+    program = f"""
+        import os, signal, pydantic, exca_like
+        class Killed(pydantic.BaseModel):
+            infra: exca_like.TaskInfra = exca_like.TaskInfra(folder={str(tmp_path)!r})
+            @infra.apply
+            def run(self) -> int:
+                os.kill(os.getpid(), signal.SIGKILL)
+        Killed().run()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
+    assert [(entry.status, entry.values) for entry in Catalog(tmp_path)] == [("empty", 0)]
+
+
+def test_jobs(tmp_path: Path) -> None:
+    task = Train(seed=3, infra={"folder": tmp_path, "cluster": "local"})
+    job = task.infra.job()
+    catalog = Catalog(tmp_path)
+    assert catalog[0].status in ("queued", "running", "completed") and catalog[0].job == job.job_id
+    job.result()
+    (entry,) = catalog
+    assert entry.status == "completed" and entry.job == job.job_id and entry.handle().paths.stdout == job.paths.stdout
+
+
+def test_a_job_that_left_nothing(tmp_path: Path) -> None:
+    class Exits(pydantic.BaseModel):
+        infra: exca_like.TaskInfra = exca_like.TaskInfra(folder=tmp_path, cluster="local")
+
+        @infra.apply
+        def run(self) -> int:
+            os._exit(3)
+
+    job = Exits().infra.job()
+    job.wait()
+    (entry,) = Catalog(tmp_path)
+    assert entry.status in ("failed", "lost") and entry.reason and entry.job == job.job_id
+
+
+def test_damage_is_no_obstacle(tmp_path: Path) -> None:
+    for seed in range(3):
+        Train(seed=seed, infra={"folder": tmp_path}).run()
+    journals = sorted(tmp_path.rglob("*-info.jsonl"))
+    journals[0].write_bytes(journals[0].read_bytes()[:-30])  # still being written
+    journals[1].write_bytes(journals[1].read_bytes().replace(b"accuracy", b"accurate"))
+    with pytest.warns(exca_like.errors.CorruptEntryWarning):
+        assert sorted(entry.status for entry in Catalog(tmp_path)) == ["completed", "empty", "empty"]
+
+
+def test_a_cache_dict_and_other_folders(tmp_path: Path) -> None:
+    with CacheDict(tmp_path / "own").write() as cache:
+        cache["a"], cache["b"] = 1, 2
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "text.txt").touch()
+    (entry,) = Catalog(tmp_path)
+    assert (entry.uid, entry.values, entry.load()["b"]) == ("own", 2, 2)
+    assert Catalog(tmp_path / "own")[0].root == tmp_path / "own"
+
+
+def test_beside_writers(tmp_path: Path) -> None:
+    program = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_catalog import Train, Features
+        for number in range(40):
+            Train(seed=number + 100 * int(sys.argv[1]), infra={{"folder": {str(tmp_path)!r}}}).run()
+            list(Features(infra={{"folder": {str(tmp_path)!r}}}).process([10 + number + 100 * int(sys.argv[1])]))
+    """
+    writers = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), str(number)]) for number in range(2)]
+    catalog = Catalog(tmp_path)
+    while any(writer.poll() is None for writer in writers):
+        entries = list(catalog)
+        assert all(entry.status in ("completed", "running", "empty") for entry in entries), entries
+    assert [writer.returncode for writer in writers] == [0, 0]
+    found = list(catalog)
+    assert [entry.values for entry in found if entry.kind == "map"] == [80]
+    assert len([entry for entry in found if entry.kind == "task" and entry.status == "completed"]) == 80
+
+
+def test_words_of_tables() -> None:
+    assert [tables.size(number) for number in (0, 999, 1500, 2.5e9)] == ["0 B", "999 B", "1.5 kB", "2.5 GB"]
+    assert [tables.seconds(number) for number in (None, 0.0001, 1.5, 125, 7800)] == ["", "0.1 ms", "1.5 s", "2 min 5 s", "2 h 10 min"]
+    assert [tables.ago(100 - age, 100) for age in (0, 59, 60, 3600, 86400 * 3)] == ["0 s ago", "59 s ago", "1 min ago", "1 h ago", "3 d ago"]
+    assert tables.text(("a", "b"), [("1", "x\ny")], 5) == "a  b\n1  x y\n... and 4 more"
+    assert "&lt;b&gt;" in tables.markup(("a",), [("<b>",)])
