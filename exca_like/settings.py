@@ -28,7 +28,7 @@ class Setting(NamedTuple):
     """File and key, or variable, or infra; ``default``."""
 
 
-class Explanation(Mapping[str, Setting]):
+class SettingsExplanation(Mapping[str, Setting]):
     """What holds, by name: ``explain()["mem_gb"].value``. Printed, it is a table.
 
     Attributes
@@ -69,7 +69,7 @@ class Explanation(Mapping[str, Setting]):
     __repr__ = __str__
 
 
-def explain(infra: BaseInfra | None = None, *, cluster: str | None = None) -> Explanation:
+def explain(infra: BaseInfra | None = None, *, cluster: str | None = None) -> SettingsExplanation:
     """What jobs ask for on this machine, and the mode of calls, and where each value comes from.
 
     Parameters
@@ -112,7 +112,7 @@ def explain(infra: BaseInfra | None = None, *, cluster: str | None = None) -> Ex
         settings[name] = Setting(None, _DEFAULTS[name]) if found is None else Setting(check(found), found.source)
     if "mode" in cls.model_fields:
         settings["mode"] = _mode(infra)
-    return Explanation(settings, table, {file.path: _state(file, table) for file in among}, _title(infra, where, table))
+    return SettingsExplanation(settings, table, {file.path: _state(file, table) for file in among}, _title(infra, where, table))
 
 
 def _mode(infra: BaseInfra | None) -> Setting:

@@ -16,6 +16,7 @@ import typing as tp
 import warnings
 from pathlib import Path
 
+import bench_catalog  # noqa: F401 - adds its cases
 import bench_code  # noqa: F401 - adds its cases
 import bench_maps  # noqa: F401 - adds its cases
 import bench_memo  # noqa: F401 - adds its cases

@@ -128,7 +128,11 @@ def test_a_map(filled: Path) -> None:
 
 def test_calls_of_a_function(filled: Path) -> None:
     entries = list(Catalog(filled).filter(kind="memo"))
-    assert sorted((entry.load(), entry.config["a"], entry.changed["b"]) for entry in entries) == [(3, 1, 2), (5, 3, 2), (7, 2, 5)]
+    assert sorted((entry.load(), entry.config["a"], entry.changed["b"]) for entry in entries) == [
+        (3, 1, 2),
+        (5, 3, 2),
+        (7, 2, 5),
+    ]
     assert all(entry.root == filled and entry.size > 50 for entry in entries)
     assert len([entry for entry in entries if entry.uid.startswith("group/3/")]) == 1
 
@@ -172,7 +176,9 @@ def test_uids_are_found_by_a_part(filled: Path) -> None:
     catalog = Catalog(filled)
     full = catalog["seed=1,optim.lr=0.5"].uid
     assert catalog[full].uid == full == catalog[full.rpartition("/")[2]].uid == catalog["lr=0.5"].uid
-    with pytest.raises(NotCachedError, match=r"(?s)4 entries of .* match 'Train.run'; give more of the uid of one:\n  .*seed=-1"):
+    with pytest.raises(
+        NotCachedError, match=r"(?s)4 entries of .* match 'Train.run'; give more of the uid of one:\n  .*seed=-1"
+    ):
         catalog["Train.run"]
     with pytest.raises(NotCachedError, match=r"no entry of .* has 'nothing' in its uid: print the catalog"):
         catalog["nothing"]
@@ -349,7 +355,19 @@ def test_beside_writers(tmp_path: Path) -> None:
 
 def test_words_of_tables() -> None:
     assert [tables.size(number) for number in (0, 999, 1500, 2.5e9)] == ["0 B", "999 B", "1.5 kB", "2.5 GB"]
-    assert [tables.seconds(number) for number in (None, 0.0001, 1.5, 125, 7800)] == ["", "0.1 ms", "1.5 s", "2 min 5 s", "2 h 10 min"]
-    assert [tables.ago(100 - age, 100) for age in (0, 59, 60, 3600, 86400 * 3)] == ["0 s ago", "59 s ago", "1 min ago", "1 h ago", "3 d ago"]
+    assert [tables.seconds(number) for number in (None, 0.0001, 1.5, 125, 7800)] == [
+        "",
+        "0.1 ms",
+        "1.5 s",
+        "2 min 5 s",
+        "2 h 10 min",
+    ]
+    assert [tables.ago(100 - age, 100) for age in (0, 59, 60, 3600, 86400 * 3)] == [
+        "0 s ago",
+        "59 s ago",
+        "1 min ago",
+        "1 h ago",
+        "3 d ago",
+    ]
     assert tables.text(("a", "b"), [("1", "x\ny")], 5) == "a  b\n1  x y\n... and 4 more"
     assert "&lt;b&gt;" in tables.markup(("a",), [("<b>",)])
