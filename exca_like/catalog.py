@@ -19,7 +19,7 @@ from exca_like.scanning import Kind, Scanner
 
 _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
-_HEADER = ("uid", "status", "stored", "took", "size")
+HEADER = ("uid", "status", "stored", "took", "size")
 _MISSING = object()
 
 Condition = Callable[[Entry], bool]
@@ -203,17 +203,18 @@ class Catalog(Sequence[Entry]):
 
     def __str__(self) -> str:
         entries = self.refresh()
-        rows = [_row(entry) for entry in entries[: tables.MOST_ROWS]]
-        return "\n".join([self._title(entries), *([tables.text(_HEADER, rows, len(entries))] if rows else [])])
+        rows = [row_of(entry) for entry in entries[: tables.MOST_ROWS]]
+        return "\n".join([self.title(entries), *([tables.text(HEADER, rows, len(entries))] if rows else [])])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         entries = self.refresh()
-        rows = [_row(entry) for entry in entries[: tables.MOST_ROWS]]
-        return tables.markup(_HEADER, rows, len(entries), self._title(entries))
+        rows = [row_of(entry) for entry in entries[: tables.MOST_ROWS]]
+        return tables.markup(HEADER, rows, len(entries), self.title(entries))
 
-    def _title(self, entries: Sequence[Entry]) -> str:
+    def title(self, entries: Sequence[Entry]) -> str:
+        """How many entries there are, how they stand, and what they take, in a line."""
         counts = Counter(entry.status for entry in entries).most_common()
         numbers = ", ".join(f"{number} {status}" for status, number in counts)
         total = tables.size(sum(entry.size for entry in entries))
@@ -261,7 +262,8 @@ def _has(entry: Entry, fields: Mapping[str, Any]) -> bool:
     return all(config.get(name, _MISSING) == value for name, value in fields.items())
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def row_of(entry: Entry) -> tuple[str, ...]:
+    """What a table shows of an entry; see `HEADER`."""
     status = f"{entry.status}: {entry.reason}" if entry.reason else entry.status
     if entry.kind == "map" and entry.status == "completed":
         status = f"completed: {entry.values} items"  # noqa: PD011 - no numpy

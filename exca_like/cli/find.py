@@ -1,0 +1,176 @@
+"""``ls``, ``table``, ``du``: what there is."""
+
+import enum
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exca_like.cli.options import Before, Config, Folder, Json, Method, Since, Status, chosen, print_json
+
+if TYPE_CHECKING:
+    from exca_like.entries import Entry
+
+
+class Order(enum.StrEnum):
+    """What entries are sorted by."""
+
+    uid = "uid"
+    time = "time"
+    size = "size"
+    duration = "duration"
+
+
+def ls(
+    folder: Folder = None,
+    method: Method = None,
+    status: Status = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    sort: Annotated[Order, typer.Option(help="What comes last is the newest, largest or longest.")] = Order.uid,
+    number: Annotated[int, typer.Option("--number", "-n", min=0, help="How many are shown at most; 0: all.")] = 0,
+    json: Json = False,
+) -> None:
+    """List what is stored, failed, or being computed."""
+    from exca_like import catalog, tables
+
+    found = chosen(folder, method, status, since, before, where)
+    entries = _sorted(list(found), sort)
+    shown = entries[-number:] if number else entries
+    if json:
+        print_json([summary_of(entry) for entry in shown])
+        return
+    typer.echo(found.title(entries))
+    if shown:
+        typer.echo(tables.text(catalog.HEADER, [catalog.row_of(entry) for entry in shown], len(entries)))
+
+
+def table(
+    folder: Folder = None,
+    method: Method = None,
+    status: Status = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    only_changed: Annotated[
+        bool, typer.Option("--only-changed", help="Leave out columns that are the same in all rows.")
+    ] = False,
+    sort: Annotated[
+        str | None, typer.Option(help="A column to sort by; the largest comes first, with - before it the smallest.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", "-c", help="Only these, as lr,result.accuracy; * is allowed.")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    json: Json = False,
+    parquet: Annotated[Path | None, typer.Option("--parquet", help="Write a parquet file; needs pandas and pyarrow.")] = None,
+) -> None:
+    """Compare configs and their results in one table."""
+    from exca_like import tables
+
+    rows = chosen(folder, method, status, since, before, where).to_records()
+    names = _columns(rows, only_changed=only_changed, wanted=columns)
+    if sort is not None:
+        rows = _by_column(rows, sort)
+    rows = [{name: row.get(name) for name in names} for row in rows]
+    if parquet is not None:
+        import pandas as pd
+
+        pd.DataFrame(rows, columns=names).to_parquet(parquet)
+        typer.echo(f"{len(rows)} rows written to {parquet}")
+    elif json:
+        print_json(rows)
+    elif csv:
+        import csv as library
+        import sys
+
+        writer = library.DictWriter(sys.stdout, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    elif rows:
+        typer.echo(tables.text(names, [[_cell(row[name]) for name in names] for row in rows]))
+    else:
+        typer.echo("nothing is stored that fits")
+
+
+def du(
+    folder: Folder = None,
+    method: Method = None,
+    json: Json = False,
+) -> None:
+    """Show how much space each method takes."""
+    from exca_like import tables
+
+    sizes: dict[str, list[Any]] = {}
+    for entry in chosen(folder, method, None, None, None, None):
+        row = sizes.setdefault(f"{entry.method},{entry.version}".rstrip(","), [0, 0, 0])
+        row[0] += 1
+        row[1] += entry.values + entry.failures
+        row[2] += entry.size
+    ordered = sorted(sizes.items(), key=lambda one: -one[1][2])
+    if json:
+        print_json([{"method": name, "entries": row[0], "results": row[1], "size": row[2]} for name, row in ordered])
+        return
+    total = sum(row[2] for row in sizes.values())
+    rows = [(name, str(row[0]), str(row[1]), tables.size(row[2])) for name, row in ordered]
+    typer.echo(tables.text(("method", "entries", "results", "size"), [*rows, ("total", "", "", tables.size(total))]))
+
+
+def summary_of(entry: "Entry") -> dict[str, Any]:
+    """An entry as JSON data."""
+    names = ("uid", "method", "version", "kind", "status", "reason", "time", "duration", "size", "values", "failures", "job")
+    return {name: getattr(entry, name) for name in names} | {"pinned": entry.is_pinned, "folder": str(entry.folder)}
+
+
+def _sorted(entries: "list[Entry]", order: Order) -> "list[Entry]":
+    if order is Order.uid:
+        return entries
+    if order is Order.time:
+        return sorted(entries, key=lambda entry: entry.time.timestamp() if entry.time else 0.0)
+    return sorted(entries, key=lambda entry: getattr(entry, order.value) or 0)
+
+
+def _columns(rows: Sequence[dict[str, Any]], *, only_changed: bool, wanted: str | None) -> list[str]:
+    """Names of the columns to show, in order of their first appearance, but what is known of all rows last."""
+    import fnmatch
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if wanted is not None:
+        patterns = [pattern.strip() for pattern in wanted.split(",")]
+        found = [name for pattern in patterns for name in names if fnmatch.fnmatchcase(name, pattern)]
+        missing = [pattern for pattern in patterns if not any(fnmatch.fnmatchcase(name, pattern) for name in names)]
+        if missing and rows:
+            msg = f"there is no column {', '.join(missing)}: there are {', '.join(names)}"
+            raise typer.BadParameter(msg, param_hint="--columns")
+        return list(dict.fromkeys(found))
+    if only_changed and len(rows) > 1:
+        names = [name for name in names if len({repr(row.get(name)) for row in rows}) > 1 and name != "size"]
+    return names
+
+
+def _by_column(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    """Rows with numbers first, then texts, then those without a value."""
+    name = column.removeprefix("-")
+    names = {name: name for row in rows for name in row}
+    names |= {full.removeprefix("result."): full for full in names if full.startswith("result.")} | names
+    if rows and name not in names:
+        msg = f"there is no column {name!r}: there are {', '.join(dict.fromkeys(names.values()))}"
+        raise typer.BadParameter(msg, param_hint="--sort")
+    full = names.get(name, name)
+    numbers = [row for row in rows if isinstance(row.get(full), int | float)]
+    texts = [row for row in rows if row.get(full) is not None and not isinstance(row.get(full), int | float)]
+    others = [row for row in rows if row.get(full) is None]
+    falls = not column.startswith("-")
+    numbers.sort(key=lambda row: row[full], reverse=falls)
+    texts.sort(key=lambda row: str(row[full]), reverse=falls)
+    return [*numbers, *texts, *others]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return (
+        f"{value:.6g}" if isinstance(value, float) else f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)
+    )

@@ -1,0 +1,76 @@
+"""``logs``: what jobs print."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exca_like.cli.options import Folder, catalog_of, root_of
+
+_POLL_S = 0.5
+
+
+def logs(
+    uid: Annotated[str, typer.Argument(help="The uid of a task, of which a clear part is enough, or the id of a job.")],
+    folder: Folder = None,
+    follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on until the job has ended.")] = False,
+    err: Annotated[bool, typer.Option("--err", help="What it printed as errors.")] = False,
+    number: Annotated[int, typer.Option("--number", "-n", min=0, help="Only the last lines; 0: all.")] = 0,
+    path: Annotated[bool, typer.Option("--path", help="Only where the file is.")] = False,
+) -> None:
+    """Print what the job of a task has printed so far."""
+    handle = _handle(uid, folder)
+    file = handle.paths.stderr if err else handle.paths.stdout
+    if path:
+        typer.echo(file)
+        return
+    ended = handle.ended()
+    if not file.exists() and not follow:
+        place = handle.whereabouts()
+        why = (
+            f"it ended: {ended.reason}" if ended is not None else "it runs" if place.is_running else f"it waits: {place.reason}"
+        )
+        typer.echo(f"job {handle.job_id} has printed nothing to {file} ({why})", err=True)
+        return
+    position = _print(file, 0, number)
+    while follow and ended is None:
+        time.sleep(_POLL_S)
+        ended = handle.ended()  # before the last look at the file
+        position = _print(file, position, 0)
+    if follow and ended is not None:
+        typer.echo(f"job {handle.job_id} has ended: {ended.reason}", err=True)
+
+
+def _handle(uid: str, folder: Path | None) -> Any:
+    from exca_like.errors import NotCachedError
+    from exca_like.helpers import find_slurm_job
+
+    try:
+        entry = catalog_of(folder)[uid]
+    except NotCachedError as error:
+        found = None
+        if "/" not in uid and "=" not in uid:
+            found = find_slurm_job(job_id=uid, folder=root_of(folder))
+        if found is None or found.job._handle is None:
+            msg = f"{error}; nor is there a job with this id"
+            raise NotCachedError(msg) from None
+        return found.job._handle
+    handle = entry.handle()
+    if handle is None:
+        msg = f"{entry.uid} was not computed by a job of its own, so that there are no logs"
+        raise NotCachedError(msg)
+    return handle
+
+
+def _print(file: Path, position: int, number: int) -> int:
+    """Print a file from a position on; returns where it ends now."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(position)
+            data = stream.read()
+    except FileNotFoundError:
+        return position
+    lines = data.splitlines(keepends=True)
+    typer.echo(b"".join(lines[-number:] if number else lines), nl=False)
+    return position + len(data)

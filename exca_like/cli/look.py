@@ -1,0 +1,152 @@
+"""``show``, ``status``, ``diff``, ``settings``: one thing, and how all stands."""
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exca_like.cli.options import Folder, Json, Method, Since, Uid, catalog_of, chosen, print_json
+
+if TYPE_CHECKING:
+    from exca_like.catalog import Catalog
+    from exca_like.entries import Entry
+
+_TRACEBACK = 12  # lines
+_ITEMS = 5
+
+
+def show(uid: Uid, folder: Folder = None, json: Json = False) -> None:
+    """Show an entry: its config, its result if that is short, where it comes from, what went wrong."""
+    from exca_like.cli.find import summary_of
+
+    entry = catalog_of(folder)[uid]
+    if json:
+        failure = entry.failure()
+        about = {"config": entry.config, "changed": entry.changed, "provenance": vars(entry.provenance())}
+        print_json(summary_of(entry) | about | {"error": None if failure is None else failure.traceback})
+        return
+    for line in _described(entry):
+        typer.echo(line)
+
+
+def _described(entry: "Entry") -> Any:
+    from exca_like import tables
+
+    yield str(entry)
+    yield f"  folder  {entry.folder}"
+    yield f"  size    {tables.size(entry.size)}" + (f", {entry.values} results" if entry.kind == "map" else "")
+    yield f"  config  {', '.join(f'{name}={value!r}' for name, value in entry.changed.items()) or 'all at its defaults'}"
+    if entry.is_pinned:
+        yield "  pinned"
+    row = entry.record()
+    results = {name: value for name, value in row.items() if name == "result" or name.startswith("result.")}
+    for name, value in results.items():
+        yield f"  {name}  {value!r:.200}"
+    if entry.kind != "map":
+        yield from (f"  {line}" for line in str(entry.provenance()).splitlines())
+    if entry.kind == "map":
+        items = entry.item_failures()
+        for key, failure in list(items.items())[:_ITEMS]:
+            yield f"  item {key}: {failure.type.rpartition('.')[2]}: {failure.message.strip().splitlines()[0]:.200}"
+        if len(items) > _ITEMS:
+            yield f"  ... and {len(items) - _ITEMS} more that failed"
+    elif (failure := entry.failure()) is not None:
+        lines = failure.traceback.strip().splitlines()
+        yield from (f"  {line}" for line in (["..."] if len(lines) > _TRACEBACK else []) + lines[-_TRACEBACK:])
+    handle = entry.handle()
+    if handle is not None:
+        yield f"  job     {handle.job_id}, logs in {handle.paths.folder}"
+
+
+def status(
+    folder: Folder = None,
+    method: Method = None,
+    since: Since = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and show it anew every few seconds, until nothing runs.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")] = 2.0,
+    json: Json = False,
+) -> None:
+    """Count, for each method, what is completed, failed, running and queued."""
+    found = chosen(folder, method, None, since, None, None)
+    while True:
+        entries = list(found)
+        counts = Counter(entry.status for entry in entries)
+        if json:
+            print_json(_counts(entries))
+        else:
+            if watch:
+                typer.echo(f"{time.strftime('%H:%M:%S')}  ", nl=False)
+            typer.echo(found.title(entries))
+            typer.echo(_table(entries))
+        if not watch or not (counts["running"] or counts["queued"]):
+            return
+        time.sleep(every)
+
+
+def _counts(entries: "list[Entry]") -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = {}
+    for entry in entries:
+        found.setdefault(f"{entry.method},{entry.version}".rstrip(","), Counter())[entry.status] += 1
+    return {name: dict(counter) for name, counter in found.items()}
+
+
+def _table(entries: "list[Entry]") -> str:
+    from exca_like import tables
+
+    counts = _counts(entries)
+    words = [
+        word
+        for word in ("completed", "running", "queued", "failed", "lost", "empty")
+        if any(word in row for row in counts.values())
+    ]
+    rows = [(name, *(str(row.get(word, "")) for word in words)) for name, row in counts.items()]
+    lines = [tables.text(("method", *words), rows)] if rows else []
+    live = [entry for entry in entries if entry.status in ("running", "queued")]
+    lines += [f"  {entry}" for entry in live[:10]] + ([f"  ... and {len(live) - 10} more"] if len(live) > 10 else [])
+    return "\n".join(lines)
+
+
+def diff(
+    first: Uid,
+    second: Uid,
+    folder: Folder = None,
+    json: Json = False,
+) -> None:
+    """Show in which fields two configs differ, and what came out."""
+    from exca_like import tables
+    from exca_like.confdict import ConfDict
+
+    catalog: Catalog = catalog_of(folder)
+    entries = [catalog[first], catalog[second]]
+    flat = [ConfDict(entry.config).flat() for entry in entries]
+    rows: dict[str, list[Any]] = {}
+    for name in dict.fromkeys([*flat[0], *flat[1]]):
+        values = [config.get(name) for config in flat]
+        if values[0] != values[1] or (name in flat[0]) != (name in flat[1]):
+            rows[name] = values
+    records = [entry.record() for entry in entries]
+    for name in dict.fromkeys([*records[0], *records[1]]):
+        if name == "status" or name.startswith("result"):
+            rows[name] = [record.get(name) for record in records]
+    if json:
+        print_json({"first": entries[0].uid, "second": entries[1].uid, "differences": rows})
+        return
+    header = ("", entries[0].uid.rpartition("/")[2], entries[1].uid.rpartition("/")[2])
+    typer.echo(tables.text(header, [(name, *(str(value) for value in values)) for name, values in rows.items()]))
+
+
+def settings(
+    cluster: Annotated[str | None, typer.Option(help="local, slurm or auto.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what jobs ask for where infras don't say it, and where that is written."""
+    from exca_like.settings import explain
+
+    found = explain(cluster=cluster)
+    if json:
+        print_json({name: {"value": one.value, "source": one.source} for name, one in found.items()})
+    else:
+        typer.echo(str(found))

@@ -1,0 +1,96 @@
+"""Options that commands share, and what they mean."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from exca_like.catalog import Catalog
+
+Folder = Annotated[
+    Path | None,
+    typer.Option("--folder", "-f", envvar="EXCA_LIKE_FOLDER", help="The cache root, which infras have as their folder."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it; without, only what would be done is shown.")]
+Uid = Annotated[str, typer.Argument(help="The uid of an entry, of which a clear part is enough.", show_default=False)]
+Method = Annotated[str | None, typer.Option("--method", "-m", help="Only this method; its end is enough, and * is allowed.")]
+Status = Annotated[str | None, typer.Option("--status", "-s", help="Only these, as failed or failed,lost.")]
+Since = Annotated[str | None, typer.Option("--since", help="Only what was stored since: 7d, '3 h', '2026-11-28 10:00'.")]
+Before = Annotated[str | None, typer.Option("--before", help="Only what was stored before; as --since.")]
+Config = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where", "-w", metavar="FIELD=VALUE", help="Only configs with this value, like optim.lr=0.1; can be repeated."
+    ),
+]
+
+_USUAL = ("cache", ".cache", "results", ".exca_like")
+
+
+def catalog_of(folder: Path | None) -> "Catalog":
+    """The catalog of a folder, or of the one that is meant if none is given."""
+    from exca_like.catalog import Catalog
+
+    return Catalog(root_of(folder))
+
+
+def root_of(folder: Path | None) -> Path:
+    """The cache root that is meant: the given one; the current folder, or a usual one in it, if that looks like one."""
+    if folder is not None:
+        return folder
+    for place in (Path(), *map(Path, _USUAL)):
+        if _is_root(place):
+            return place
+    msg = (
+        f"there is no cache in {Path.cwd()}, nor in {', '.join(_USUAL)} of it: give the cache root, which infras have as their "
+        "folder, with --folder, or as EXCA_LIKE_FOLDER"
+    )
+    raise typer.BadParameter(msg, param_hint="--folder")
+
+
+def _is_root(place: Path) -> bool:
+    try:
+        with os.scandir(place) as found:
+            return any(one.is_dir() and "," in one.name and "." in one.name for one in found)
+    except OSError:
+        return False
+
+
+def chosen(
+    folder: Path | None, method: str | None, status: str | None, since: str | None, before: str | None, where: list[str] | None
+) -> "Catalog":
+    """The catalog of what options ask for."""
+    wanted: Any = None if status is None else [word.strip() for word in status.split(",")]
+    config = None if not where else dict(map(field_of, where))
+    return catalog_of(folder).filter(method, status=wanted, since=since, before=before, config=config)
+
+
+def field_of(text: str) -> tuple[str, Any]:
+    """Name and value of ``name=value``; the value is yaml."""
+    import yaml
+
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip():
+        msg = f"{text!r} is not of the form FIELD=VALUE, like optim.lr=0.1"
+        raise typer.BadParameter(msg)
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name.strip(), value
+    if isinstance(parsed, str):  # yaml has no 1e-3
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    return name.strip(), parsed
+
+
+def print_json(data: Any) -> None:
+    """Print data for programs."""
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    typer.echo(orjson.dumps(data, default=str, option=options).decode())

@@ -1,0 +1,70 @@
+"""``verify``, ``compact``, ``migrate``: care of what is stored."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exca_like.cli.options import Folder, Json, Yes, print_json, root_of
+
+
+def verify(
+    folder: Folder = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove what is damaged; it is lost either way. Needs --yes.")
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Read every stored byte, and compare it with its checksum; ends with 3 if something is wrong."""
+    from exca_like import maintenance
+
+    report = maintenance.verify(root_of(folder), repair=repair and yes)
+    if json:
+        problems = [vars(problem) for problem in report.problems]
+        print_json(
+            {"folders": report.folders, "entries": report.entries, "problems": problems, "repaired": len(report.repaired)}
+        )
+    else:
+        typer.echo(str(report))
+        if repair and not yes and report.problems:
+            typer.echo("nothing was changed: repeat with --yes to remove what is damaged")
+    raise typer.Exit(0 if report.is_clean else 3)
+
+
+def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None:
+    """Merge the files of writers that are gone, and free the space of what was deleted; safe beside readers and writers."""
+    from exca_like import maintenance, tables
+
+    root = root_of(folder)
+    if not yes:
+        typer.echo(f"would merge files below {root.absolute()}: repeat with --yes to do it")
+        return
+    done = maintenance.compact(root)
+    before, after = sum(one.bytes_before for one in done), sum(one.bytes_after for one in done)
+    files = sum(one.files_before for one in done), sum(one.files_after for one in done)
+    if json:
+        print_json({"folders": len(done), "files": files, "bytes": (before, after)})
+    else:
+        typer.echo(f"{len(done)} folders: {files[0]} files are {files[1]} now, {tables.size(before)} are {tables.size(after)}")
+
+
+def migrate(
+    folder: Annotated[Path, typer.Argument(help="The cache root that exca wrote.", show_default=False)],
+    main_name: Annotated[
+        str | None, typer.Option(help="The script (train for train.py) whose results are under __main__.")
+    ] = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Rename folders that exca wrote, so that their results are found."""
+    from exca_like import maintenance
+
+    renamings = maintenance.migrate_exca(folder, dry_run=not yes, main_name=main_name)
+    if json:
+        print_json([{"old": str(one.old), "new": str(one.new), "problem": one.problem} for one in renamings])
+        return
+    for one in renamings:
+        typer.echo(f"{one.old.relative_to(folder.absolute())}: {one.problem or f'-> {one.new.name}'}")
+    number = sum(one.problem is None for one in renamings)
+    typer.echo(f"{number} folders {'were renamed' if yes else 'would be renamed: repeat with --yes to do it'}")
