@@ -48,6 +48,8 @@ class Source:
     identity: Identity | None = None
     pieces: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What is remembered of its definitions."""
+    awaited: tuple[str, ...] = ()
+    """Names whose values would tell that more of a notebook was run."""
 
     @functools.cached_property
     def tree(self) -> ast.Module:
@@ -154,9 +156,12 @@ def find(name: str) -> Found:
         return None
     module = loaded_module(name)
     if name == main_name():
-        cells = _cells(module)
+        cells = cells_of(module)
         if cells:
-            return Source(name, is_package=False, text="\n".join(cells))
+            from exca_like.code.notebooks import run_of
+
+            text, not_run = run_of(cells, vars(module))
+            return Source(name, is_package=False, text=text, awaited=not_run)
         path = getattr(module, "__file__", None)
         return None if path is None else _of_file(name, os.path.abspath(path), is_package=False)
     spec = getattr(module, "__spec__", None) or find_spec(name)
@@ -171,6 +176,12 @@ def find(name: str) -> Found:
     if not folders:
         return None
     return Source(name, is_package=True, text="") if is_own(folders[0]) else Foreign(name)
+
+
+def cells_of(main: Any) -> list[Any]:
+    """The cells of a notebook, or a shell of IPython, that this process has run; empty if it is none."""
+    cells = getattr(main, "In", None)
+    return cells if "IPython" in sys.modules and isinstance(cells, list) and cells[:1] == [""] else []  # they begin at 1
 
 
 def _of_file(name: str, path: str, *, is_package: bool) -> Found:
@@ -273,23 +284,3 @@ def is_own(path: str) -> bool:
     if any(part in Path(real).parts for part in _INSTALLED) or path.startswith("<"):
         return False
     return not any(real.startswith(f"{folder}{os.sep}") for folder in (*_standard_folders(), *_library_folders()))
-
-
-# notebooks
-
-
-def _cells(main: Any) -> list[str]:
-    """The cells that were run in this process, in order; none if it is no notebook, or shell of IPython."""
-    history = getattr(main, "In", None)
-    if "IPython" not in sys.modules or not isinstance(history, list):
-        return []
-    return [text for text in history if isinstance(text, str) and _parses(text)]
-
-
-@functools.lru_cache(4096)
-def _parses(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except (SyntaxError, ValueError):
-        return False
-    return True

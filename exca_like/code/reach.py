@@ -16,7 +16,8 @@ from hashlib import blake2b
 from textwrap import dedent, indent
 from typing import Any, NamedTuple
 
-from exca_like.code.loaded import content_of, digest_of, is_stale, loaded_digest
+from exca_like.code.compiled import content_of, digest_of
+from exca_like.code.loaded import is_stale, loaded_digest
 from exca_like.code.modules import Foreign, Modules, Source, import_name, loaded_module
 from exca_like.code.namespaces import DEFINITIONS, Namespace, find_definition
 from exca_like.code.normal import says_nothing, text_of

@@ -470,6 +470,93 @@ def test_a_real_package_takes_less_than_a_second(tmp_path):
     assert run_script(tmp_path)[0] != digest
 
 
+# notebooks
+
+
+SHELL = """
+import json, os, sys
+from IPython.core.interactiveshell import InteractiveShell
+import exca_like.code.reach, exca_like.code.notebooks
+from exca_like.code.fingerprint import fingerprint
+
+shell = InteractiveShell.instance()
+shell.history_manager.enabled = False
+for cells in json.load(sys.stdin):
+    if not os.fork():
+        for cell in cells:
+            shell.run_cell(cell, store_history=True)
+        shell.user_ns["fingerprint"] = fingerprint
+        shell.run_cell("found = fingerprint([run], 'none')", store_history=True)
+        found = shell.user_ns["found"]
+        print("\\n" + json.dumps({"digest": found.digest, **{name: one.text for name, one in found.symbols.items()}}), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+RUN = "def helper(x):\n    return x * LIMIT\n\ndef run(x):\n    return helper(x) + 1"
+EDITED = RUN.replace("x * LIMIT", "x / LIMIT")
+# cells, and what they make another thing of than these two
+NOTEBOOK = ["LIMIT = 3", RUN]
+NOTEBOOKS = [
+    (["LIMIT = 3", EDITED], {"helper"}),
+    ([*NOTEBOOK, "LIMIT += 1", "LIMIT += 1"], {"LIMIT"}),
+    # magics
+    (["LIMIT = 3", f"%%time\n{RUN}"], set()),
+    (["%%time\nLIMIT = 3", f"%%capture out\n%precision 3\n{EDITED}"], {"helper"}),
+    (["%precision 3\n!true\nLIMIT = 3\nfiles = !true\nhow = %pwd", RUN], set()),
+    (["%time LIMIT = 4", RUN], {"LIMIT"}),
+    ([*NOTEBOOK, f"%%timeit -n1 -r1\n{EDITED}", f"%%html\n{EDITED}"], set()),
+    # what has failed
+    ([*NOTEBOOK, f"1 / 0\n{EDITED}"], set()),
+    ([*NOTEBOOK, "1 / 0; LIMIT = 4"], set()),
+    ([*NOTEBOOK, f"%%time\n1 / 0\n@str\n{EDITED}\nLIMIT = [4]"], set()),
+    (
+        [
+            *NOTEBOOK,
+            "class A:\n    def f(self):\n        pass",
+            "1 / 0\nclass A:\n    def f(self):\n        return 0\nLIMIT = [4]",
+        ],
+        set(),
+    ),
+    (["LIMIT = 3", f"{EDITED}\n1 / 0\nclass Unmade: pass\nLIMIT = [4]"], {"helper"}),
+    ([*NOTEBOOK, f"1 / 0\n{EDITED}", EDITED], {"helper"}),
+    # what is run again
+    ([*NOTEBOOK, "LIMIT = 4", "LIMIT = 3"], set()),
+    ([*NOTEBOOK, EDITED, RUN, "LIMIT = 3", RUN], set()),
+    ([*NOTEBOOK, "LIMITS = {}", "LIMITS[1] = 2", RUN.replace("LIMIT", "len(LIMITS)")], {"helper", "LIMIT", "LIMITS"}),
+    (
+        [*NOTEBOOK, "LIMITS = {}", "LIMITS[1] = 2", "LIMITS[1] = 2", RUN.replace("LIMIT", "len(LIMITS)")],
+        {"helper", "LIMIT", "LIMITS"},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def notebooks() -> list[dict[str, str]]:
+    """The digest of `run` as notebooks have it when their cells were run, and the texts of its symbols."""
+    pytest.importorskip("IPython")
+    root = str(Path(fingerprint.__code__.co_filename).parents[2])
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "IPYTHONDIR": os.devnull}
+    cells = json.dumps([NOTEBOOK, *(cells for cells, _ in NOTEBOOKS)])
+    command = [sys.executable, "-W", "ignore", "-c", SHELL]
+    done = subprocess.run(command, input=cells, env=environment, capture_output=True, text=True)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"digest"')]
+    assert len(found) == len(NOTEBOOKS) + 1, done.stdout + done.stderr
+    assert found[0].keys() == {"digest", "__main__.run", "__main__.helper", "__main__.LIMIT"}
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(NOTEBOOKS)), ids=[" | ".join(cells) for cells, _ in NOTEBOOKS])
+def test_cells_of_notebooks(notebooks, number):
+    expected, found = notebooks[0], notebooks[number + 1]
+    differing = {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)} - {"digest"}
+    assert {name.removeprefix("__main__.") for name in differing} == NOTEBOOKS[number][1], found
+    assert (found["digest"] == expected["digest"]) == (not differing)
+
+
+def test_cells_that_are_run_again_make_no_difference(notebooks):
+    assert notebooks[-1] == notebooks[-2]
+
+
 # the code that runs is the code that was loaded
 
 
