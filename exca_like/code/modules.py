@@ -69,7 +69,7 @@ class Source:
         """What it defines."""
         from exca_like.code.namespaces import Namespace
 
-        return Namespace(self.tree.body)
+        return Namespace(self.tree.body, is_script=self.name == main_name())
 
 
 class Foreign(NamedTuple):

@@ -9,6 +9,7 @@ from exca_like.code.references import Import, bound_in, chain_of, imports_of
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _MAYBE = ast.Pass()  # the condition of what is tried
+_ELSE = ast.Continue()  # comes before each statement for which a condition does not hold
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -24,14 +25,14 @@ class Namespace:
     """The names that some statements bind.
 
     Of statements that bind a name one after the other, the last counts, and what changes its value after that. What is
-    under a condition counts with the condition.
+    under a condition counts with the condition, and what is under ``if __name__ == "__main__"`` only in the script that runs.
     """
 
-    def __init__(self, statements: Iterable[ast.AST]) -> None:
+    def __init__(self, statements: Iterable[ast.AST], *, is_script: bool = True) -> None:
         self.names: dict[str, Binding] = {}
         self.stars: list[Import] = []
-        for statement in statements:
-            self._add(statement, ())
+        self._is_script = is_script
+        self._add_all(statements, ())
 
     def __getitem__(self, name: str) -> Binding:
         return self.names[name]
@@ -41,6 +42,10 @@ class Namespace:
 
     def _binding(self, name: str) -> Binding:
         return self.names.setdefault(name, Binding())
+
+    def _add_all(self, nodes: Iterable[ast.AST], conditions: Sequence[ast.AST]) -> None:
+        for node in nodes:
+            self._add(node, conditions)
 
     def _add(self, node: ast.AST, conditions: Sequence[ast.AST]) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -52,9 +57,12 @@ class Namespace:
                     self.names.pop(name, None)
                 self._binding(name).imports.append(target)
         elif isinstance(node, ast.If):
+            if _is_of_scripts(node.test) and not self._is_script:
+                self._add_all(node.orelse, conditions)
+                return
             self._bind(bound_in([node.test]), node.test, conditions)
-            for child in (*node.body, *node.orelse):
-                self._add(child, (*conditions, node.test))
+            self._add_all(node.body, (*conditions, node.test))
+            self._add_all(node.orelse, (*conditions, node.test, _ELSE))
         elif isinstance(node, ast.Try | ast.TryStar):
             for child in (*node.body, *(c for handler in node.handlers for c in handler.body), *node.orelse, *node.finalbody):
                 self._add(child, (*conditions, _MAYBE))
@@ -86,7 +94,7 @@ class Namespace:
             if is_new and not conditions:
                 self.names.pop(name, None)
             statements = self._binding(name).statements
-            statements += [one for one in conditions if one not in statements]
+            statements += [one for one in conditions if one is _ELSE or one not in statements]
             statements.append(node)
 
     def _change(self, name: str, node: ast.AST, conditions: Sequence[ast.AST]) -> None:
@@ -100,6 +108,15 @@ class Namespace:
         chain = chain_of(call.func) if isinstance(call, ast.Call) else None
         if chain is not None and chain[1]:
             self._change(chain[0], node, conditions)
+
+
+def _is_of_scripts(test: ast.AST) -> bool:
+    """Whether a condition is ``__name__ == "__main__"``."""
+    if not (isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq)):
+        return False
+    sides = [test.left, *test.comparators]
+    names = [side.id for side in sides if isinstance(side, ast.Name)]
+    return names == ["__name__"] and any(isinstance(side, ast.Constant) and side.value == "__main__" for side in sides)
 
 
 def _uses(nodes: Iterable[ast.AST], name: str) -> bool:

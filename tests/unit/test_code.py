@@ -23,6 +23,8 @@ FILES = {
     "exported": "def shown(x):\n    return x + 1\n",
     "helpers": """
         import math
+        from typing import Literal
+        from .kinds import Kind
 
         def add(x, y=1):
             '''Adds.'''
@@ -44,12 +46,16 @@ FILES = {
         def fallback(x=[1]):
             return x
 
+        def typed(x: 'Literal["int"]', y: dict[str, list[int] | None]) -> 'list[Kind]':
+            return x
+
         def local_only(x):
             return x * 7
 
         def star_made(x):
             return math.floor(x)
     """,
+    "kinds": "class Kind:\n    size = 1\n",
     "starred": "def by_star(x):\n    return x\n",
     "sibling": "def f(x):\n    return x\n\nVALUE = 3\n",
     "shapes": """
@@ -109,6 +115,12 @@ FILES = {
         UNUSED = 1
         twice = lambda x: 2 * x
         made = [twice(i) for i in range(3)]
+        LEVELS = 2
+        level = 1
+        if LEVELS:
+            level = 2
+        if __name__ == '__main__':
+            LIMIT = 100
     """,
     "main": """
         import fp_project.sibling as s
@@ -130,10 +142,14 @@ FILES = {
             total = plus(x) + s.f(x) + sibling.VALUE + exported(x) + by_star(x) + local_only(x)
             total += sum(value + 5 for value in tables.SIZES.values()) + len(tables.NAMES) + tables.LIMIT
             total += tables.twice(2) + len(tables.MODE) + (tables.lib is None) + sum(tables.made)
-            total += len(fp_project.helpers.fallback()) + inner(x)
+            total += len(fp_project.helpers.fallback()) + inner(x) + (fp_project.helpers.typed('int') != 'int')
             square: 'shapes.Square' = shapes.Square()
             if even(4):
                 total += square.area()
+            try:
+                total += tables.level
+            except ZeroDivisionError:
+                pass
             return total, f'{total:>{start}}'
 
         def other():
@@ -180,6 +196,11 @@ NOTICED = [
     ("the last of two assignments", "tables", "LIMIT = 6", "LIMIT = 7", "tables.LIMIT"),
     ("a condition", "tables", "LIMIT > 3", "LIMIT > 4", "tables.MODE"),
     ("a branch", "tables", "'slow'", "'slower'", "tables.MODE"),
+    ("a branch instead of another", "tables", "if LEVELS:\n", "if LEVELS:\n    pass\nelse:\n", "tables.level"),
+    ("what an annotation says", "helpers", "list[int] | None", "list[int]", "helpers.typed"),
+    ("what a quoted annotation says", "helpers", "-> 'list[Kind]'", "-> 'set[Kind]'", "helpers.typed"),
+    ("a text in a literal type", "helpers", 'Literal["int"]', "Literal[int]", "helpers.typed"),
+    ("a class in a quoted annotation", "kinds", "size = 1", "size = 2", "kinds.Kind"),
     ("a lambda with a name", "tables", "2 * x", "3 * x", "tables.twice"),
     ("a constant made from others", "tables", "range(3)", "range(4)", "tables.made"),
     ("where a name is imported from", "main", "fp_project.sibling as s", "fp_project.starred as s", "main.run"),
@@ -191,6 +212,15 @@ UNNOTICED = [
     ("a docstring taken away", "helpers", "    '''Adds.'''\n", ""),
     ("the format", "helpers", "return x + y + nested(x)", "return (\n        x + y\n        + nested( x )\n    )"),
     ("quotes", "main", "'shapes.Square'", '"shapes.Square"'),
+    ("quotes taken away", "main", "'shapes.Square'", "shapes.Square"),
+    ("quotes of a return", "helpers", "'list[Kind]'", "list[Kind]"),
+    ("quotes in an annotation", "helpers", "dict[str, list[int] | None]", "dict['str', 'list[\"int\"] | None']"),
+    ("quotes around a literal type", "helpers", "'Literal[\"int\"]'", "Literal['int']"),
+    ("else: pass", "main", "total += square.area()\n", "total += square.area()\n    else:\n        pass\n"),
+    ("finally: pass", "main", "        pass\n    return total", "        pass\n    finally:\n        pass\n    return total"),
+    ("else: pass in a module", "tables", "    level = 2\n", "    level = 2\nelse:\n    pass\n"),
+    ("what only a script does", "tables", "LIMIT = 100", "LIMIT = 200"),
+    ("that a script does something", "tables", "if __name__ == '__main__':\n    LIMIT = 100\n", ""),
     ("a function that is not reached", "helpers", "def unused(x):\n    return x", "def unused(x):\n    return -x"),
     ("a constant that is not reached", "tables", "UNUSED = 1", "UNUSED = 2"),
     ("the first of two assignments", "tables", "LIMIT = 5", "LIMIT = 4"),
@@ -435,6 +465,15 @@ def test_processes_and_folders_make_no_difference(tmp_path):
             found.add(digest)
     assert len(found) == 1
     assert {"script.script", "script.helper", "script.SIZE", "fp_project.main.run"} <= set(labels)
+
+
+def test_what_a_script_does_counts_while_it_runs(tmp_path):
+    write(tmp_path)
+    script = textwrap.dedent(SCRIPT).replace("__main__':\n", "__main__':\n    SIZE = 4\n")
+    (tmp_path / "script.py").write_text(script)
+    before = run_script(tmp_path)
+    (tmp_path / "script.py").write_text(script.replace("SIZE = 4", "SIZE = 5"))
+    assert run_script(tmp_path)[0] != before[0]
 
 
 @pytest.mark.skipif(not other_pythons(), reason="there is no other version of Python that could run this package")
