@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exca_like import files
+from exca_like.code.literals import LARGE, shorten_literals
 from exca_like.names import main_name
 
 if TYPE_CHECKING:
@@ -55,14 +56,17 @@ class Source:
     def tree(self) -> ast.Module:
         """Its syntax tree; empty if it is no Python."""
         try:
-            return ast.parse(self.text)
+            tree = ast.parse(self.text)
         except (SyntaxError, ValueError):
             return ast.Module([], [])
+        if len(self.text) > LARGE:
+            shorten_literals(tree, self.lines)
+        return tree
 
     @functools.cached_property
     def lines(self) -> list[str]:
-        """Its lines."""
-        return self.text.splitlines()
+        """Its lines, as syntax trees count them."""
+        return self.text.split("\n")
 
     @functools.cached_property
     def namespace(self) -> "Namespace":

@@ -72,7 +72,7 @@ def _python(text: str) -> str:
         tree = _parsed(text)
     if tree is None or "get_ipython" not in text:
         return text
-    lines = text.splitlines()
+    lines = text.split("\n")
     for node in reversed(tree.body):
         body = _run_by_magic(node)
         if body is not None:
@@ -161,7 +161,7 @@ def _contents(text: str, line: int, flags: int) -> dict[str, list[Any]]:
 
 def _before(text: str, node: ast.stmt) -> str:
     """The text before a statement."""
-    lines = text.splitlines()
+    lines = text.split("\n")
     first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
     kept = lines[: first - 1]
     if node.col_offset and first == node.lineno:  # after a semicolon

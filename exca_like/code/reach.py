@@ -26,6 +26,7 @@ from exca_like.code.symbols import Symbol
 from exca_like.code.unwrap import unwrapped
 
 OURS = "exca_like"
+_LONGEST = 1000  # lines of a constant that are kept
 _MODELS = ("pydantic.", "exca_like.", "pydantic_settings.")
 _WITHOUT_METHODS = ("typing.", "abc.", "typing_extensions.", "enum.", "builtins.")
 # decorators under which a method is called by its name
@@ -442,7 +443,10 @@ def _lines_of(source: Source, nodes: Sequence[Any]) -> str:
             continue
         if isinstance(node, ast.ClassDef):
             last = max([node.lineno, *(getattr(one, "end_lineno", 0) for one in (*node.bases, *node.keywords))])
-        parts.append(dedent("\n".join(source.lines[_first_line(node) - 1 : last])))
+        lines = source.lines[_first_line(node) - 1 : last]
+        if len(lines) > _LONGEST and not isinstance(node, DEFINITIONS):
+            lines = [*lines[:10], "..."]
+        parts.append(dedent("\n".join(lines)))
         if isinstance(node, ast.ClassDef) and node.body:
             parts.append(indent(_lines_of(source, node.body), "    "))
     return "\n".join(parts)

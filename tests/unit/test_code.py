@@ -861,3 +861,28 @@ class TestModulesOfOnesOwn:
         """
         Config = module("fp_config", text).Config
         assert {"fp_config.Config.slow", "fp_config.Config.lr"} <= set(fingerprint([Config.run, Config]).symbols)
+
+    @pytest.mark.parametrize(
+        ("start", "row", "end"),
+        [
+            ("TABLE = [", "    {0},", "]"),
+            ("TABLE: list[tuple[int, str]] = [", "    ({0}, -{0}.5, None, '\x0c\u2028'),", "]"),
+            ("TABLE = dict(rows={", "    {0}: [{0}],", "})"),
+            ("TABLE = (", "    {0},", ") + (1,)"),
+        ],
+    )
+    def test_large_tables(self, module, start, row, end):
+        def text(changed):
+            rows = "\n".join(row.format(100_000 + (changed if number == 19_990 else number)) for number in range(20_000))
+            return f"{start}\n{rows}\n{end}\n\ndef run():\n    return TABLE\n"
+
+        first = fingerprint([module("fp_table", text(7)).run])
+        assert fingerprint([module("fp_table", text(7)).run]).digest == first.digest
+        assert len(first.symbols["fp_table.TABLE"].text) < 2000
+        assert first.stale == ()
+        assert changed(first, fingerprint([module("fp_table", text(8)).run])) == {"fp_table.TABLE"}
+
+    def test_names_in_large_tables(self, module):
+        text = f"def one():\n    return 1\n\nTABLE = [{'one, 100_000, ' * 10_000}]\n\ndef run():\n    return TABLE\n"
+        first = fingerprint([module("fp_names", text).run])
+        assert changed(first, fingerprint([module("fp_names", text.replace("return 1", "return 2")).run])) == {"fp_names.one"}
