@@ -61,11 +61,17 @@ def _is_stale(source: Source, module: Any) -> bool:
         code = function.__code__
         if os.path.realpath(code.co_filename) == own and content_of(code) not in known[code.co_qualname]:
             return True
-    changing = {name for node in ast.walk(source.tree) if isinstance(node, ast.Global) for name in node.names}
+    changing: set[str] = set()
+    changing_in_classes: set[str] = set()
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Global):
+            changing.update(node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and getattr(node.value, "id", "") != "self":
+            changing_in_classes.add(node.attr)  # `Class.attribute = ...`
     return any(
         is_another(value, inspect.getattr_static(vars_of, name, None))
         for vars_of, name, value in _plain_values(source.tree.body, module)
-        if vars_of is not module or name not in changing
+        if name not in (changing if vars_of is module else changing_in_classes)
     )
 
 

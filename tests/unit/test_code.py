@@ -886,3 +886,123 @@ class TestModulesOfOnesOwn:
         text = f"def one():\n    return 1\n\nTABLE = [{'one, 100_000, ' * 10_000}]\n\ndef run():\n    return TABLE\n"
         first = fingerprint([module("fp_names", text).run])
         assert changed(first, fingerprint([module("fp_names", text.replace("return 1", "return 2")).run])) == {"fp_names.one"}
+
+    REGISTRY = """
+        MODELS = {}
+        ORDER = []
+        HOOKS = {}
+
+        def register(name):
+            def inner(function):
+                if name in MODELS:
+                    raise ValueError(name)
+                MODELS[name] = function
+                return function
+            return inner
+
+        def later(function):
+            ORDER.append(function)
+            HOOKS.setdefault("all", []).append(function)
+
+        @register("one")
+        def _(x):
+            return 1
+
+        @register("two")
+        def _(x):
+            return 2
+
+        @register("three")
+        class Three:
+            def __init__(self):
+                self.value = 3
+
+        def four():
+            return 4
+
+        later(four)
+        HOOKS.setdefault("first", []).append(lambda: 5)
+
+        class Base:
+            known = {}
+
+            def __init_subclass__(cls):
+                cls.known[cls.__name__] = cls
+
+            @classmethod
+            def make(cls, name):
+                return cls.known[name]()
+
+        class Middle(Base):
+            pass
+
+        class Six(Middle):
+            def run(self):
+                return 6
+
+        class Plain:
+            def __init_subclass__(cls):
+                HOOKS[cls.__name__] = cls
+
+        class Seven(Plain):
+            value = 7
+
+        class Patched:
+            before = 8
+            kept = 9
+
+        Patched.before = 10
+
+        def by_name(name):
+            return MODELS[name]()
+
+        def in_order():
+            return [one() for one in ORDER]
+
+        def hooks():
+            return HOOKS
+
+        def made(name):
+            return Base.make(name)
+
+        def patched():
+            return Patched.before
+    """
+
+    @pytest.mark.parametrize(
+        ("function", "old", "new"),
+        [
+            ("by_name", "return 1", "return -1"),
+            ("by_name", "return 2", "return -2"),
+            ("by_name", '"two"', '"second"'),
+            ("by_name", "value = 3", "value = -3"),
+            ("in_order", "return 4", "return -4"),
+            ("in_order", "later(four)", ""),
+            ("hooks", "lambda: 5", "lambda: -5"),
+            ("hooks", "return 4", "return -4"),
+            ("hooks", "value = 7", "value = -7"),
+            ("made", "return 6", "return -6"),
+            ("patched", "before = 8", "before = -8"),
+            ("patched", "kept = 9", "kept = -9"),
+            ("patched", "before = 10", "before = -10"),
+        ],
+    )
+    def test_registries_that_their_module_fills(self, module, function, old, new):
+        first = fingerprint([getattr(module("fp_registry", self.REGISTRY), function)])
+        assert self.REGISTRY.count(old) == 1
+        again = fingerprint([getattr(module("fp_registry", self.REGISTRY.replace(old, new)), function)])
+        assert changed(first, again)
+
+    @pytest.mark.parametrize(
+        ("name", "old", "new"),
+        [
+            ("four", "return 1", "return -1"),
+            ("Three", "return 1", "return -1"),
+            ("Middle", "return 6", "return -6"),
+            ("Seven", "return 4", "return -4"),
+            ("by_name", "return 4", "return -4"),
+        ],
+    )
+    def test_what_is_registered_does_not_depend_on_the_others(self, module, name, old, new):
+        first = fingerprint([getattr(module("fp_registry", self.REGISTRY), name)])
+        assert not changed(first, fingerprint([getattr(module("fp_registry", self.REGISTRY.replace(old, new)), name)]))
