@@ -515,7 +515,7 @@ def test_a_real_package_takes_less_than_a_second(tmp_path):
 SHELL = """
 import json, os, sys
 from IPython.core.interactiveshell import InteractiveShell
-import exca_like.code.reach, exca_like.code.notebooks
+import exca_like.code.reach
 from exca_like.code.fingerprint import fingerprint
 
 shell = InteractiveShell.instance()
@@ -952,6 +952,7 @@ class TestModulesOfOnesOwn:
             kept = 9
 
         Patched.before = 10
+        Patched.itself = Patched
 
         def by_name(name):
             return MODELS[name]()
