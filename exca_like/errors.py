@@ -206,3 +206,7 @@ class CodeChangedWarning(UserWarning):
 
 class CorruptEntryWarning(UserWarning):
     """A stored entry failed its checks and counts as missing."""
+
+
+class NotRecordedWarning(UserWarning):
+    """A value that was given to ``record`` can't be kept beside a result, and is left out."""

@@ -5,6 +5,7 @@ import datetime
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from types import CodeType, FrameType
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from exca_like import runs
 from exca_like.cachedict.handlers.containers import to_tree
-from exca_like.errors import ConfigTypeError
+from exca_like.errors import NotRecordedWarning
 from exca_like.runs import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,16 +33,13 @@ def record(**values: Any) -> None:
     Outside of such a computation nothing happens, so that a function can also be called by itself. Of a name that comes again,
     the last value counts.
 
+    A value of another type is left out, with a `NotRecordedWarning`: what is noted beside a result is not worth the result.
+
     Parameters
     ----------
     **values:
         None, booleans, numbers (of numpy, too), texts, paths, and lists, tuples and dictionaries of these. Tuples come back as
         lists, paths as texts.
-
-    Raises
-    ------
-    TypeError
-        A value is of another type.
 
     Examples
     --------
@@ -53,8 +51,13 @@ def record(**values: Any) -> None:
             exca_like.record(best_epoch=7, losses=[0.5, 0.3])
             return accuracy
     """
-    # a wrong value is an error outside of computations, too
-    plain = {name: _plain(value, f"record({name}=...)") for name, value in values.items()}
+    plain: Extra = {}
+    for name, value in values.items():  # a wrong value is told of outside of computations, too
+        try:
+            plain[name] = _plain(value, f"record({name}=...)")
+        except _NotPlainError as error:
+            msg = f"{error}. It is left out, and all else is kept"
+            warnings.warn(msg, NotRecordedWarning, stacklevel=2)
     # The stack knows which computation is the innermost of this thread, also of those that are suspended between two items;
     # anything else would have to be told for each of millions of items.
     frame: FrameType | None = sys._getframe(1)
@@ -213,20 +216,31 @@ def peak_memory() -> float:
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 3)
 
 
+class _NotPlainError(Exception):
+    """A value can't be recorded."""
+
+
+def _type_of(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
 def _plain(value: Any, name: str, depth: int = 0) -> Any:
     """A value as JSON knows it, though with NaN, infinity and numbers of any size."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if depth > _DEEPEST:
         msg = f"{name}: data more than {_DEEPEST} levels deep, or that hold themselves, can't be recorded: take a part"
-        raise ConfigTypeError(msg)
+        raise _NotPlainError(msg)
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                msg = f"{name}: the keys of dictionaries that are recorded are texts, not {key!r:.100}: convert them with str()"
-                raise ConfigTypeError(msg)
+                msg = (
+                    f"{name}: the keys of dictionaries that are recorded are texts, not of type {_type_of(key)}: "
+                    "convert them with str()"
+                )
+                raise _NotPlainError(msg)
         return {str.__str__(key): _plain(part, f"{name}[{key!r}]", depth + 1) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part, f"{name}[{number}]", depth + 1) for number, part in enumerate(value)]
@@ -239,10 +253,9 @@ def _plain(value: Any, name: str, depth: int = 0) -> Any:
         return str.__str__(value)
     if isinstance(value, int | float):
         return int(value) if isinstance(value, int) else float(value)
-    what = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     hint = "use its tolist()" if hasattr(value, "tolist") else "convert it, or return it with the result"
     msg = (
-        f"{name}: what is recorded are None, booleans, numbers, texts, paths, and lists, tuples and dictionaries of these, not "
-        f"{value!r:.100} of type {what}: {hint}"
+        f"{name}: what is recorded are None, booleans, numbers, texts, paths, and lists, tuples and dictionaries of these, "
+        f"not a value of type {_type_of(value)}: {hint}"
     )
-    raise ConfigTypeError(msg)
+    raise _NotPlainError(msg)

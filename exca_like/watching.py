@@ -68,7 +68,7 @@ class Watch:
         The function.
     things:
         What can't be found by reading its source: functions and classes, and names of variables of its module, like
-        ``"LIMIT"`` or ``"module.LIMIT"``, whose values are looked at in each call.
+        ``"LIMIT"`` or ``"module.LIMIT"``, whose values are looked at in each call. So are the arguments of partials.
 
     Raises
     ------
@@ -83,6 +83,7 @@ class Watch:
         note_loaded(getattr(function, "__module__", None))  # which is being imported now
         self.function = function
         self.names: list[str] = []
+        self._partials: dict[str, functools.partial[Any]] = {}
         self._functions: list[Any] = [function]
         for thing in things:
             if isinstance(thing, str):
@@ -92,6 +93,10 @@ class Watch:
                 self.names.append(thing)
             elif callable(thing):
                 self._functions.append(thing)
+                if isinstance(thing, functools.partial):
+                    self._functions += roots_in([*thing.args, *thing.keywords.values()])
+                    name = getattr(thing.func, "__qualname__", type(thing.func).__qualname__)
+                    self._partials[f"partial {len(self._partials) + 1}: {name}"] = thing
             else:
                 msg = (
                     f"watch has {thing!r:.100}: give functions or classes whose code counts, and names of variables (as texts) "
@@ -112,16 +117,18 @@ class Watch:
         """The same, with the code of some classes, in a shorter way."""
         key = (precision(), classes)
         known = self._states.get(key)
-        if known is None or self.names or not known.fingerprint.is_current():
+        if known is None or self.names or self._partials or not known.fingerprint.is_current():
             if len(self._states) >= _MOST:
                 self._states.clear()
             known = self._states[key] = self.state(classes)
         return known
 
     def _with_values(self, found: Fingerprint) -> CodeState:
-        if not self.names:
+        if not self.names and not self._partials:
             return CodeState(found.digest, found, {})
         watched = {name: content.digest(self._value(name)).hex() for name in self.names}
+        for name, partial in self._partials.items():
+            watched[name] = content.digest((partial.args, partial.keywords)).hex()
         joined = blake2b(found.digest.encode(), digest_size=8)
         for name, digest in watched.items():
             joined.update(f";{name}={digest}".encode())

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from exca_like import files
-from exca_like.code.modules import Identity, Modules, identity_of, import_name, loaded_module, note_loaded
+from exca_like.code.modules import Identity, Modules, cells_of, identity_of, import_name, loaded_module, note_loaded
 from exca_like.code.packages import Precision, shortened, version_of
 from exca_like.code.symbols import Symbol
 from exca_like.code.unwrap import unwrapped
@@ -138,8 +138,10 @@ def _made(roots: Sequence[Any], precision: Precision, kept: Sequence[Any]) -> Fi
             tokens.append((sys.modules, name, None))
         else:  # importing it again gives it another spec
             tokens.append((vars(module), "__spec__", vars(module).get("__spec__")))
-    cells = getattr(sys.modules.get("__main__"), "In", None)
-    cells = cells if isinstance(cells, list) else []
+    for one in reach.modules.sources():
+        variables = vars(loaded_module(one.name)) if one.awaited else {}
+        tokens += [(variables, name, variables.get(name)) for name in one.awaited]
+    cells = cells_of(sys.modules.get("__main__"))
     return Fingerprint(
         reach.symbols,
         packages,

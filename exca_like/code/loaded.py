@@ -2,23 +2,19 @@
 
 import abc
 import ast
-import dis
-import functools
 import inspect
-import math
 import os
 import time
 import types
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from exca_like.code.compiled import codes_in, content_of, digest_of, functions_in, is_another
 from exca_like.code.modules import Source, loaded_module
 from exca_like.code.references import bound_in
 from exca_like.code.unwrap import unwrapped
 
-_LOADS = frozenset(dis.hasconst)
 _checked: dict[str, tuple[Source, Any, bool]] = {}  # by the name of a module; what was found first stays
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
@@ -35,56 +31,6 @@ def _start() -> float:
 
 
 _STARTED_NS = int(_start() * 1e9)  # forked processes have loaded what their parents had
-
-
-def content_of(code: types.CodeType) -> tuple[Any, ...]:
-    """What a function does, without its place in a file and its docstring."""
-    constants = list(code.co_consts)
-    if constants and isinstance(constants[0], str) and not _uses_first_constant(code):
-        constants[0] = None
-    return (
-        code.co_code,
-        tuple(
-            content_of(one) if isinstance(one, types.CodeType) else (type(one).__name__, repr(_ordered(one)))
-            for one in constants
-        ),
-        code.co_names,
-        code.co_varnames,
-        code.co_freevars,
-    )
-
-
-def _uses_first_constant(code: types.CodeType) -> bool:
-    return any(code.co_code[place] in _LOADS and code.co_code[place + 1] == 0 for place in range(0, len(code.co_code), 2))
-
-
-def _ordered(value: Any) -> Any:
-    return sorted(map(repr, value)) if isinstance(value, frozenset) else value
-
-
-def digest_of(content: Any) -> str:
-    """A digest of what `content_of` gives."""
-    return blake2b(repr(content).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-
-def functions_in(namespace: Mapping[str, Any], module: str) -> Iterator[types.FunctionType]:
-    """Functions and methods that a module defines, under their decorators."""
-    for value in list(namespace.values()):
-        if isinstance(value, type):
-            if value.__module__ == module:
-                yield from functions_in(vars(value), module)
-            continue
-        parts = (
-            [value.fget]
-            if isinstance(value, property)
-            else [value.func]
-            if isinstance(value, functools.cached_property)
-            else [value]
-        )
-        for part in parts:
-            function = unwrapped(part)
-            if function is not None and function.__module__ == module:
-                yield function
 
 
 def is_stale(source: Source) -> bool:
@@ -108,18 +54,24 @@ def _is_stale(source: Source, module: Any) -> bool:
     except (SyntaxError, ValueError):
         return True
     known: dict[str, list[Any]] = defaultdict(list)
-    for code in _codes_in(compiled):
+    for code in codes_in(compiled):
         known[code.co_qualname].append(content_of(code))
     own = os.path.realpath(source.path)
     for function in functions_in(vars(module), module.__name__):
         code = function.__code__
         if os.path.realpath(code.co_filename) == own and content_of(code) not in known[code.co_qualname]:
             return True
-    changing = {name for node in ast.walk(source.tree) if isinstance(node, ast.Global) for name in node.names}
+    changing: set[str] = set()
+    changing_in_classes: set[str] = set()
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Global):
+            changing.update(node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and getattr(node.value, "id", "") != "self":
+            changing_in_classes.add(node.attr)  # `Class.attribute = ...`
     return any(
-        _is_another(value, inspect.getattr_static(vars_of, name, None))
+        is_another(value, inspect.getattr_static(vars_of, name, None))
         for vars_of, name, value in _plain_values(source.tree.body, module)
-        if vars_of is not module or name not in changing
+        if name not in (changing if vars_of is module else changing_in_classes)
     )
 
 
@@ -132,13 +84,6 @@ def loaded_digest(module: Any) -> str:
         (name, repr(value)) for name, value in vars(module).items() if isinstance(value, _PLAIN) and name[:2] != "__"
     )
     return digest_of((functions, constants))
-
-
-def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield constant
-            yield from _codes_in(constant)
 
 
 def _plain_values(body: Iterable[ast.AST], owner: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -165,11 +110,3 @@ def _plain_values(body: Iterable[ast.AST], owner: Any) -> Iterator[tuple[Any, st
         if function is not None and function.__defaults__ and len(defaults) == len(function.__defaults__):
             found = types.SimpleNamespace(**{f"_{place}": value for place, value in enumerate(function.__defaults__)})
             yield from ((found, f"_{place}", one.value) for place, one in enumerate(defaults) if isinstance(one, ast.Constant))
-
-
-def _is_another(first: Any, second: Any) -> bool:
-    return type(first) is not type(second) or (first != second and not _is_nan(first))
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exca_like import files
+from exca_like.code.literals import LARGE, shorten_literals
 from exca_like.names import main_name
 
 if TYPE_CHECKING:
@@ -48,26 +49,31 @@ class Source:
     identity: Identity | None = None
     pieces: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What is remembered of its definitions."""
+    awaited: tuple[str, ...] = ()
+    """Names whose values would tell that more of a notebook was run."""
 
     @functools.cached_property
     def tree(self) -> ast.Module:
         """Its syntax tree; empty if it is no Python."""
         try:
-            return ast.parse(self.text)
+            tree = ast.parse(self.text)
         except (SyntaxError, ValueError):
             return ast.Module([], [])
+        if len(self.text) > LARGE:
+            shorten_literals(tree, self.lines)
+        return tree
 
     @functools.cached_property
     def lines(self) -> list[str]:
-        """Its lines."""
-        return self.text.splitlines()
+        """Its lines, as syntax trees count them."""
+        return self.text.split("\n")
 
     @functools.cached_property
     def namespace(self) -> "Namespace":
         """What it defines."""
         from exca_like.code.namespaces import Namespace
 
-        return Namespace(self.tree.body)
+        return Namespace(self.tree.body, is_script=self.name == main_name())
 
 
 class Foreign(NamedTuple):
@@ -154,9 +160,12 @@ def find(name: str) -> Found:
         return None
     module = loaded_module(name)
     if name == main_name():
-        cells = _cells(module)
+        cells = cells_of(module)
         if cells:
-            return Source(name, is_package=False, text="\n".join(cells))
+            from exca_like.code.notebooks import run_of
+
+            text, not_run = run_of(cells, vars(module))
+            return Source(name, is_package=False, text=text, awaited=not_run)
         path = getattr(module, "__file__", None)
         return None if path is None else _of_file(name, os.path.abspath(path), is_package=False)
     spec = getattr(module, "__spec__", None) or find_spec(name)
@@ -171,6 +180,12 @@ def find(name: str) -> Found:
     if not folders:
         return None
     return Source(name, is_package=True, text="") if is_own(folders[0]) else Foreign(name)
+
+
+def cells_of(main: Any) -> list[Any]:
+    """The cells of a notebook, or a shell of IPython, that this process has run; empty if it is none."""
+    cells = getattr(main, "In", None)
+    return cells if "IPython" in sys.modules and isinstance(cells, list) and cells[:1] == [""] else []  # they begin at 1
 
 
 def _of_file(name: str, path: str, *, is_package: bool) -> Found:
@@ -273,23 +288,3 @@ def is_own(path: str) -> bool:
     if any(part in Path(real).parts for part in _INSTALLED) or path.startswith("<"):
         return False
     return not any(real.startswith(f"{folder}{os.sep}") for folder in (*_standard_folders(), *_library_folders()))
-
-
-# notebooks
-
-
-def _cells(main: Any) -> list[str]:
-    """The cells that were run in this process, in order; none if it is no notebook, or shell of IPython."""
-    history = getattr(main, "In", None)
-    if "IPython" not in sys.modules or not isinstance(history, list):
-        return []
-    return [text for text in history if isinstance(text, str) and _parses(text)]
-
-
-@functools.lru_cache(4096)
-def _parses(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except (SyntaxError, ValueError):
-        return False
-    return True

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 # what says nothing about behaviour: how a name is used is clear from its place, and a string's prefix is formatting
 _IGNORED = frozenset(("ctx", "kind", "type_comment", "type_ignores"))
+_ANNOTATIONS = frozenset(("annotation", "returns"))
+_MAYBE_EMPTY = frozenset(("orelse", "finalbody"))  # blocks that can be left out, if they do nothing
 _Text = list[str]
 
 
@@ -21,6 +23,31 @@ def says_nothing(node: object) -> bool:
     return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
 
+def unquoted(annotation: ast.expr) -> ast.expr:
+    """An annotation without the quotes that it may be written in, as a whole or in parts."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        try:
+            return unquoted(ast.parse(annotation.value.strip(), mode="eval").body)
+        except (SyntaxError, ValueError):
+            return annotation
+    if isinstance(annotation, ast.List):  # of `Callable[["int"], str]`
+        return ast.List(list(map(unquoted, annotation.elts)))
+    if isinstance(annotation, ast.BinOp):
+        return ast.BinOp(unquoted(annotation.left), annotation.op, unquoted(annotation.right))
+    if not isinstance(annotation, ast.Subscript):
+        return annotation
+    name = getattr(annotation.value, "attr", getattr(annotation.value, "id", ""))
+    inner = annotation.slice
+    if name == "Literal":  # texts are values there
+        return annotation
+    if isinstance(inner, ast.Tuple):
+        number = 1 if name == "Annotated" else len(inner.elts)
+        inner = ast.Tuple([*map(unquoted, inner.elts[:number]), *inner.elts[number:]])
+    else:
+        inner = unquoted(inner)
+    return ast.Subscript(annotation.value, inner)
+
+
 def _node(node: ast.AST, parts: _Text) -> None:
     parts.append(f"{type(node).__name__}(")
     for name in node._fields:
@@ -29,8 +56,12 @@ def _node(node: ast.AST, parts: _Text) -> None:
             if value is None and isinstance(node, ast.Constant) and name == "value":
                 parts.append("None")
             continue
+        if name in _MAYBE_EMPTY and isinstance(value, list) and all(map(says_nothing, value)):
+            continue
         if isinstance(node, ast.JoinedStr):
             value = _merged(value)
+        elif name in _ANNOTATIONS and isinstance(value, ast.expr):
+            value = unquoted(value)
         parts.append(f"{name}=")
         _value(value, parts)
         parts.append(",")

@@ -16,15 +16,17 @@ from hashlib import blake2b
 from textwrap import dedent, indent
 from typing import Any, NamedTuple
 
-from exca_like.code.loaded import content_of, digest_of, is_stale, loaded_digest
+from exca_like.code.compiled import content_of, digest_of
+from exca_like.code.loaded import is_stale, loaded_digest
 from exca_like.code.modules import Foreign, Modules, Source, import_name, loaded_module
-from exca_like.code.namespaces import DEFINITIONS, Namespace, find_definition
+from exca_like.code.namespaces import DEFINITIONS, Namespace, changed_by, find_definition
 from exca_like.code.normal import says_nothing, text_of
 from exca_like.code.references import Import, References, chain_of, references_of
 from exca_like.code.symbols import Symbol
 from exca_like.code.unwrap import unwrapped
 
 OURS = "exca_like"
+_LONGEST = 1000  # lines of a constant that are kept
 _MODELS = ("pydantic.", "exca_like.", "pydantic_settings.")
 _WITHOUT_METHODS = ("typing.", "abc.", "typing_extensions.", "enum.", "builtins.")
 # decorators under which a method is called by its name
@@ -88,6 +90,7 @@ class Reach:
         self._attributes: set[str] = set()
         self._is_dynamic = False
         self._waiting: dict[str, list[Callable[[], None]]] = defaultdict(list)  # methods of configs, by name
+        self._filled: dict[str, tuple[bool, Callable[[], None]]] = {}  # registries, by label; whether it is a class
         self._live: set[int] = set()
         self._checked: dict[str, bool] = {}
 
@@ -200,6 +203,10 @@ class Reach:
             if binding.statements:
                 labels.append(inner.label(name))
                 self._symbol(inner, name, binding.statements)
+            if binding.filled:
+                is_class = any(isinstance(one, ast.ClassDef) for one in binding.statements)
+                follow = functools.partial(self._symbol, inner, f"{name} (filled)", binding.filled)
+                self._filled[inner.label(name)] = is_class, follow
             return "|".join(label or "?" for label in labels)
         for star in place.source.namespace.stars:
             module = _absolute(place.source, star)
@@ -248,13 +255,14 @@ class Reach:
         if label in self._seen:
             return
         self._seen[label] = False
+        classes = [one for one in statements if isinstance(one, ast.ClassDef)]
         others = [one for one in statements if not isinstance(one, ast.ClassDef)]
         if others:
-            self._todo.append(functools.partial(self._piece, place, label, others))
-        for node in statements:
-            if isinstance(node, ast.ClassDef):
-                self._seen[label] = self._is_config(place, node)
-                self._todo.append(functools.partial(self._class, place, label, node))
+            self._todo.append(functools.partial(self._piece, place, f"{label} (changed)" if classes else label, others))
+        for number, node in enumerate(classes):
+            own = f"{label} ({number + 1})" if number else label  # each has a symbol
+            self._seen[own] = self._is_config(place, node)
+            self._todo.append(functools.partial(self._class, place, own, node))
 
     def _piece(
         self, place: Place, label: str, nodes: Sequence[ast.AST], members: Namespace | None = None, key: tuple[int, ...] = ()
@@ -276,6 +284,8 @@ class Reach:
                     self._ask([root])
             if target is not None:
                 edges.append(f"{root}.{'.'.join(attributes)}={target}")
+                if target in self._filled and target != label:
+                    self._follow_filled(target, str(root), attributes, nodes)
         if self._is_stale(source):
             label = f"{source.name} (as it was loaded)"
             if label not in self.symbols:
@@ -287,6 +297,13 @@ class Reach:
             self._is_dynamic = True
             self._ask(list(self._waiting))
         self._ask(piece.references.attributes)
+
+    def _follow_filled(self, label: str, root: str, attributes: Sequence[str], nodes: Sequence[ast.AST]) -> None:
+        """Follow what a registry is filled with, unless some nodes do no more than fill it, or derive from it."""
+        is_class, follow = self._filled[label]
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        if (attributes or not is_class) and not any(root in changed_by(node) for node in functions):
+            follow()
 
     def _undecorated(self, place: Place, node: ast.AST, members: Namespace | None, *, is_own: bool) -> ast.AST:
         """A definition without the decorators of this package: how something is computed does not change what comes out."""
@@ -441,7 +458,10 @@ def _lines_of(source: Source, nodes: Sequence[Any]) -> str:
             continue
         if isinstance(node, ast.ClassDef):
             last = max([node.lineno, *(getattr(one, "end_lineno", 0) for one in (*node.bases, *node.keywords))])
-        parts.append(dedent("\n".join(source.lines[_first_line(node) - 1 : last])))
+        lines = source.lines[_first_line(node) - 1 : last]
+        if len(lines) > _LONGEST and not isinstance(node, DEFINITIONS):
+            lines = [*lines[:10], "..."]
+        parts.append(dedent("\n".join(lines)))
         if isinstance(node, ast.ClassDef) and node.body:
             parts.append(indent(_lines_of(source, node.body), "    "))
     return "\n".join(parts)

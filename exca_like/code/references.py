@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from exca_like.code.normal import unquoted
+
 _BY_NAME = frozenset(("getattr", "setattr", "hasattr", "delattr", "attrgetter", "methodcaller"))
 _ANYTHING = frozenset(("eval", "exec", "globals", "locals", "vars", "__import__"))
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -201,7 +203,7 @@ class _Walk(ast.NodeVisitor):
                 self.visit(decorator)
             for annotation in (*(one.annotation for one in every), node.returns):
                 if annotation is not None:
-                    self._annotation(annotation)
+                    self.visit(unquoted(annotation))
         scope = _Scope()
         scope.names.update(one.arg for one in every)
         bindings = _Bindings(scope)
@@ -216,17 +218,8 @@ class _Walk(ast.NodeVisitor):
 
     visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _visit_function
 
-    def _annotation(self, node: ast.AST) -> None:
-        """An annotation, which may be written as a string."""
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            try:
-                node = ast.parse(node.value, mode="eval").body
-            except SyntaxError:
-                return
-        self.visit(node)
-
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self._annotation(node.annotation)
+        self.visit(unquoted(node.annotation))
         for part in (node.target, node.value):
             if part is not None:
                 self.visit(part)

@@ -23,6 +23,8 @@ FILES = {
     "exported": "def shown(x):\n    return x + 1\n",
     "helpers": """
         import math
+        from typing import Literal
+        from .kinds import Kind
 
         def add(x, y=1):
             '''Adds.'''
@@ -44,12 +46,16 @@ FILES = {
         def fallback(x=[1]):
             return x
 
+        def typed(x: 'Literal["int"]', y: dict[str, list[int] | None]) -> 'list[Kind]':
+            return x
+
         def local_only(x):
             return x * 7
 
         def star_made(x):
             return math.floor(x)
     """,
+    "kinds": "class Kind:\n    size = 1\n",
     "starred": "def by_star(x):\n    return x\n",
     "sibling": "def f(x):\n    return x\n\nVALUE = 3\n",
     "shapes": """
@@ -109,6 +115,12 @@ FILES = {
         UNUSED = 1
         twice = lambda x: 2 * x
         made = [twice(i) for i in range(3)]
+        LEVELS = 2
+        level = 1
+        if LEVELS:
+            level = 2
+        if __name__ == '__main__':
+            LIMIT = 100
     """,
     "main": """
         import fp_project.sibling as s
@@ -130,10 +142,14 @@ FILES = {
             total = plus(x) + s.f(x) + sibling.VALUE + exported(x) + by_star(x) + local_only(x)
             total += sum(value + 5 for value in tables.SIZES.values()) + len(tables.NAMES) + tables.LIMIT
             total += tables.twice(2) + len(tables.MODE) + (tables.lib is None) + sum(tables.made)
-            total += len(fp_project.helpers.fallback()) + inner(x)
+            total += len(fp_project.helpers.fallback()) + inner(x) + (fp_project.helpers.typed('int') != 'int')
             square: 'shapes.Square' = shapes.Square()
             if even(4):
                 total += square.area()
+            try:
+                total += tables.level
+            except ZeroDivisionError:
+                pass
             return total, f'{total:>{start}}'
 
         def other():
@@ -180,6 +196,11 @@ NOTICED = [
     ("the last of two assignments", "tables", "LIMIT = 6", "LIMIT = 7", "tables.LIMIT"),
     ("a condition", "tables", "LIMIT > 3", "LIMIT > 4", "tables.MODE"),
     ("a branch", "tables", "'slow'", "'slower'", "tables.MODE"),
+    ("a branch instead of another", "tables", "if LEVELS:\n", "if LEVELS:\n    pass\nelse:\n", "tables.level"),
+    ("what an annotation says", "helpers", "list[int] | None", "list[int]", "helpers.typed"),
+    ("what a quoted annotation says", "helpers", "-> 'list[Kind]'", "-> 'set[Kind]'", "helpers.typed"),
+    ("a text in a literal type", "helpers", 'Literal["int"]', "Literal[int]", "helpers.typed"),
+    ("a class in a quoted annotation", "kinds", "size = 1", "size = 2", "kinds.Kind"),
     ("a lambda with a name", "tables", "2 * x", "3 * x", "tables.twice"),
     ("a constant made from others", "tables", "range(3)", "range(4)", "tables.made"),
     ("where a name is imported from", "main", "fp_project.sibling as s", "fp_project.starred as s", "main.run"),
@@ -191,6 +212,15 @@ UNNOTICED = [
     ("a docstring taken away", "helpers", "    '''Adds.'''\n", ""),
     ("the format", "helpers", "return x + y + nested(x)", "return (\n        x + y\n        + nested( x )\n    )"),
     ("quotes", "main", "'shapes.Square'", '"shapes.Square"'),
+    ("quotes taken away", "main", "'shapes.Square'", "shapes.Square"),
+    ("quotes of a return", "helpers", "'list[Kind]'", "list[Kind]"),
+    ("quotes in an annotation", "helpers", "dict[str, list[int] | None]", "dict['str', 'list[\"int\"] | None']"),
+    ("quotes around a literal type", "helpers", "'Literal[\"int\"]'", "Literal['int']"),
+    ("else: pass", "main", "total += square.area()\n", "total += square.area()\n    else:\n        pass\n"),
+    ("finally: pass", "main", "        pass\n    return total", "        pass\n    finally:\n        pass\n    return total"),
+    ("else: pass in a module", "tables", "    level = 2\n", "    level = 2\nelse:\n    pass\n"),
+    ("what only a script does", "tables", "LIMIT = 100", "LIMIT = 200"),
+    ("that a script does something", "tables", "if __name__ == '__main__':\n    LIMIT = 100\n", ""),
     ("a function that is not reached", "helpers", "def unused(x):\n    return x", "def unused(x):\n    return -x"),
     ("a constant that is not reached", "tables", "UNUSED = 1", "UNUSED = 2"),
     ("the first of two assignments", "tables", "LIMIT = 5", "LIMIT = 4"),
@@ -437,6 +467,15 @@ def test_processes_and_folders_make_no_difference(tmp_path):
     assert {"script.script", "script.helper", "script.SIZE", "fp_project.main.run"} <= set(labels)
 
 
+def test_what_a_script_does_counts_while_it_runs(tmp_path):
+    write(tmp_path)
+    script = textwrap.dedent(SCRIPT).replace("__main__':\n", "__main__':\n    SIZE = 4\n")
+    (tmp_path / "script.py").write_text(script)
+    before = run_script(tmp_path)
+    (tmp_path / "script.py").write_text(script.replace("SIZE = 4", "SIZE = 5"))
+    assert run_script(tmp_path)[0] != before[0]
+
+
 @pytest.mark.skipif(not other_pythons(), reason="there is no other version of Python that could run this package")
 def test_versions_of_python_make_no_difference(tmp_path):
     write(tmp_path)
@@ -468,6 +507,93 @@ def test_a_real_package_takes_less_than_a_second(tmp_path):
     path.write_text(path.read_text().replace("def _prepareconfig(", "def _prepareconfig(other, "))
     assert "other, " in path.read_text()
     assert run_script(tmp_path)[0] != digest
+
+
+# notebooks
+
+
+SHELL = """
+import json, os, sys
+from IPython.core.interactiveshell import InteractiveShell
+import exca_like.code.reach
+from exca_like.code.fingerprint import fingerprint
+
+shell = InteractiveShell.instance()
+shell.history_manager.enabled = False
+for cells in json.load(sys.stdin):
+    if not os.fork():
+        for cell in cells:
+            shell.run_cell(cell, store_history=True)
+        shell.user_ns["fingerprint"] = fingerprint
+        shell.run_cell("found = fingerprint([run], 'none')", store_history=True)
+        found = shell.user_ns["found"]
+        print("\\n" + json.dumps({"digest": found.digest, **{name: one.text for name, one in found.symbols.items()}}), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+RUN = "def helper(x):\n    return x * LIMIT\n\ndef run(x):\n    return helper(x) + 1"
+EDITED = RUN.replace("x * LIMIT", "x / LIMIT")
+# cells, and what they make another thing of than these two
+NOTEBOOK = ["LIMIT = 3", RUN]
+NOTEBOOKS = [
+    (["LIMIT = 3", EDITED], {"helper"}),
+    ([*NOTEBOOK, "LIMIT += 1", "LIMIT += 1"], {"LIMIT"}),
+    # magics
+    (["LIMIT = 3", f"%%time\n{RUN}"], set()),
+    (["%%time\nLIMIT = 3", f"%%capture out\n%precision 3\n{EDITED}"], {"helper"}),
+    (["%precision 3\n!true\nLIMIT = 3\nfiles = !true\nhow = %pwd", RUN], set()),
+    (["%time LIMIT = 4", RUN], {"LIMIT"}),
+    ([*NOTEBOOK, f"%%timeit -n1 -r1\n{EDITED}", f"%%html\n{EDITED}"], set()),
+    # what has failed
+    ([*NOTEBOOK, f"1 / 0\n{EDITED}"], set()),
+    ([*NOTEBOOK, "1 / 0; LIMIT = 4"], set()),
+    ([*NOTEBOOK, f"%%time\n1 / 0\n@str\n{EDITED}\nLIMIT = [4]"], set()),
+    (
+        [
+            *NOTEBOOK,
+            "class A:\n    def f(self):\n        pass",
+            "1 / 0\nclass A:\n    def f(self):\n        return 0\nLIMIT = [4]",
+        ],
+        set(),
+    ),
+    (["LIMIT = 3", f"{EDITED}\n1 / 0\nclass Unmade: pass\nLIMIT = [4]"], {"helper"}),
+    ([*NOTEBOOK, f"1 / 0\n{EDITED}", EDITED], {"helper"}),
+    # what is run again
+    ([*NOTEBOOK, "LIMIT = 4", "LIMIT = 3"], set()),
+    ([*NOTEBOOK, EDITED, RUN, "LIMIT = 3", RUN], set()),
+    ([*NOTEBOOK, "LIMITS = {}", "LIMITS[1] = 2", RUN.replace("LIMIT", "len(LIMITS)")], {"helper", "LIMIT", "LIMITS"}),
+    (
+        [*NOTEBOOK, "LIMITS = {}", "LIMITS[1] = 2", "LIMITS[1] = 2", RUN.replace("LIMIT", "len(LIMITS)")],
+        {"helper", "LIMIT", "LIMITS"},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def notebooks() -> list[dict[str, str]]:
+    """The digest of `run` as notebooks have it when their cells were run, and the texts of its symbols."""
+    pytest.importorskip("IPython")
+    root = str(Path(fingerprint.__code__.co_filename).parents[2])
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "IPYTHONDIR": os.devnull}
+    cells = json.dumps([NOTEBOOK, *(cells for cells, _ in NOTEBOOKS)])
+    command = [sys.executable, "-W", "ignore", "-c", SHELL]
+    done = subprocess.run(command, input=cells, env=environment, capture_output=True, text=True)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"digest"')]
+    assert len(found) == len(NOTEBOOKS) + 1, done.stdout + done.stderr
+    assert found[0].keys() == {"digest", "__main__.run", "__main__.helper", "__main__.LIMIT"}
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(NOTEBOOKS)), ids=[" | ".join(cells) for cells, _ in NOTEBOOKS])
+def test_cells_of_notebooks(notebooks, number):
+    expected, found = notebooks[0], notebooks[number + 1]
+    differing = {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)} - {"digest"}
+    assert {name.removeprefix("__main__.") for name in differing} == NOTEBOOKS[number][1], found
+    assert (found["digest"] == expected["digest"]) == (not differing)
+
+
+def test_cells_that_are_run_again_make_no_difference(notebooks):
+    assert notebooks[-1] == notebooks[-2]
 
 
 # the code that runs is the code that was loaded
@@ -735,3 +861,149 @@ class TestModulesOfOnesOwn:
         """
         Config = module("fp_config", text).Config
         assert {"fp_config.Config.slow", "fp_config.Config.lr"} <= set(fingerprint([Config.run, Config]).symbols)
+
+    @pytest.mark.parametrize(
+        ("start", "row", "end"),
+        [
+            ("TABLE = [", "    {0},", "]"),
+            ("TABLE: list[tuple[int, str]] = [", "    ({0}, -{0}.5, None, '\x0c\u2028'),", "]"),
+            ("TABLE = dict(rows={", "    {0}: [{0}],", "})"),
+            ("TABLE = (", "    {0},", ") + (1,)"),
+        ],
+    )
+    def test_large_tables(self, module, start, row, end):
+        def text(changed):
+            rows = "\n".join(row.format(100_000 + (changed if number == 19_990 else number)) for number in range(20_000))
+            return f"{start}\n{rows}\n{end}\n\ndef run():\n    return TABLE\n"
+
+        first = fingerprint([module("fp_table", text(7)).run])
+        assert fingerprint([module("fp_table", text(7)).run]).digest == first.digest
+        assert len(first.symbols["fp_table.TABLE"].text) < 2000
+        assert first.stale == ()
+        assert changed(first, fingerprint([module("fp_table", text(8)).run])) == {"fp_table.TABLE"}
+
+    def test_names_in_large_tables(self, module):
+        text = f"def one():\n    return 1\n\nTABLE = [{'one, 100_000, ' * 10_000}]\n\ndef run():\n    return TABLE\n"
+        first = fingerprint([module("fp_names", text).run])
+        assert changed(first, fingerprint([module("fp_names", text.replace("return 1", "return 2")).run])) == {"fp_names.one"}
+
+    REGISTRY = """
+        MODELS = {}
+        ORDER = []
+        HOOKS = {}
+
+        def register(name):
+            def inner(function):
+                if name in MODELS:
+                    raise ValueError(name)
+                MODELS[name] = function
+                return function
+            return inner
+
+        def later(function):
+            ORDER.append(function)
+            HOOKS.setdefault("all", []).append(function)
+
+        @register("one")
+        def _(x):
+            return 1
+
+        @register("two")
+        def _(x):
+            return 2
+
+        @register("three")
+        class Three:
+            def __init__(self):
+                self.value = 3
+
+        def four():
+            return 4
+
+        later(four)
+        HOOKS.setdefault("first", []).append(lambda: 5)
+
+        class Base:
+            known = {}
+
+            def __init_subclass__(cls):
+                cls.known[cls.__name__] = cls
+
+            @classmethod
+            def make(cls, name):
+                return cls.known[name]()
+
+        class Middle(Base):
+            pass
+
+        class Six(Middle):
+            def run(self):
+                return 6
+
+        class Plain:
+            def __init_subclass__(cls):
+                HOOKS[cls.__name__] = cls
+
+        class Seven(Plain):
+            value = 7
+
+        class Patched:
+            before = 8
+            kept = 9
+
+        Patched.before = 10
+        Patched.itself = Patched
+
+        def by_name(name):
+            return MODELS[name]()
+
+        def in_order():
+            return [one() for one in ORDER]
+
+        def hooks():
+            return HOOKS
+
+        def made(name):
+            return Base.make(name)
+
+        def patched():
+            return Patched.before
+    """
+
+    @pytest.mark.parametrize(
+        ("function", "old", "new"),
+        [
+            ("by_name", "return 1", "return -1"),
+            ("by_name", "return 2", "return -2"),
+            ("by_name", '"two"', '"second"'),
+            ("by_name", "value = 3", "value = -3"),
+            ("in_order", "return 4", "return -4"),
+            ("in_order", "later(four)", ""),
+            ("hooks", "lambda: 5", "lambda: -5"),
+            ("hooks", "return 4", "return -4"),
+            ("hooks", "value = 7", "value = -7"),
+            ("made", "return 6", "return -6"),
+            ("patched", "before = 8", "before = -8"),
+            ("patched", "kept = 9", "kept = -9"),
+            ("patched", "before = 10", "before = -10"),
+        ],
+    )
+    def test_registries_that_their_module_fills(self, module, function, old, new):
+        first = fingerprint([getattr(module("fp_registry", self.REGISTRY), function)])
+        assert self.REGISTRY.count(old) == 1
+        again = fingerprint([getattr(module("fp_registry", self.REGISTRY.replace(old, new)), function)])
+        assert changed(first, again)
+
+    @pytest.mark.parametrize(
+        ("name", "old", "new"),
+        [
+            ("four", "return 1", "return -1"),
+            ("Three", "return 1", "return -1"),
+            ("Middle", "return 6", "return -6"),
+            ("Seven", "return 4", "return -4"),
+            ("by_name", "return 4", "return -4"),
+        ],
+    )
+    def test_what_is_registered_does_not_depend_on_the_others(self, module, name, old, new):
+        first = fingerprint([getattr(module("fp_registry", self.REGISTRY), name)])
+        assert not changed(first, fingerprint([getattr(module("fp_registry", self.REGISTRY.replace(old, new)), name)]))

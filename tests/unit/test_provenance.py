@@ -429,9 +429,28 @@ def looped() -> list[Any]:
     ],
 )
 def test_values_that_are_none(value: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=message) as caught:
+    with pytest.warns(errors.NotRecordedWarning, match=message) as caught:
         exca_like.record(a=value)  # outside of computations, too
-    assert isinstance(caught.value, errors.ExcaLikeError)
+    assert caught[0].filename == __file__
+    assert str(caught[0].message).startswith("record(a=...)")
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def test_values_that_are_none_do_not_cost_the_result(tmp_path: Path) -> None:
+    @memo(folder=tmp_path)
+    def run(n: int) -> int:
+        exca_like.record(before=1, bad=Unprintable(), after=[2])
+        exca_like.record(before={Unprintable(): 1}, last=n)
+        return n
+
+    with pytest.warns(errors.NotRecordedWarning) as caught:
+        assert run(3) == 3
+    assert [str(one.message).partition(":")[0] for one in caught] == ["record(bad=...)", "record(before=...)"]
+    assert run.provenance(3).extra == {"before": 1, "after": [2], "last": 3}
 
 
 def test_outside_nothing_happens() -> None:

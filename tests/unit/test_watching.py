@@ -502,6 +502,31 @@ class TestWatched:
         with pytest.raises(errors.ContentKeyError, match="lambda"):
             project.session("memos").limited(1)
 
+    @pytest.mark.parametrize("new", ["partial(scale, 4)", "partial(scale, 3, x=4)", "partial(scale, x=3)"])
+    def test_the_arguments_of_partials(self, project, new):
+        project.edit("memos", '["LIMIT"]', "[partial(scale, 3), partial(scale, 3)]")
+        project.edit("memos", "import exca_like", "import exca_like\nfrom functools import partial")
+        assert project.session("memos").limited(1) == 1
+        assert project.session("memos").limited.cached(1)
+        project.edit("memos", "partial(scale, 3)]", f"{new}]")
+        assert not project.session("memos").limited.cached(1)
+
+    def test_the_arguments_of_partials_are_told_of(self, project):
+        project.edit("memos", '["LIMIT"]', "[partial(scale, 3)], code='warn'")
+        project.edit("memos", "import exca_like", "import exca_like\nfrom functools import partial")
+        project.session("memos").limited(1)
+        project.edit("memos", "partial(scale, 3)", "partial(scale, [3])")
+        with told() as found:
+            project.session("memos").limited(1)
+        assert "partial 1: scale (watched) has another value now" in str(found[0].message)
+
+    def test_classes_among_the_arguments_of_partials(self, project):
+        project.edit("memos", '["LIMIT"]', "[partial(str, Data())]")
+        project.edit("memos", "import exca_like", "import exca_like\nfrom functools import partial")
+        assert project.session("memos").limited(1) == 1
+        project.edit("memos", "self.x + 1", "self.x + 2")
+        assert not project.session("memos").limited.cached(1)
+
 
 class TestMemos:
     @pytest.mark.parametrize("edit", [HELPER, CONSTANT, ("memos", "return scale(x)", "return -scale(x)")])
