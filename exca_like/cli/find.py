@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from exca_like.entries import Entry
 
 
+# columns that are hardly ever the same
+_ABOUT = frozenset(("uid", "time", "duration", "size", "job", "host", "memory", "values", "failures"))
+
+
 class Order(enum.StrEnum):
     """What entries are sorted by."""
 
@@ -55,7 +59,7 @@ def table(
     before: Before = None,
     where: Config = None,
     only_changed: Annotated[
-        bool, typer.Option("--only-changed", help="Leave out columns that are the same in all rows.")
+        bool, typer.Option("--only-changed", help="Only fields and results that are not the same in all rows.")
     ] = False,
     sort: Annotated[
         str | None, typer.Option(help="A column to sort by; the largest comes first, with - before it the smallest.")
@@ -107,7 +111,7 @@ def du(
     for entry in chosen(folder, method, None, None, None, None):
         row = sizes.setdefault(f"{entry.method},{entry.version}".rstrip(","), [0, 0, 0])
         row[0] += 1
-        row[1] += entry.values + entry.failures
+        row[1] += entry.values + entry.failures  # noqa: PD011 - no numpy
         row[2] += entry.size
     ordered = sorted(sizes.items(), key=lambda one: -one[1][2])
     if json:
@@ -133,10 +137,10 @@ def _sorted(entries: "list[Entry]", order: Order) -> "list[Entry]":
 
 
 def _columns(rows: Sequence[dict[str, Any]], *, only_changed: bool, wanted: str | None) -> list[str]:
-    """Names of the columns to show, in order of their first appearance, but what is known of all rows last."""
+    """Names of the columns to show: what it is, fields of configs, results, and the rest."""
     import fnmatch
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = sorted(dict.fromkeys(name for row in rows for name in row), key=_rank)
     if wanted is not None:
         patterns = [pattern.strip() for pattern in wanted.split(",")]
         found = [name for pattern in patterns for name in names if fnmatch.fnmatchcase(name, pattern)]
@@ -146,8 +150,18 @@ def _columns(rows: Sequence[dict[str, Any]], *, only_changed: bool, wanted: str 
             raise typer.BadParameter(msg, param_hint="--columns")
         return list(dict.fromkeys(found))
     if only_changed and len(rows) > 1:
-        names = [name for name in names if len({repr(row.get(name)) for row in rows}) > 1 and name != "size"]
+        names = [name for name in names if name not in _ABOUT and len({repr(row.get(name)) for row in rows}) > 1]
     return names
+
+
+def _rank(name: str) -> int:
+    if name in ("method", "version", "uid", "status"):
+        return 0
+    if name.startswith("extra."):
+        return 4
+    if name in _ABOUT or name == "reason":
+        return 3
+    return 2 if name == "result" or name.startswith("result.") else 1
 
 
 def _by_column(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:

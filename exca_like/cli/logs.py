@@ -14,7 +14,7 @@ _POLL_S = 0.5
 def logs(
     uid: Annotated[str, typer.Argument(help="The uid of a task, of which a clear part is enough, or the id of a job.")],
     folder: Folder = None,
-    follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     err: Annotated[bool, typer.Option("--err", help="What it printed as errors.")] = False,
     number: Annotated[int, typer.Option("--number", "-n", min=0, help="Only the last lines; 0: all.")] = 0,
     path: Annotated[bool, typer.Option("--path", help="Only where the file is.")] = False,

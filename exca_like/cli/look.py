@@ -32,6 +32,7 @@ def show(uid: Uid, folder: Folder = None, json: Json = False) -> None:
 
 def _described(entry: "Entry") -> Any:
     from exca_like import tables
+    from exca_like.scanning import summary
 
     yield str(entry)
     yield f"  folder  {entry.folder}"
@@ -47,8 +48,8 @@ def _described(entry: "Entry") -> Any:
         yield from (f"  {line}" for line in str(entry.provenance()).splitlines())
     if entry.kind == "map":
         items = entry.item_failures()
-        for key, failure in list(items.items())[:_ITEMS]:
-            yield f"  item {key}: {failure.type.rpartition('.')[2]}: {failure.message.strip().splitlines()[0]:.200}"
+        for key, one in list(items.items())[:_ITEMS]:
+            yield f"  item {key}: {summary(one)}"
         if len(items) > _ITEMS:
             yield f"  ... and {len(items) - _ITEMS} more that failed"
     elif (failure := entry.failure()) is not None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Folder = Annotated[
     Path | None,
-    typer.Option("--folder", "-f", envvar="EXCA_LIKE_FOLDER", help="The cache root, which infras have as their folder."),
+    typer.Option("--folder", envvar="EXCA_LIKE_FOLDER", help="The cache root, which infras have as their folder."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it; without, only what would be done is shown.")]

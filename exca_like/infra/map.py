@@ -463,6 +463,7 @@ def _wrap(applied: AppliedMap) -> Callable[..., Any]:
     @functools.wraps(applied.method)
     def cached_method(self: Any, *args: Any, **kwargs: Any) -> Any:
         items = args[0] if len(args) == 1 and not kwargs else applied.items_of(args, kwargs)
+        infra: Any = None
         try:
             infra = self.__dict__[applied.infra_name]
             state = infra._state

@@ -1,0 +1,252 @@
+"""The command ``exca-like``: each command, with good and bad input."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_catalog import Train, fill
+
+from exca_like import CacheDict, __version__
+from exca_like.cli.app import run
+from exca_like.cli.options import field_of
+
+EXCA = sorted((Path(__file__).parents[1] / "compat").glob("**/0.6.0"))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("root")
+    fill(folder)
+    Train(seed=9, infra={"folder": folder, "cluster": "local"}).run()
+    return folder
+
+
+@pytest.fixture
+def command(filled: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run a command in this process: how it ended, what it printed, and what it printed as errors, boxes taken away."""
+    monkeypatch.setenv("EXCA_LIKE_FOLDER", str(filled))
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("warnings.showwarning", None)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        ended = run([str(argument) for argument in arguments])
+        said = capfd.readouterr()
+        return ended, said.out, re.sub(r"[│╭╮╰╯─]+", "", said.err)
+
+    return call
+
+
+def good(result: tuple[int, str, str]) -> str:
+    ended, out, err = result
+    assert (ended, err) == (0, ""), err
+    return out
+
+
+# what there is
+
+
+def test_ls(command, filled: Path) -> None:
+    text = good(command("ls"))
+    assert text.startswith(f"{filled}: 10 entries (8 completed, 2 failed), ") and text.count("\n") == 12
+    assert good(command("ls", "-m", "Train.run", "--status", "failed,lost")).count("\n") == 3
+    assert good(command("ls", "-w", "optim.lr=5e-1")).count("\n") == 3
+    assert good(command("ls", "--since", "1h", "--before", "1h")) == f"{filled}: 0 entries\n"
+    assert "... and 8 more" in good(command("ls", "-n", 2))
+
+
+def test_ls_order_and_json(command) -> None:
+    found = json.loads(good(command("ls", "--sort", "size", "--json")))
+    assert [row["size"] for row in found] == sorted(row["size"] for row in found) and len(found) == 10
+    times = [row["time"] for row in json.loads(good(command("ls", "--sort", "time", "--json", "-n", "3")))]
+    assert times == sorted(times) and len(times) == 3
+    assert set(found[0]) >= {"uid", "status", "kind", "folder", "pinned"}
+
+
+def test_table(command, tmp_path: Path) -> None:
+    lines = good(command("table", "-m", "Train.run", "--only-changed", "--sort", "accuracy")).splitlines()
+    assert lines[0].split() == ["status", "seed", "optim.lr", "result.accuracy", "reason", "extra.epoch"]
+    assert lines[1].split() == ["completed", "9", "0.9", "9"] and lines[-1].startswith("failed")
+    rising = good(command("table", "-m", "Train.run", "-c", "seed,result.*", "--sort=-result.accuracy", "--csv")).splitlines()
+    assert rising[:2] == ["seed,result.accuracy", ",0.0"] and rising[-1] == "-1,"
+    rows = json.loads(good(command("table", "-m", "add", "--json")))
+    assert sorted(row["result"] for row in rows) == [3, 5, 7]
+    assert good(command("table", "-m", "nothing")) == "nothing is stored that fits\n"
+
+
+def test_table_as_parquet(command, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "table.parquet"
+    assert good(command("table", "-m", "Train.run", "--parquet", path)) == f"5 rows written to {path}\n"
+    assert set(pandas.read_parquet(path)["seed"].dropna()) == {-1, 1, 9}
+
+
+def test_du(command) -> None:
+    header, *rows, total = good(command("du")).splitlines()
+    assert header.split() == ["method", "entries", "results", "size"] and len(rows) == 3 and total.startswith("total")
+    assert "Features.process,0" in rows[0] and " 2 " in rows[0] and " 12 " in rows[0]
+    assert json.loads(good(command("du", "--json")))[0]["size"] > 100_000
+
+
+# one thing
+
+
+def test_show(command, filled: Path) -> None:
+    text = good(command("show", "optim.lr=0.5"))
+    assert "config  seed=1, optim.lr=0.5" in text and "result.accuracy  0.1" in text and "extra.epoch  1" in text
+    failed = good(command("show", "seed=-1"))
+    assert "failed (ValueError: seed < 0)" in failed and "Traceback (most recent call last):" in failed
+    assert "item 7: RuntimeError: seven" in good(command("show", "Features.process,0/default"))
+    assert re.search(r"job     local-\w+, logs in ", good(command("show", "seed=9")))
+    shown = json.loads(good(command("show", "seed=-1", "--json")))
+    assert "ValueError" in shown["error"] and shown["config"]["seed"] == -1 and shown["provenance"]["pid"]
+
+
+def test_status(command) -> None:
+    text = good(command("status"))
+    assert re.search(r"Train\.run,1 +4 +1\n", text) and "running" not in text
+    assert sum(json.loads(good(command("status", "--json")))[f"{Train.__module__}.Train.run,1"].values()) == 5
+    assert good(command("status", "--watch")).count("entries") == 1  # nothing runs: it ends
+
+
+def test_diff(command) -> None:
+    text = good(command("diff", "seed=1,optim.lr", "seed=9"))
+    assert re.search(r"^seed +1 +9$", text, re.MULTILINE) and re.search(r"^optim\.lr +0\.5 +0\.1$", text, re.MULTILINE)
+    assert re.search(r"^result\.accuracy +0\.1 +0\.9$", text, re.MULTILINE) and "size" not in text
+    assert json.loads(good(command("diff", "seed=-1", "seed=9", "--json")))["differences"]["status"] == ["failed", "completed"]
+
+
+def test_logs(command, filled: Path) -> None:
+    file = good(command("logs", "seed=9", "--path")).strip()
+    Path(file).write_text("one\ntwo\nthree\n")
+    assert good(command("logs", "seed=9", "-n", 2)) == "two\nthree\n"
+    job = json.loads(good(command("show", "seed=9", "--json")))["job"]
+    assert good(command("logs", job)) == "one\ntwo\nthree\n"
+    ended, out, err = command("logs", "seed=9", "-f")
+    assert (ended, out) == (0, "one\ntwo\nthree\n") and err == f"job {job} has ended: completed\n"
+
+
+def test_settings(command) -> None:
+    assert "timeout_min" in good(command("settings"))
+    assert "source" in json.loads(good(command("settings", "--json")))["mem_gb"]
+
+
+# care
+
+
+@pytest.mark.filterwarnings("ignore::exca_like.errors.CorruptEntryWarning")
+def test_verify(command, tmp_path: Path) -> None:
+    assert re.fullmatch(r"20 entries in 9 folders, 0 problems\n", good(command("verify")))
+    with CacheDict(tmp_path / "a").write() as cache:
+        cache["x"], cache["y"] = 1, 2
+    (journal,) = tmp_path.rglob("*.jsonl")
+    journal.write_bytes(journal.read_bytes().replace(b'"x"', b'"z"'))
+    ended, out, _ = command("verify", "--folder", tmp_path, "--repair")
+    assert ended == 3 and "1 problems" in out and "nothing was changed: repeat with --yes" in out
+    assert journal.exists()  # nothing was done
+    assert command("verify", "--folder", tmp_path, "--repair", "--yes")[0] == 0
+    assert json.loads(good(command("verify", "--folder", tmp_path, "--json"))) == {
+        "entries": 1,
+        "folders": 1,
+        "problems": [],
+        "repaired": 0,
+    }
+
+
+def test_compact(command, tmp_path: Path) -> None:
+    for number in range(3):
+        program = f"from exca_like import CacheDict\nwith CacheDict({str(tmp_path)!r}).write() as c: c[{str(number)!r}] = 1"
+        subprocess.run([sys.executable, "-c", program], check=True)
+    assert "would merge files below" in good(command("compact", "--folder", tmp_path)) and len(list(tmp_path.iterdir())) == 3
+    assert re.match(r"1 folders: 3 files are 1 now, ", good(command("compact", "--folder", tmp_path, "--yes")))
+    assert len(CacheDict(tmp_path)) == 3
+
+
+def test_migrate(command, tmp_path: Path) -> None:
+    assert good(command("migrate", tmp_path)) == "0 folders would be renamed: repeat with --yes to do it\n"
+    folder = tmp_path / "lab.Train.run,1" / "seed=1-7bc35c5b"
+    folder.mkdir(parents=True)
+    (folder / "uid.yaml").write_text("seed: 1\n")
+    text = good(command("migrate", tmp_path))
+    assert "lab.Train.run,1/seed=1-7bc35c5b" in text and folder.exists()
+
+
+# wrong input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ended", "message"),
+    [
+        (["show", "nothing"], 1, "error: no entry of .* has 'nothing' in its uid"),
+        (["show", "Train.run"], 1, "5 entries of .* match 'Train.run'; give more of the uid"),
+        (["show"], 2, "Missing argument 'UID'"),
+        (["ls", "--status", "fail"], 1, "status='fail' must be one of 'completed'"),
+        (["ls", "--since", "yesterday"], 1, "since='yesterday' is neither a time"),
+        (["ls", "-w", "lr"], 2, "'lr' is not of the form FIELD=VALUE"),
+        (["ls", "--sort", "age"], 2, "'age' is not one of"),
+        (["ls", "--folder", "/none/at/all"], 1, "there is no folder /none/at/all"),
+        (["table", "--sort", "loss"], 2, "there is no column 'loss': there are method, version"),
+        (["table", "-c", "loss"], 2, "there is no column loss"),
+        (["logs", "seed=1,optim"], 1, "was not computed by a job of its own"),
+        (["logs", "123"], 1, "no entry of .* nor is there a job with this id"),
+        (["diff", "seed=9"], 2, "Missing argument 'SECOND'"),
+        (["settings", "--cluster", "moon"], 1, "cluster='moon'"),
+        (["migrate", "/none"], 1, "there is no folder /none"),
+        (["lss"], 2, "No such command 'lss'"),
+    ],
+)
+def test_wrong_input(command, arguments: list[str], ended: int, message: str) -> None:
+    found, out, err = command(*arguments)
+    assert (found, out) == (ended, "")
+    assert re.search(message, " ".join(err.split()), re.IGNORECASE), err
+
+
+def test_where_the_cache_is_looked_for(filled: Path, tmp_path: Path) -> None:
+    def call(folder: Path) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if name != "EXCA_LIKE_FOLDER"}
+        command = [sys.executable, "-m", "exca_like", "ls", "-n", "1"]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    assert "10 entries" in call(filled).stdout
+    (tmp_path / "cache").symlink_to(filled)
+    assert "10 entries" in call(tmp_path).stdout
+    (tmp_path / "cache").unlink()
+    found = call(tmp_path)
+    assert found.returncode == 2 and "EXCA_LIKE_FOLDER" in found.stderr
+
+
+def test_fields() -> None:
+    found = dict(map(field_of, ["a=1", "b=1e-3", "c=x y", "d=[1, 2]", "e=null", "f=true", "g=a=b", "h={", "i='1'"]))
+    assert found == {"a": 1, "b": 0.001, "c": "x y", "d": [1, 2], "e": None, "f": True, "g": "a=b", "h": "{", "i": 1.0}
+
+
+def test_version_and_help() -> None:
+    def call(*arguments: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "exca_like", *arguments], capture_output=True, text=True, check=True
+        ).stdout
+
+    assert call("--version") == f"{__version__}\n"
+    assert "Look at what is stored" in call("--help")
+
+
+def test_without_typer(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('No module named typer', name='typer')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    found = subprocess.run([sys.executable, "-m", "exca_like", "ls"], env=environment, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert found.stderr == "exca-like needs typer and rich, which are not installed: pip install 'exca_like[cli]'\n"
+
+
+def test_who_reads_has_seen_enough(tmp_path: Path) -> None:
+    for number in range(1000):
+        (tmp_path / f"m.T.run,{number}" / "default").mkdir(parents=True)
+        (tmp_path / f"m.T.run,{number}" / "default" / "uid.yaml").touch()
+    command = f"{sys.executable} -m exca_like ls --folder {tmp_path} | head -n 2"
+    found = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert found.stderr == "" and found.stdout.count("\n") == 2
