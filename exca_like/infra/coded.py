@@ -1,8 +1,12 @@
 """What an infra does about code that has changed since a result was computed."""
 
+import abc
 import copy
 import functools
+import types
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import pydantic
 
 from exca_like.errors import CodeChangedError
 from exca_like.infra.base import BaseInfra
@@ -13,6 +17,7 @@ from exca_like.watching import CodePolicy, CodeState, check_same, keep, policy_o
 if TYPE_CHECKING:
     from exca_like.explaining import UidExplanation
 
+_CODE = (types.FunctionType, type, abc.ABCMeta, type(pydantic.BaseModel))  # types of functions and classes
 _FORGOTTEN = ("entry", "store", "claims", "exports", "job", "folder_is_checked", "recomputed", "forced", "kept", "compared")
 
 
@@ -46,12 +51,13 @@ class CodedInfra(BaseInfra):
         return state.policy  # type: ignore[no-any-return]
 
     def _code_roots(self, state: State) -> tuple[Any, ...]:
-        """The classes that the config is made of."""
+        """The classes that the config is made of, and functions and classes that are values of fields."""
         if state.roots is None:
             assert state.applied is not None
-            parts = map(type, parts_of(state))
+            parts = parts_of(state)
             own = state.applied.caching_class(type(state.owner))  # who calls super() shares results with its base
-            state.roots = tuple(dict.fromkeys((own, *parts)))
+            values = [value for model in (state.owner, *parts) for value in model.__dict__.values() if type(value) in _CODE]
+            state.roots = tuple(dict.fromkeys((own, *map(type, parts), *values)))
         return state.roots  # type: ignore[no-any-return]
 
     def _renew(self, state: State) -> None:

@@ -62,6 +62,7 @@ MODULES = {
     """,
     "tasks": """
         import os
+        import typing
 
         import pydantic
         import exca_like
@@ -70,6 +71,14 @@ MODULES = {
         from watched_project.helpers import scale
 
         LIMIT = 10
+
+        class Applies(pydantic.BaseModel):
+            function: typing.Callable
+            infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+            @infra.apply
+            def run(self):
+                return self.function(1)
 
         class Train(pydantic.BaseModel):
             x: int = 3
@@ -306,6 +315,16 @@ class TestTasksWarn:
         assert project.task().run() == 6.5  # another class, of which nothing was changed
         project.edit("parts", "x - self.beta", "x * self.beta")
         assert project.task().run() == 6.5
+
+    def test_a_function_that_is_the_value_of_a_field(self, project):
+        def make():
+            tasks = project.session("tasks")
+            return tasks.Applies(function=tasks.helpers.hidden, infra={"folder": project.cache})
+
+        assert make().run() == 101
+        project.edit("helpers", "x + 100", "x + 200")
+        with told("helpers.hidden"):
+            assert make().run() == 101
 
     def test_an_error_is_raised_again_as_it_was(self, project):
         project.edit("helpers", "x * FACTOR", "x / 0")
