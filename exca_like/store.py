@@ -219,7 +219,7 @@ class FolderStore(_CacheStore):
     permissions, allow_pickle:
         See `exca_like.cachedict.CacheDict`.
     run:
-        What is the same for all that this process computes for the folder; None: only time and place are noted.
+        Gives what is the same for all that this process computes for the folder; None: only time and place are noted.
     """
 
     def __init__(
@@ -228,10 +228,10 @@ class FolderStore(_CacheStore):
         describe: Callable[[], dict[str, Any]],
         permissions: int | None = None,
         allow_pickle: AllowPickle = "own",
-        run: Run | None = None,
+        run: Callable[[], Run | None] | None = None,
     ) -> None:
         self.folder = folder
-        self._run = run
+        self._make_run = run
         self._describe = describe
         self.has_just_looked = False  # then the next question need not look at the folder again
         self._single = single_entry(folder.path)
@@ -241,6 +241,10 @@ class FolderStore(_CacheStore):
         self._permissions = permissions
         self._allow_pickle: AllowPickle = allow_pickle
         self._pickles: AllowPickle = allowed_pickles(allow_pickle)
+
+    def recording(self) -> Recording:
+        """What takes note of a computation that begins now, for `save`."""
+        return Recording(None if self._make_run is None else self._make_run())
 
     @property
     def _cache(self) -> CacheDict[Any]:

@@ -260,7 +260,9 @@ class TaskInfra(CodedInfra):
             if found is not None:
                 if not state.folder_is_checked and mode != "read-only":
                     self._prepare_folder()
-                self._compare_code()
+                compared = state.compared
+                if compared is None or compared[0] is not state.store.line() or not compared[1].is_current():
+                    self._compare_code(state)
                 return found.get()
             if mode != "force" and self._is_running():
                 return self._run_in_job(mode)
@@ -305,17 +307,15 @@ class TaskInfra(CodedInfra):
         """The stored outcome, if there is one and the mode takes it."""
         return engine.look_up(self._store(), KEY, self.uid, mode)
 
-    def _compare_code(self) -> None:
+    def _compare_code(self, state: State) -> None:
         """Warn if the stored result was computed by other code."""
-        state, store = self._linked_state, self._store()
-        line = store.line()
-        if line is not None and (compared := state.compared) is not None and compared[0] is line and compared[1].is_current():
-            return
+        store: Store = state.store
         now = None if state.is_coded else self._code_state()
         if now is None:
             return
         if store.was_noted(KEY, "code", now.digest):
-            state.compared = None if now.watched else (line, now.fingerprint)
+            line = store.line()
+            state.compared = None if now.watched or line is None else (line, now.fingerprint)
         elif (stored := noted(store.meta(KEY)).get("code")) is not None:
             self._warn_of(stored)
 
@@ -355,7 +355,7 @@ class TaskInfra(CodedInfra):
             if self.folder is None:
                 state.store = MemoryStore()
             else:
-                state.store = FolderStore(self._entry(), self._information, self.permissions, self.allow_pickle, self._run())
+                state.store = FolderStore(self._entry(), self._information, self.permissions, self.allow_pickle, self._run)
         store: Store = state.store
         return store
 
@@ -377,7 +377,7 @@ class TaskInfra(CodedInfra):
         if kind == "failure" and mode == "retry":
             return None
         if kind == "value":
-            self._compare_code()
+            self._compare_code(self._linked_state)
         job = self._current_job(mode)
         if kind is not None or job._compute is not None:
             return job

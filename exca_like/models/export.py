@@ -97,17 +97,23 @@ def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -
             return {}
     values = model.__dict__
     result: dict[str, Any] = {}
+    below: Any = _NOTHING
     for field in (plan.kept_fields if plan.plain else plan.kept(model)) if uid else plan.fields:
         name = field.name
-        below = exclude.get(name, _NOTHING) if exclude else _NOTHING
-        if below is None:
+        if exclude and (below := exclude.get(name, _NOTHING)) is None:
             continue
         if uid and field.ambiguous:
             raise ModelExportError(_ambiguous_message(plan, field))
         value = values[name]
         if exclude_defaults:
             default = field.default(values) if field.has_factory else field.static_default
-            if value is default or (default is not REQUIRED and _same(value, default, mode, below)):
+            if value is default:
+                continue
+            kind = type(value)
+            if kind is type(default) and kind in SCALARS and value == value:  # noqa: PLR0124 - not NaN
+                if value == default:
+                    continue
+            elif default is not REQUIRED and _same(value, default, mode, below):
                 continue
         if type(value) in SCALARS and not field.custom:
             result[name] = value
