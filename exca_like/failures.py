@@ -10,6 +10,7 @@ from exca_like.infra.status import HINTS
 from exca_like.tables import WIDTH
 
 _SHOWN_UIDS = 5
+_MORE = ("timeout", "out of memory")  # reasons that are mended by asking for more
 _FRAME = re.compile(r'^[ |+-]*File "(?P<file>.+)", line (?P<line>\d+), in ', re.MULTILINE)
 _LAST_PART = re.compile(r"^Traceback \(most recent call last\):$", re.MULTILINE)
 _LIBRARY = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python\d[\d.]*)[/\\]|^<frozen ")
@@ -47,14 +48,13 @@ class FailureGroup:
         return f"{self.count} × {self._what()}"
 
     def _what(self) -> str:
-        message = " ".join(self.message.split())
         if self.reason == "error":
-            name = self.type.rpartition(".")[2]
+            name, message = self.type.rpartition(".")[2], " ".join(self.message.split())
             return f"{name}{f' at {self.where}' if self.where else ''}{f': {message}' if message else ''}"
-        hint = HINTS.get(self.reason)
-        return (
-            f"{self.reason}: {message}" if hint is None or hint in message else f"{self.reason} (to go on: {hint}): {message}"
-        )
+        if self.reason in _MORE:
+            return f"{self.reason} ({HINTS[self.reason]})"
+        said = _last_words(self.message)
+        return f"{self.reason}: {said}" if said else self.reason
 
 
 class FailureReport:
@@ -92,13 +92,15 @@ class FailureReport:
     def __str__(self) -> str:
         lines = [self._title()]
         for number, group in enumerate(self.groups):
-            lines.append(f"  {str(group)[:WIDTH]}")
+            lines.append(f"  {_cut(str(group))}")
             if number == 0 or len(self.groups) <= _SHOWN_UIDS:
                 lines += [f"      {uid}" for uid in _first(group.uids)]
-        with_traceback = next((group for group in self.groups if group.traceback), None)
-        if with_traceback is not None:
-            which = "" if len(self.groups) == 1 else f" of {with_traceback._what()[:60]}"
-            lines += ["", f"The traceback of the first one{which}:", "", with_traceback.traceback.rstrip()]
+        full = next(
+            ((name, text) for name in ("traceback", "message") for group in self if (text := getattr(group, name))), None
+        )
+        if full is not None:
+            title = "Traceback of the first" if full[0] == "traceback" else "What is known of the first"
+            lines += ["", f"{title}:", "", full[1].rstrip()]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -108,8 +110,8 @@ class FailureReport:
         parts = [f"<p>{escape(self._title())}</p>"]
         for group in self.groups:
             uids = "".join(f"<li><code>{escape(uid)}</code></li>" for uid in _first(group.uids))
-            traceback = f"<pre>{escape(group.traceback)}</pre>" if group.traceback else ""
-            parts.append(f"<details><summary>{escape(str(group))}</summary><ul>{uids}</ul>{traceback}</details>")
+            text = escape(group.traceback or group.message)
+            parts.append(f"<details><summary>{escape(str(group))}</summary><ul>{uids}</ul><pre>{text}</pre></details>")
         return "".join(parts)
 
     def _title(self) -> str:
@@ -144,8 +146,17 @@ def _key(failure: Failure) -> tuple[object, ...]:
         return failure.type, tuple(_FRAME.findall(failure.traceback)), _without_numbers(failure.message)
     if failure.reason != "failed":
         return (failure.reason,)
-    log = failure.message.strip().splitlines()[1:]  # a process that died: the last line of its log says most
-    return failure.reason, _without_numbers(log[-1] if log else "")
+    return failure.reason, _without_numbers(_last_words(failure.message))
+
+
+def _last_words(message: str) -> str:
+    """The last line of the log of a process that died, which says most; the first line of a message is of this package."""
+    log = message.strip().splitlines()[1:]
+    return log[-1].strip() if log else ""
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH - 2 else f"{line[: WIDTH - 5]}..."
 
 
 def _without_numbers(message: str) -> str:

@@ -94,9 +94,11 @@ class Grid:
                 return
             fields = type(model).model_fields
             if part not in fields and part != plan_of(type(model)).key and type(model).model_config.get("extra") != "allow":
-                near = _near(name, [known for known in _names(config, "") if known.partition(".")[0] not in infras])
-                holder = f"{above!r}, a {type(model).__name__}," if above else "it"
-                known = f": {holder} has the fields {', '.join(each for each in fields if above or each not in infras)}"
+                here = {f"{above}.{field}".lstrip("."): field for field in fields if above or field not in infras}
+                elsewhere = [known for known in _names(config, "") if known.partition(".")[0] not in infras]
+                near = _near(name, list(here), elsewhere)
+                holder = f"{above!r}, of type {type(model).__name__}," if above else "it"
+                known = f": {holder} has the fields {', '.join(here.values())}"
                 msg = f"{type(config).__name__} has no field {name!r}" + (f"; did you mean {near!r}?" if near else known)
                 raise InfraValueError(msg)
             model = getattr(model, part, None)
@@ -176,7 +178,7 @@ def _plain(value: Any) -> Any:
 
 
 def _checked_groups(together: Any) -> list[tuple[str, ...]]:
-    if isinstance(together, str):
+    if isinstance(together, str) or not isinstance(together, Iterable):
         msg = f"zip={together!r}: give groups of names, like zip=[('seed', 'name')]"
         raise InfraTypeError(msg)
     groups = list(together)
@@ -190,11 +192,13 @@ def _checked_groups(together: Any) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups if group]
 
 
-def _near(name: str, names: Sequence[str]) -> str | None:
-    """The field that may have been meant: one of the same name elsewhere in the config, or of a similar one."""
+def _near(name: str, here: Sequence[str], elsewhere: Sequence[str]) -> str | None:
+    """The field that may have been meant: one of a similar name in the same part of the config, or of the same elsewhere."""
     last = name.rpartition(".")[2]
-    elsewhere = [known for known in names if known.rpartition(".")[2] == last]
-    return elsewhere[0] if elsewhere else closest(name, names)
+    similar = closest(last, [known.rpartition(".")[2] for known in here])
+    if similar is not None:
+        return next(known for known in here if known.rpartition(".")[2] == similar)
+    return next((known for known in elsewhere if known.rpartition(".")[2] == last), None)
 
 
 def _names(model: pydantic.BaseModel, above: str) -> Iterator[str]:

@@ -32,7 +32,9 @@ def frame_of(rows: Sequence[SweepRow], infras: Sequence[TaskInfra]) -> "pd.DataF
     blocks = [_block(row, infra) for row, infra in zip(rows, infras, strict=True)]
     # columns of one kind stand together, whichever config had them first
     config, result, about = ({key: None for block in blocks for key in block[part]} for part in range(3))
-    taken = dict.fromkeys([*swept, *(key for key in config if key not in swept), "status"])
+    taken = dict.fromkeys([*swept, *config])
+    status = "sweep.status" if "status" in taken else "status"
+    taken[status] = None
     place = {("config", key): key for key in config}
     for part, columns in (("result", result), ("provenance", about)):
         for key in columns:
@@ -44,7 +46,7 @@ def frame_of(rows: Sequence[SweepRow], infras: Sequence[TaskInfra]) -> "pd.DataF
         record = dict.fromkeys(taken)
         for part, values in zip(("config", "result", "provenance"), block, strict=True):
             record.update({place[part, key]: value for key, value in values.items()})
-        records.append(record | dict(row.values) | {"status": row.status})
+        records.append(record | dict(row.values) | {status: row.status})
     return pd.DataFrame.from_records(records, columns=list(taken))
 
 

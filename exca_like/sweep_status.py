@@ -132,7 +132,12 @@ class SweepStatus:
         kept = [column for column in range(len(names) + 4) if column < len(names) + 1 or any(row[column] for row in rows)]
         header = [*names, "status", "seconds", "job", "reason"]
         title = f"{self._label}, {_configs(len(self))}: {counts}"
-        return Table(title, [header[column] for column in kept], [[row[column] for column in kept] for row in rows])
+        return Table(
+            title,
+            [header[column] for column in kept],
+            [[row[column] for column in kept] for row in rows],
+            len(kept) - len(names),
+        )
 
 
 def row_of(values: Mapping[str, Any], infra: TaskInfra) -> SweepRow:

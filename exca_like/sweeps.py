@@ -13,7 +13,7 @@ from exca_like.grids import Grid, described
 from exca_like.infra.applied import FIELDS, InfraField
 from exca_like.infra.arrays import check_sizes, submit_all
 from exca_like.infra.job import TaskJob
-from exca_like.infra.sending import KEY, Plan, submit
+from exca_like.infra.sending import KEY, Plan
 from exca_like.infra.task import TaskInfra
 from exca_like.infra.waiting import as_completed
 from exca_like.progress import Progress
@@ -31,6 +31,7 @@ M = TypeVar("M", bound=pydantic.BaseModel)
 OnError = Literal["raise", "skip", "none"]
 
 _ON_ERROR = ("raise", "skip", "none")
+_LOG_TAIL = 4000  # characters
 _MEASURED = 100  # results whose durations are read for a plan
 
 
@@ -90,6 +91,9 @@ def sweep(
         cls = type(obj).__name__
         msg = f"the config has no folder to keep results in, by which a sweep finds them: {cls}({name}={{'folder': 'cache'}})"
         raise InfraValueError(msg)
+    if where is not None and not callable(where):
+        msg = f"where={where!r:.60} is no function: give one of a config, like where=lambda config: config.seed > 0"
+        raise InfraTypeError(msg)
     combinations = Grid(grid, zip)
     combinations.check_fields(obj, getattr(type(obj), FIELDS))
     members: dict[str, _Member] = {}
@@ -169,6 +173,8 @@ class Sweep(Sequence[M], Generic[M]):
         """
         check_sizes(max_workers, tasks_per_job)
         due = [member.infra for member in self._members if self._state(member.infra) == "due"]
+        for infra in due[:1]:
+            self._check_may_compute(infra)
         self._send(due, Plan(max_workers, tasks_per_job))
         return self
 
@@ -205,12 +211,19 @@ class Sweep(Sequence[M], Generic[M]):
         again = []
         for member in self._members:
             if member.infra.status() == "failed":
+                self._check_may_compute(member.infra)
                 config = member.infra.clone_obj()  # whose infra is another one, of the same uid
                 one: TaskInfra = getattr(config, member.infra._field_name())
                 for name, value in {"mode": "retry", **changes}.items():
                     setattr(one, name, value)
+                if one._mode() not in ("retry", "force"):
+                    msg = f"EXCA_LIKE_MODE={one._mode()} stands in for the mode that would compute failed tasks again: unset it"
+                    raise InfraUsageError(msg)
                 again.append(one)
         self._send(again, Plan(max_workers, tasks_per_job))
+        for one in again:
+            if one.cluster == "debug" and (job := one._present_job("cached")) is not None:
+                job.wait()  # computes: nobody else has this job
         return self
 
     def cancel(self) -> int:
@@ -249,7 +262,7 @@ class Sweep(Sequence[M], Generic[M]):
             Some have not ended in time; they go on.
         """
         jobs = [job for job in self._jobs() if job is not None]
-        if self._members and not jobs:
+        if self._members and not jobs and all(member.infra._handle() is None for member in self._members):
             msg = f"nothing of this sweep of {self._label} was submitted: call submit() first"
             raise InfraUsageError(msg)
         done = failed = 0
@@ -319,7 +332,7 @@ class Sweep(Sequence[M], Generic[M]):
         Its columns are: the swept fields; other fields that are not at their defaults; ``status``; the result: a scalar in
         ``result``, the scalars of a dictionary in columns of their own (anything else is left out: see `results`); and from the
         provenance ``duration`` (seconds), ``host``, ``time``, and ``extra.*`` for what the code recorded. A name that there is
-        already gets ``result.`` or ``provenance.`` before it.
+        already gets ``sweep.``, ``result.`` or ``provenance.`` before it.
 
         Raises
         ------
@@ -365,6 +378,11 @@ class Sweep(Sequence[M], Generic[M]):
             return "due"
         return status
 
+    def _check_may_compute(self, infra: TaskInfra) -> None:
+        if infra._mode() == "read-only":
+            msg = f"mode='read-only' computes nothing: use another mode for {self._label} (or EXCA_LIKE_MODE)"
+            raise InfraUsageError(msg)
+
     def _send(self, infras: Sequence[TaskInfra], plan: Plan) -> None:
         if not infras or infras[0].cluster is not None:
             submit_all(self._label, infras, plan)
@@ -373,7 +391,8 @@ class Sweep(Sequence[M], Generic[M]):
         try:
             failed = 0
             for number, infra in enumerate(infras, 1):
-                failed += not submit([infra])[0].has_result()
+                submit_all(self._label, [infra], plan)
+                failed += infra._store().peek(KEY) != "value"
                 bar.show(number - failed, failed)
         finally:
             bar.close()
@@ -454,5 +473,11 @@ def _failure_of(infra: TaskInfra) -> Failure:
     if outcome is not None and outcome.failure is not None:
         return outcome.failure
     detail = infra.status_detail()
-    said = f"job {detail.job_id} ended without a result: {detail.state}\n{detail.reason}".strip()
-    return Failure("exca_like.errors.JobError", said, "", detail.state)
+    job = infra._present_job("cached")
+    log = "" if job is None else (job.stderr() or "")[-_LOG_TAIL:].strip()
+    parts = (
+        f"job {detail.job_id} ended without a result: {detail.state}",
+        detail.reason,
+        log if log not in detail.reason else "",
+    )
+    return Failure("exca_like.errors.JobError", "\n".join(part for part in parts if part), "", detail.state)

@@ -27,10 +27,13 @@ class Table:
         Names of the columns.
     rows:
         The cells; values are shown by `shown`.
+    kept:
+        How many of the last columns are never left out, however many there are before them.
     """
 
-    def __init__(self, title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def __init__(self, title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], kept: int = 0) -> None:
         self.title = title
+        self._kept = kept
         self.header = list(header)
         self.rows = [[shown(cell) for cell in row] for row in rows[:MAX_ROWS]]
         self.hidden = max(0, len(rows) - MAX_ROWS)
@@ -40,15 +43,14 @@ class Table:
         if not self.rows:
             return self.title
         lines = [self.header, *self.rows]
-        widths = _fitting([max(len(line[column]) for line in lines) for column in range(len(self.header))])
-        left_out = len(self.header) - len(widths)
+        widths = _fitting([max(len(line[column]) for line in lines) for column in range(len(self.header))], self._kept)
         texts = [
-            _GAP.join(f"{_cut(cell, width):{width}}" for cell, width in zip(line, widths, strict=False)).rstrip()
-            for line in lines
+            _GAP.join(f"{_cut(line[column], width):{width}}" for column, width in widths.items()).rstrip() for line in lines
         ]
         notes = [f"... and {self.hidden} more rows"] if self.hidden else []
-        notes += [f"... and {left_out} more columns: {', '.join(self.header[len(widths) :])}"] if left_out else []
-        return "\n".join([self.title, *texts, *(_cut(note, WIDTH) for note in notes)])
+        left_out = [name for column, name in enumerate(self.header) if column not in widths]
+        notes += [f"... and {len(left_out)} more columns: {', '.join(left_out)}"] if left_out else []
+        return "\n".join([_cut(self.title, WIDTH), *texts, *(_cut(note, WIDTH) for note in notes)])
 
     def to_html(self) -> str:
         """The table in HTML; nothing in it is taken for markup."""
@@ -69,6 +71,7 @@ class Table:
         plain = rich.text.Text
         caption = plain(f"... and {self.hidden} more rows") if self.hidden else None
         table = rich.table.Table(title=plain(self.title), title_justify="left", caption=caption)
+        table.min_width = min(WIDTH, len(self.title))  # else the title would be broken into lines of the table's width
         for name in self.header:
             table.add_column(plain(name))
         for row in self.rows:
@@ -94,13 +97,13 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: max(0, length - 3)]}..."
 
 
-def _fitting(widths: list[int]) -> list[int]:
-    """Widths of the first columns, as many as fit, the widest made narrower until they do."""
-    widths = list(widths)
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > WIDTH:
-        widest = max(widths)
-        if widest > _NARROWEST:
-            widths[widths.index(widest)] -= 1
+def _fitting(widths: Sequence[int], kept: int) -> dict[int, int]:
+    """Widths of as many columns as fit, by their numbers; the widest are made narrower until they do."""
+    left = dict(enumerate(widths))
+    while sum(left.values()) + len(_GAP) * (len(left) - 1) > WIDTH:
+        widest = max(left, key=left.__getitem__)
+        if left[widest] > _NARROWEST:
+            left[widest] -= 1
         else:
-            widths.pop()
-    return widths
+            del left[list(left)[-1 - kept]]
+    return left
