@@ -1,5 +1,6 @@
 """What a sweep is made of: names of fields, and the values of each."""
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,6 +58,12 @@ class Grid:
             chosen = {name: place for group, place in zip(self._groups, places, strict=True) for name in group}
             yield {name: values[chosen[name]] for name, values in self.values.items()}
 
+    @functools.cached_property
+    def layers(self) -> list[list[str]]:
+        """Names in the order in which their values are put into a config: those of parts of what others replace come later."""
+        above = {name: sum(name.startswith(f"{other}.") for other in self.values) for name in self.values}
+        return [[name for name in self.values if above[name] == depth] for depth in sorted(set(above.values()))]
+
     def __str__(self) -> str:
         """Names and numbers of values: ``optim.lr × 4, seed × 5``."""
         return ", ".join(f"{' with '.join(group)} × {len(self.values[group[0]])}" for group in self._groups)
@@ -98,8 +105,10 @@ class Grid:
                 elsewhere = [known for known in _names(config, "") if known.partition(".")[0] not in infras]
                 near = _near(name, list(here), elsewhere)
                 holder = f"{above!r}, of type {type(model).__name__}," if above else "it"
-                known = f": {holder} has the fields {', '.join(here.values())}"
-                msg = f"{type(config).__name__} has no field {name!r}" + (f"; did you mean {near!r}?" if near else known)
+                known = f"{holder} has the fields {', '.join(here.values())}"
+                meant = f"did you mean {near!r}?" if near else ""
+                said = "; ".join(filter(None, (known if above or not near else "", meant)))
+                msg = f"{type(config).__name__} has no field {name!r}: {said}"
                 raise InfraValueError(msg)
             model = getattr(model, part, None)
 

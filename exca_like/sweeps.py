@@ -43,6 +43,17 @@ class _Member(NamedTuple):
     infra: TaskInfra
 
 
+class _Place(NamedTuple):
+    """Which combination of a grid a message is about."""
+
+    number: int
+    total: int
+    values: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"combination {self.number} of {self.total} ({described(self.values)})"
+
+
 def sweep(
     obj: M,
     grid: Mapping[str, Iterable[Any]],
@@ -99,8 +110,8 @@ def sweep(
     members: dict[str, _Member] = {}
     kept = 0
     for number, values in enumerate(combinations, 1):
-        place = f"combination {number} of {len(combinations)} ({described(values)})"
-        config = _clone(base, values, place)
+        place = _Place(number, len(combinations), values)
+        config = _clone(obj, name, [{key: values[key] for key in layer} for layer in combinations.layers], place)
         if where is None or _is_wanted(where, config, place):
             kept += 1
             one: TaskInfra = getattr(config, name)
@@ -192,7 +203,7 @@ class Sweep(Sequence[M], Generic[M]):
         Parameters
         ----------
         mem_gb, timeout_min:
-            Factors: ``mem_gb=2.0`` asks for twice the memory that the infra (or the settings) ask for.
+            Factors, up to 16: ``mem_gb=2.0`` asks for twice the memory that the infra (or the settings) ask for.
         tasks_per_job, max_workers:
             As for `submit`.
         **resources:
@@ -432,19 +443,23 @@ def _chosen_infra(obj: Any, name: str | None) -> str:
     return name
 
 
-def _clone(base: TaskInfra, values: Mapping[str, Any], place: str) -> Any:
+def _clone(config: Any, infra: str, patches: Iterable[Mapping[str, Any]], place: _Place) -> Any:
+    """A config with changes, one after the other."""
+    cls = type(config).__name__
     try:
-        return base.clone_obj(dict(values))
+        for patch in patches:
+            config = getattr(config, infra).clone_obj(patch)
     except pydantic.ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False))
-        msg = f"{place} is no valid {type(base._linked_state.owner).__name__}: {said}"
+        msg = f"{place} is no valid {cls}: {said}"
         raise InfraValueError(msg) from error
     except ExcaLikeError as error:
         error.add_note(f"It is about {place}.")
         raise
+    return config
 
 
-def _is_wanted(where: Callable[[Any], Any], config: Any, place: str) -> bool:
+def _is_wanted(where: Callable[[Any], Any], config: Any, place: _Place) -> bool:
     try:
         wanted = where(config)
     except Exception as error:

@@ -89,7 +89,8 @@ def shown(value: Any, length: int = 60) -> str:
     """
     if value is None:
         return ""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    is_model = hasattr(type(value), "model_fields")  # whose text does not name its class
+    text = f"{value:.6g}" if isinstance(value, float) else repr(value) if is_model else str(value)
     return _cut(" ".join(text.split()), length)
 
 

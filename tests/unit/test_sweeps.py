@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 import exca_like
 from exca_like import errors, sweeps
+from exca_like.executors import cancel_all
+from exca_like.executors.slurm_handle import SlurmJob
 from exca_like.infra.sending import KEY
 from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus
 
@@ -143,6 +145,48 @@ def test_it_is_a_sequence(tmp_path: Path) -> None:
         sweep[10]
 
 
+class Model(exca_like.helpers.DiscriminatedModel):
+    pass
+
+
+class Conv(Model):
+    depth: int = 2
+
+
+class Mlp(Model):
+    width: int = 8
+
+
+class Choice(pydantic.BaseModel):
+    model: Model = Conv()
+    optim: Optim | None = None
+    tags: dict[str, int] = {}
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+    @infra.apply
+    def run(self) -> str:
+        return repr(self.model)
+
+
+def test_parts_of_parts_that_are_swept(tmp_path: Path) -> None:
+    base = Choice(infra={"folder": tmp_path})
+    sweep = exca_like.sweep(base, {"model.width": [1, 2], "model": ["Mlp", Mlp(width=3)]})
+    assert [config.model for config in sweep] == [Mlp(width=1), Mlp(width=2)], "the part decides, wherever it stands"
+    sweep = exca_like.sweep(base, {"model": ["Conv", Mlp(), {"type": "Mlp", "width": 3}]})
+    assert sweep.submit().results() == ["Conv(depth=2)", "Mlp(width=8)", "Mlp(width=3)"]
+    assert "1  Mlp(width=8)" in str(sweep)
+    sweep = exca_like.sweep(base, {"optim": [Optim(name="adam")], "optim.lr": [5], "tags.x": [1, 2], "model.type": ["Mlp"]})
+    assert [(config.optim, config.tags, config.model) for config in sweep] == [
+        (Optim(name="adam", lr=5), {"x": x}, Mlp()) for x in (1, 2)
+    ]
+    with pytest.raises(ValueError, match="'model', of type Conv, has the fields depth; did you mean 'model.depth'"):
+        exca_like.sweep(base, {"model.width": [1]})
+    with pytest.raises(
+        ValueError, match=r"combination 1 of 1 \(model='Conv', model.width=1\) is no valid Choice: model.*width"
+    ):
+        exca_like.sweep(base, {"model": ["Conv"], "model.width": [1]})
+
+
 def test_values_may_be_configs_or_parts(tmp_path: Path) -> None:
     sweep = exca_like.sweep(train(tmp_path), {"optim": [{"lr": 0.5}, Optim(lr=0.6)], "seed": [1]})
     assert [config.optim.lr for config in sweep] == [0.5, 0.6]
@@ -164,9 +208,13 @@ def test_values_may_be_configs_or_parts(tmp_path: Path) -> None:
         ({"seed": {1, 2}}, TypeError, "a set for 'seed', which is in another order in each process: give a list"),
         ({3: [1]}, TypeError, "the grid has the name 3: give dotted names of fields, like 'optim.lr'"),
         ({"a..b": [1]}, TypeError, "the grid has the name 'a..b'"),
-        ({"lr": [1]}, ValueError, "Train has no field 'lr'; did you mean 'optim.lr'?"),
-        ({"sed": [1]}, ValueError, "Train has no field 'sed'; did you mean 'seed'?"),
-        ({"optim.lrr": [1]}, ValueError, "Train has no field 'optim.lrr'; did you mean 'optim.lr'?"),
+        ({"lr": [1]}, ValueError, "Train has no field 'lr': did you mean 'optim.lr'?"),
+        ({"sed": [1]}, ValueError, "Train has no field 'sed': did you mean 'seed'?"),
+        (
+            {"optim.lrr": [1]},
+            ValueError,
+            "no field 'optim.lrr': 'optim', of type Optim, has the fields lr, name; did you mean 'optim.lr'?",
+        ),
         ({"optim.zzz": [1]}, ValueError, "no field 'optim.zzz': 'optim', of type Optim, has the fields lr, name"),
         ({"zzz": [1]}, ValueError, "Train has no field 'zzz': it has the fields optim, seed, depth, note"),
         ({"infra.mem_gb": [1]}, ValueError, "'infra.mem_gb' is a setting of an infra, which says how to compute, not what"),
@@ -404,6 +452,17 @@ def test_cancel_and_time_limits(tmp_path: Path) -> None:
     sweep.wait()
     assert sweep.plan().to_submit == 3
     assert {row.reason for row in sweep.status()} == {"cancelled"}
+
+
+def test_many_jobs_are_cancelled_in_few_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "scancel"
+    command.write_text(f'#!/bin/sh\necho $# >> {tmp_path}/calls\n[ "$1" != 7_0 ] || {{ echo "no such job" >&2; exit 1; }}\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    cancel_all([SlurmJob(str(tmp_path), f"{array}_{number}") for array in (3, 4) for number in range(500)][:502])
+    assert (tmp_path / "calls").read_text().split() == ["500", "2"]
+    with pytest.raises(errors.SubmissionError, match=r"scancel 7_0 7_1 7_2 \.\.\. failed: no such job"):
+        cancel_all([SlurmJob(str(tmp_path), f"7_{number}") for number in range(4)])
 
 
 def test_a_job_that_left_nothing_is_told_before_anybody_waits(tmp_path: Path) -> None:
