@@ -16,10 +16,11 @@ _LAST_PART = re.compile(r"^Traceback \(most recent call last\):$", re.MULTILINE)
 _LIBRARY = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python\d[\d.]*)[/\\]|^<frozen ")
 _OWN = "exca_like.errors."
 # what differs between messages that say the same: paths in quotes, other paths, then hex numbers and all others
-_QUOTED_PATH = re.compile(r"""(['"])[^'"]*/[^'"]*\1""")
-_PATH = re.compile(r"(?:[\w.~-]*/)+[\w.~-]*")
+_QUOTED_PATH = re.compile(r"""(?<!\w)(['"])[^'"]*/[^'"]*\1""")
+_PATH = re.compile(r"(?<![\w.~-])(?:[\w.~-]*/)+[\w.~-]*")
 _DECIMAL = r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
-_NUMBER = re.compile(rf"0x[0-9a-fA-F]+|{_DECIMAL}(?![0-9a-zA-Z])|\b[0-9a-f]*\d[0-9a-f]*\b|{_DECIMAL}")
+_NUMBER = re.compile(rf"0x[0-9a-fA-F]+|{_DECIMAL}(?![0-9a-zA-Z])|\b(?=[a-f]*\d)[0-9a-f]+\b|{_DECIMAL}")
+_COMPARED = 10_000  # characters of a message
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _cut(line: str) -> str:
 
 
 def _without_numbers(message: str) -> str:
-    return _NUMBER.sub("#", _PATH.sub("<path>", _QUOTED_PATH.sub("<path>", message)))
+    return _NUMBER.sub("#", _PATH.sub("<path>", _QUOTED_PATH.sub("<path>", message[:_COMPARED])))
 
 
 def _where(traceback: str) -> str:

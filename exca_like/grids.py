@@ -3,12 +3,13 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pydantic
 
 from exca_like.errors import InfraTypeError, InfraValueError
+from exca_like.infra.base import BaseInfra
 from exca_like.models.plan import plan_of
 from exca_like.sources import closest
 
@@ -68,49 +69,27 @@ class Grid:
         """Names and numbers of values: ``optim.lr × 4, seed × 5``."""
         return ", ".join(f"{' with '.join(group)} × {len(self.values[group[0]])}" for group in self._groups)
 
-    def check_fields(self, config: pydantic.BaseModel, infras: Iterable[str]) -> None:
-        """Raise if a name is no field of a config, or one that makes no other result.
-
-        Parameters
-        ----------
-        config:
-            What is to be changed.
-        infras:
-            Names of its infras.
-        """
-        infras = set(infras)
+    def check_fields(self, config: pydantic.BaseModel) -> None:
+        """Raise if a name is no field of a config that is to be changed, or says how to compute and not what."""
         for name in self.values:
+            model: Any = config
             parts = name.split(".")
-            if parts[0] in infras and parts[1:] != ["version"]:
-                what = "an infra" if len(parts) == 1 else "a setting of an infra"
-                cls, setting = type(config).__name__, f"{parts[0]}={{...}}"
-                msg = (
-                    f"{name!r} is {what}, which says how to compute, not what: all configs would have the same result. "
-                    f"Take it out of the grid and set it on the config ({cls}({setting}))."
-                )
-                raise InfraValueError(msg)
-            self._check_field(config, name, infras)
-
-    def _check_field(self, config: pydantic.BaseModel, name: str, infras: set[str]) -> None:
-        parts = name.split(".")
-        model: Any = config
-        for depth, part in enumerate(parts):
-            above = ".".join(parts[:depth])
-            # what is inside of a dictionary or list, or of what the grid itself replaces, is left to the validation
-            if not isinstance(model, pydantic.BaseModel) or above in self.values:
-                return
-            fields = type(model).model_fields
-            if part not in fields and part != plan_of(type(model)).key and type(model).model_config.get("extra") != "allow":
-                here = {f"{above}.{field}".lstrip("."): field for field in fields if above or field not in infras}
-                elsewhere = [known for known in _names(config, "") if known.partition(".")[0] not in infras]
-                near = _near(name, list(here), elsewhere)
-                holder = f"{above!r}, of type {type(model).__name__}," if above else "it"
-                known = f"{holder} has the fields {', '.join(here.values())}"
-                meant = f"did you mean {near!r}?" if near else ""
-                said = "; ".join(filter(None, (known if above or not near else "", meant)))
-                msg = f"{type(config).__name__} has no field {name!r}: {said}"
-                raise InfraValueError(msg)
-            model = getattr(model, part, None)
+            for depth, part in enumerate(parts):
+                above = ".".join(parts[:depth])
+                # what is inside of a dictionary or list, or of what the grid itself replaces, is left to the validation
+                if not isinstance(model, pydantic.BaseModel) or above in self.values:
+                    break
+                cls = type(model)
+                if part not in cls.model_fields and part != plan_of(cls).key and cls.model_config.get("extra") != "allow":
+                    raise _unknown(name, config, above, model)
+                model = getattr(model, part, None)
+                if isinstance(model, BaseInfra) and parts[depth + 1 :] != ["version"]:
+                    what = "an infra" if depth + 1 == len(parts) else "a setting of an infra"
+                    msg = (
+                        f"{name!r} is {what}, which says how to compute, not what: all configs would have the same result. "
+                        f"Take it out of the grid and set it on the config ({type(config).__name__}(...))."
+                    )
+                    raise InfraValueError(msg)
 
     def _grouped(self, together: Any) -> list[tuple[str, ...]]:
         """Names that go together, and the others alone, in the order of the grid."""
@@ -201,17 +180,29 @@ def _checked_groups(together: Any) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups if group]
 
 
-def _near(name: str, here: Sequence[str], elsewhere: Sequence[str]) -> str | None:
-    """The field that may have been meant: one of a similar name in the same part of the config, or of the same elsewhere."""
+def _unknown(name: str, config: pydantic.BaseModel, above: str, model: pydantic.BaseModel) -> InfraValueError:
+    """The error for a name that is no field: of a part of the config, which is above it, or of the config."""
+    here = [field for field in type(model).model_fields if not isinstance(getattr(model, field, None), BaseInfra)]
+    holder = f"{above!r}, of type {type(model).__name__}," if above else "it"
+    said = f"{holder} has the fields {', '.join(here)}"
+    part = name[len(above) :].lstrip(".").partition(".")[0]
+    similar = closest(part, here)
     last = name.rpartition(".")[2]
-    similar = closest(last, [known.rpartition(".")[2] for known in here])
-    if similar is not None:
-        return next(known for known in here if known.rpartition(".")[2] == similar)
-    return next((known for known in elsewhere if known.rpartition(".")[2] == last), None)
+    near = (
+        f"{above}.{similar}".lstrip(".")
+        if similar
+        else next((f for f in _names(config, "") if f.rpartition(".")[2] == last), None)
+    )
+    if near:
+        said = f"{said}; did you mean {near!r}?" if above else f"did you mean {near!r}?"
+    return InfraValueError(f"{type(config).__name__} has no field {name!r}: {said}")
 
 
 def _names(model: pydantic.BaseModel, above: str) -> Iterator[str]:
+    """Dotted names of all fields but those of infras."""
     for name in type(model).model_fields:
-        yield above + name
-        if isinstance(value := getattr(model, name, None), pydantic.BaseModel):
-            yield from _names(value, f"{above}{name}.")
+        value = getattr(model, name, None)
+        if not isinstance(value, BaseInfra):
+            yield above + name
+            if isinstance(value, pydantic.BaseModel):
+                yield from _names(value, f"{above}{name}.")

@@ -24,6 +24,7 @@ _STATUS: dict[str, RowStatus] = {
     **dict.fromkeys(("error", "timeout", "out of memory", "failed"), "failed"),
 }
 """What a row says of each state of a task; any other counts as not submitted."""
+_MEASURED = 100  # results whose durations are read for a plan
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,19 @@ def row_of(values: Mapping[str, Any], infra: TaskInfra) -> SweepRow:
     return SweepRow(values, status, _reason(detail, status), _duration(detail, status, infra), detail.job_id, infra.uid())
 
 
-def duration_of(infra: TaskInfra) -> float | None:
-    """How long the stored result took, in seconds, if that was noted."""
+def core_hours_of(cached: Sequence[TaskInfra], due: Sequence[TaskInfra]) -> float | None:
+    """About what some tasks will take, by the durations of others that have results; None if there are none."""
+    step = -(-len(cached) // _MEASURED) or 1
+    durations = [duration for infra in cached[::step] if (duration := _stored_duration(infra)) is not None]
+    if not durations:
+        return None
+    mean = sum(durations) / len(durations)
+    asked = due[0]._resources() if due else None
+    cores = 1 if asked is None else (asked.cpus_per_task or 1) * (asked.tasks_per_node or 1) * (asked.nodes or 1)
+    return len(due) * mean * cores / 3600
+
+
+def _stored_duration(infra: TaskInfra) -> float | None:
     found: float | None = noted(infra._store().meta(KEY)).get("duration")
     return found
 
@@ -156,7 +168,7 @@ def duration_of(infra: TaskInfra) -> float | None:
 def _duration(detail: StatusDetail, status: RowStatus, infra: TaskInfra) -> float | None:
     if status == "running" and detail.since is not None:
         return (datetime.now(detail.since.tzinfo) - detail.since).total_seconds()
-    return duration_of(infra) if status in ("completed", "failed") else None
+    return _stored_duration(infra) if status in ("completed", "failed") else None
 
 
 def _reason(detail: StatusDetail, status: RowStatus) -> str:

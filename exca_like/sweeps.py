@@ -20,7 +20,7 @@ from exca_like.progress import Progress
 from exca_like.sources import closest
 from exca_like.sweep_again import more_of
 from exca_like.sweep_frame import frame_of
-from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus, duration_of, row_of
+from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus, core_hours_of, row_of
 from exca_like.tables import Table
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ OnError = Literal["raise", "skip", "none"]
 
 _ON_ERROR = ("raise", "skip", "none")
 _LOG_TAIL = 4000  # characters
-_MEASURED = 100  # results whose durations are read for a plan
 
 
 class _Member(NamedTuple):
@@ -40,7 +39,13 @@ class _Member(NamedTuple):
 
     swept: dict[str, Any]
     config: Any
-    infra: TaskInfra
+    infra_name: str
+
+    @property
+    def infra(self) -> TaskInfra:
+        """The infra that computes it."""
+        found: TaskInfra = getattr(self.config, self.infra_name)
+        return found
 
 
 class _Place(NamedTuple):
@@ -106,7 +111,7 @@ def sweep(
         msg = f"where={where!r:.60} is no function: give one of a config, like where=lambda config: config.seed > 0"
         raise InfraTypeError(msg)
     combinations = Grid(grid, zip)
-    combinations.check_fields(obj, getattr(type(obj), FIELDS))
+    combinations.check_fields(obj)
     members: dict[str, _Member] = {}
     kept = 0
     for number, values in enumerate(combinations, 1):
@@ -114,8 +119,8 @@ def sweep(
         config = _clone(obj, name, [{key: values[key] for key in layer} for layer in combinations.layers], place)
         if where is None or _is_wanted(where, config, place):
             kept += 1
-            one: TaskInfra = getattr(config, name)
-            members.setdefault(one.uid(), _Member(values, config, one))
+            member = _Member(values, config, name)
+            members.setdefault(member.infra.uid(), member)
     if not members:
         msg = f"where leaves out all {len(combinations)} combinations of the grid ({combinations}): let it give True for some"
         raise InfraValueError(msg)
@@ -166,7 +171,7 @@ class Sweep(Sequence[M], Generic[M]):
             failed=states.count("failed"),
             to_submit=len(due),
             duplicates=self._duplicates,
-            core_hours=_core_hours(cached, due),
+            core_hours=core_hours_of(cached, due),
         )
 
     def submit(self, tasks_per_job: int = 1, max_workers: int = 256) -> Self:
@@ -223,8 +228,7 @@ class Sweep(Sequence[M], Generic[M]):
         for member in self._members:
             if member.infra.status() == "failed":
                 self._check_may_compute(member.infra)
-                config = member.infra.clone_obj()  # whose infra is another one, of the same uid
-                one: TaskInfra = getattr(config, member.infra._field_name())
+                one = member._replace(config=member.infra.clone_obj()).infra  # another one, of the same uid
                 for name, value in {"mode": "retry", **changes}.items():
                     setattr(one, name, value)
                 if one._mode() not in ("retry", "force"):
@@ -276,17 +280,7 @@ class Sweep(Sequence[M], Generic[M]):
         if self._members and not jobs and all(member.infra._handle() is None for member in self._members):
             msg = f"nothing of this sweep of {self._label} was submitted: call submit() first"
             raise InfraUsageError(msg)
-        done = failed = 0
-        bar = Progress(self._label, len(jobs), 0) if progress else None
-        try:
-            for job in as_completed(jobs, timeout):
-                is_done = job.has_result()
-                done, failed = done + is_done, failed + (not is_done)
-                if bar is not None:
-                    bar.show(done, failed)
-        finally:
-            if bar is not None:
-                bar.close()
+        self._wait_for(jobs, progress=progress, timeout=timeout)
         return self
 
     def results(self, on_error: OnError = "raise") -> list[Any]:
@@ -316,8 +310,7 @@ class Sweep(Sequence[M], Generic[M]):
                 "or take what there is with results(on_error='skip')"
             )
             raise NotCachedError(msg)
-        for _ in as_completed([job for job in jobs if job is not None]):
-            pass
+        self._wait_for([job for job in jobs if job is not None])
         found = []
         for member, job in self._with(jobs):
             try:
@@ -408,6 +401,19 @@ class Sweep(Sequence[M], Generic[M]):
         finally:
             bar.close()
 
+    def _wait_for(self, jobs: Sequence[TaskJob[Any]], *, progress: bool = True, timeout: float | None = None) -> None:
+        done = failed = 0
+        bar = Progress(self._label, len(jobs), 0) if progress else None
+        try:
+            for job in as_completed(jobs, timeout):
+                is_done = job.has_result()
+                done, failed = done + is_done, failed + (not is_done)
+                if bar is not None:
+                    bar.show(done, failed)
+        finally:
+            if bar is not None:
+                bar.close()
+
     def _jobs(self) -> list[TaskJob[Any] | None]:
         """The job of each config; None if there is none, or none that counts."""
         return [member.infra._present_job("cached") for member in self._members]
@@ -469,17 +475,6 @@ def _is_wanted(where: Callable[[Any], Any], config: Any, place: _Place) -> bool:
         msg = f"where gave None for {place}: let it return True for configs to keep, and False for others"
         raise InfraTypeError(msg)
     return bool(wanted)
-
-
-def _core_hours(cached: Sequence[TaskInfra], due: Sequence[TaskInfra]) -> float | None:
-    step = -(-len(cached) // _MEASURED) or 1
-    durations = [duration for infra in cached[::step] if (duration := duration_of(infra)) is not None]
-    if not durations:
-        return None
-    mean = sum(durations) / len(durations)
-    asked = due[0]._resources() if due else None
-    cores = 1 if asked is None else (asked.cpus_per_task or 1) * (asked.tasks_per_node or 1) * (asked.nodes or 1)
-    return len(due) * mean * cores / 3600
 
 
 def _failure_of(infra: TaskInfra) -> Failure:

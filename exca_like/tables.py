@@ -91,7 +91,10 @@ def shown(value: Any, length: int = 60) -> str:
         return ""
     is_model = hasattr(type(value), "model_fields")  # whose text does not name its class
     text = f"{value:.6g}" if isinstance(value, float) else repr(value) if is_model else str(value)
-    return _cut(" ".join(text.split()), length)
+    line = " ".join(text.split())
+    if not line.isprintable():  # colours, for instance
+        line = "".join(character for character in line if character.isprintable())
+    return _cut(line, length)
 
 
 def _cut(text: str, length: int) -> str:

@@ -1,6 +1,7 @@
 """Failures, grouped by what they have in common."""
 
 import random
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -67,10 +68,19 @@ def test_the_largest_group_comes_first_with_what_is_needed() -> None:
         ("can't open data/a.txt", "can't read data/a.txt", False),
         ("KeyError: 'alpha'", "KeyError: 'beta'", False),
         ("", "", True),
+        ("don't use a/b, can't", "don't take c/d, can't", False),
+        ("20.00 MiB of 7.93 GiB, 12GB free", "1 MiB of 80 GiB, 3GB free", True),
     ],
 )
 def test_which_messages_say_the_same(one: str, other: str, are_same: bool) -> None:
     assert len(report(raised(one), raised(other)).groups) == (1 if are_same else 2)
+
+
+@pytest.mark.parametrize("long", ["a" * 200_000, "1" * 200_000 + "g", "a/" * 100_000, "'" * 200_000, "'a/" * 100_000])
+def test_long_messages_take_no_time(long: str) -> None:
+    started = time.monotonic()
+    assert len(report(raised(long), raised(long)).groups) == 1
+    assert time.monotonic() - started < 1
 
 
 def test_the_order_of_failures_does_not_change_the_groups() -> None:

@@ -1,8 +1,10 @@
 """Sweeps: the combinations, what is submitted, and how it is shown."""
 
+import copy
 import io
 import itertools
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import exca_like
-from exca_like import errors, sweeps
+from exca_like import errors, sweep_status, sweeps
 from exca_like.executors import cancel_all
 from exca_like.executors.slurm_handle import SlurmJob
 from exca_like.infra.sending import KEY
@@ -239,6 +241,31 @@ def test_wrong_grids(tmp_path: Path, grid: Any, kind: type[Exception], said: str
     assert not list(tmp_path.iterdir())
 
 
+class Pipeline(pydantic.BaseModel):
+    first: Train = Train()
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+    @infra.apply
+    def run(self) -> int:
+        return 1
+
+
+def test_infras_of_parts_are_no_values(tmp_path: Path) -> None:
+    base = Pipeline(infra={"folder": tmp_path})
+    with pytest.raises(ValueError, match=r"'first.infra.folder' is a setting of an infra.*\(Pipeline\(\.\.\.\)\)"):
+        exca_like.sweep(base, {"first.infra.folder": ["a", "b"]})
+    with pytest.raises(ValueError, match=r"Pipeline has no field 'lr': did you mean 'first\.optim\.lr'"):
+        exca_like.sweep(base, {"lr": [1]})
+    assert len(exca_like.sweep(base, {"first.infra.version": ["1", "2"]})) == 2
+
+
+def test_a_copy_is_a_sweep(tmp_path: Path) -> None:
+    sweep = exca_like.sweep(train(tmp_path), GRID)
+    for copied in (copy.deepcopy(sweep), pickle.loads(pickle.dumps(sweep))):
+        assert copied.plan() == sweep.plan()
+        assert str(copied) == str(sweep)
+
+
 def test_an_iterator_for_two_names(tmp_path: Path) -> None:
     values = iter([1, 2])
     with pytest.raises(ValueError, match="'seed' and 'depth' have the same iterator, which gives its values once only"):
@@ -444,7 +471,8 @@ def test_cancel_and_time_limits(tmp_path: Path) -> None:
     assert sweep.cancel() == 0
     sweep.submit()
     assert sweep.plan().running == 3
-    assert sweep.status().counts["running"] + sweep.status().counts["queued"] == 3
+    counts = sweep.status().counts
+    assert counts["running"] + counts["queued"] == 3
     with pytest.raises(TimeoutError, match=r"3 of 3 tasks have not ended within 0\.1 s"):
         sweep.wait(timeout=0.1)
     assert sweep.cancel() == 3
@@ -541,6 +569,7 @@ def test_texts(tmp_path: Path) -> None:
     assert lines[0] == "Train.run, 5 configs: 1 completed, 1 failed, 3 not submitted"
     assert re.fullmatch(r"word [\w .]+\.\.\.  3     failed         \S+ +ValueError: no 3 with 0.1", lines[5])
     assert max(len(line) for line in [*lines, *str(sweep).splitlines()]) <= 100
+    assert "red [31m!" in str(exca_like.sweep(train(tmp_path), {"optim.name": ["red\n\x1b[31m!"]}))
 
 
 def test_many_fields_leave_room_for_the_status() -> None:
@@ -561,7 +590,7 @@ def test_plans_in_words() -> None:
 def test_core_hours_are_those_of_what_is_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = exca_like.sweep(train(tmp_path, cpus_per_task=4), {"seed": [0, 1, 2, 5, 6]})
     sweep[:2].submit()
-    monkeypatch.setattr(sweeps, "duration_of", lambda infra: {0: 1800.0, 1: 5400.0}[infra._linked_state.owner.seed])
+    monkeypatch.setattr(sweep_status, "_stored_duration", lambda infra: {0: 1800.0, 1: 5400.0}[infra._linked_state.owner.seed])
     assert sweep.plan().core_hours == 3 * 1 * 4
 
 
