@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exca_like.cachedict.failures import Failure
@@ -87,9 +87,6 @@ class FailureReport:
         """The number of failures, all groups together."""
         return sum(group.count for group in self.groups)
 
-    def __iter__(self) -> Iterator[FailureGroup]:
-        return iter(self.groups)
-
     def __str__(self) -> str:
         lines = [self._title()]
         for number, group in enumerate(self.groups):
@@ -97,7 +94,7 @@ class FailureReport:
             if number == 0 or len(self.groups) <= _SHOWN_UIDS:
                 lines += [f"      {uid}" for uid in _first(group.uids)]
         full = next(
-            ((name, text) for name in ("traceback", "message") for group in self if (text := getattr(group, name))), None
+            ((name, text) for name in ("traceback", "message") for group in self.groups if (text := getattr(group, name))), None
         )
         if full is not None:
             title = "Traceback of the first" if full[0] == "traceback" else "What is known of the first"

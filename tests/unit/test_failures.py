@@ -41,7 +41,7 @@ def test_the_largest_group_comes_first_with_what_is_needed() -> None:
     assert (group.count, group.type, group.reason, group.where) == (37, "ValueError", "error", "train.py:81")
     assert group.message == "shapes don't match (0,) (5,)"
     assert group.uids == tuple(f"Train.run,0/x={k}" for k in range(37))
-    assert [each.count for each in found] == [37, 1, 1, 1]
+    assert [each.count for each in found.groups] == [37, 1, 1, 1]
     assert len(found) == 40
     assert found.groups[3].type == "lab.io.Lost"
     lines = str(found).splitlines()
@@ -92,7 +92,7 @@ def test_the_order_of_failures_does_not_change_the_groups() -> None:
         ended("timeout", job=4),
         raised("a 3", line=4),
     ]
-    sizes = {tuple(sorted(group.count for group in report(*random.sample(failures, 6)))) for _ in range(20)}
+    sizes = {tuple(sorted(group.count for group in report(*random.sample(failures, 6)).groups)) for _ in range(20)}
     assert sizes == {(1, 1, 2, 2)}
 
 
@@ -104,14 +104,14 @@ def test_jobs_that_left_no_traceback() -> None:
         ended("failed", "exit code 3", job=8),
         Failure("exca_like.errors.JobError", "", "", "lost"),
     )
-    assert [(group.count, group.reason) for group in found] == [
+    assert [(group.count, group.reason) for group in found.groups] == [
         (3, "out of memory"),
         (2, "failed"),
         (1, "timeout"),
         (1, "failed"),
         (1, "lost"),
     ]
-    assert {(group.where, group.traceback) for group in found} == {("", "")}
+    assert {(group.where, group.traceback) for group in found.groups} == {("", "")}
     text = str(found)
     assert "3 × out of memory (raise mem_gb)" in text
     assert "1 × timeout (raise timeout_min)" in text

@@ -503,7 +503,7 @@ def test_a_job_that_left_nothing_is_told_before_anybody_waits(tmp_path: Path) ->
     assert "last words" in str(group)
     assert list(sweep.to_df()["status"]) == ["failed"] * 2
     sweep.wait()
-    assert [group.count for group in sweep.failures()] == [2]
+    assert [group.count for group in sweep.failures().groups] == [2]
 
 
 class Dies(pydantic.BaseModel):
