@@ -34,7 +34,17 @@ napoleon_use_rtype = False
 _plain: dict[str, list[str]] = {}
 
 # classes whose objects users are given, and never make
-_GIVEN = ("TaskJob", "DumpContext", "ContiguousMemmap")
+_GIVEN = (
+    "TaskJob",
+    "Sweep",
+    "SweepPlan",
+    "SweepStatus",
+    "SweepRow",
+    "FailureReport",
+    "FailureGroup",
+    "DumpContext",
+    "ContiguousMemmap",
+)
 
 
 def shorten_signature(*event: Any) -> tuple[str, str | None] | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from exca_like.infra.waiting import wait_all as wait_all
     from exca_like.memoize import memo as memo
     from exca_like.recording import record as record
+    from exca_like.sweeps import sweep as sweep
     from exca_like.workdir import WorkDir as WorkDir
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ _PUBLIC = {
     "provenance": "",
     "record": "exca_like.recording",
     "settings": "",
+    "sweep": "exca_like.sweeps",
     "wait_all": "exca_like.infra.waiting",
 }
 
@@ -75,6 +77,7 @@ __all__ = [
     "provenance",
     "record",
     "settings",
+    "sweep",
     "wait_all",
 ]
 

@@ -15,6 +15,7 @@ from exca_like.cachedict.failures import Failure
 from exca_like.confdict import ConfDict
 from exca_like.entries import Entry, Status, entries_of
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, NotCachedError
+from exca_like.failures import FailureReport
 from exca_like.scanning import Kind, Scanner
 
 _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -191,27 +192,30 @@ class Catalog(Sequence[Entry]):
             raise ImportError(msg) from error
         return pd.DataFrame(self.to_records())
 
-    def failures(self) -> dict[str, Failure]:
-        """The stored errors, by uid; those of maps by ``<uid>/<uid of the item>``."""
-        found: dict[str, Failure] = {}
+    def failures(self) -> FailureReport:
+        """What failed, grouped by what the failures have in common; items of maps have the uid ``<uid>/<uid of the item>``."""
+        found: list[tuple[str, Failure]] = []
         for entry in self:
             if entry.kind == "map" and entry.failures:
-                found |= {f"{entry.uid}/{item}": failure for item, failure in entry.item_failures().items()}
-            elif entry.failures and (failure := entry.failure()) is not None:
-                found[entry.uid] = failure
-        return found
+                found += ((f"{entry.uid}/{item}", failure) for item, failure in entry.item_failures().items())
+            elif (failure := entry.failure()) is not None:
+                found.append((entry.uid, failure))
+        return FailureReport(found)
 
     def __str__(self) -> str:
-        entries = self.refresh()
-        rows = [row_of(entry) for entry in entries[: tables.MOST_ROWS]]
-        return "\n".join([self.title(entries), *([tables.text(HEADER, rows, len(entries))] if rows else [])])
+        return str(self._table())
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        return self._table().to_html()
+
+    def __rich__(self) -> Any:
+        return self._table().to_rich()
+
+    def _table(self) -> tables.Table:
         entries = self.refresh()
-        rows = [row_of(entry) for entry in entries[: tables.MOST_ROWS]]
-        return tables.markup(HEADER, rows, len(entries), self.title(entries))
+        return tables.Table(self.title(entries), HEADER, [row_of(entry) for entry in entries[: tables.MAX_ROWS]])
 
     def title(self, entries: Sequence[Entry]) -> str:
         """How many entries there are, how they stand, and what they take, in a line."""
@@ -267,5 +271,6 @@ def row_of(entry: Entry) -> tuple[str, ...]:
     status = f"{entry.status}: {entry.reason}" if entry.reason else entry.status
     if entry.kind == "map" and entry.status == "completed":
         status = f"completed: {entry.values} items"  # noqa: PD011 - no numpy
-    stored = tables.ago(None if entry.time is None else entry.time.timestamp())
-    return (entry.uid, status, stored, tables.seconds(entry.duration), tables.size(entry.size))
+    stored = "" if entry.time is None else tables.ago(entry.time.timestamp())
+    took = "" if entry.duration is None else tables.seconds(entry.duration)
+    return (entry.uid, status, stored, took, tables.size(entry.size))

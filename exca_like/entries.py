@@ -110,8 +110,12 @@ class Entry:
         raise NotCachedError(msg)
 
     def failure(self) -> Failure | None:
-        """The stored error, if there is one; for a map see `item_failures`."""
-        return self.item_failures().get(self.key)
+        """The stored error, or how the job ended that left none; None if nothing failed. For a map see `item_failures`."""
+        if self.failures:
+            return self.item_failures().get(self.key)
+        handle = self.handle() if self.status in ("failed", "lost") else None
+        ended = None if handle is None else handle.ended()
+        return None if ended is None else Failure("exca_like.errors.JobError", ended.detail, "", ended.reason)
 
     def item_failures(self) -> dict[str, Failure]:
         """The errors that are stored in the folder, by what they are stored by: for a map, the uids of items."""

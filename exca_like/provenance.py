@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from exca_like import tables
 from exca_like.cachedict.handlers.containers import from_tree
 from exca_like.errors import NotCachedError
 from exca_like.recording import noted
@@ -65,7 +66,7 @@ class Provenance:
     def _rows(self) -> Iterator[tuple[str, str]]:
         """Names and texts of what is known."""
         if self.time is not None:
-            took = "" if self.duration is None else f", took {_seconds(self.duration)}"
+            took = "" if self.duration is None else f", took {tables.seconds(self.duration)}"
             yield "time", f"{self.time.astimezone():%Y-%m-%d %H:%M:%S %z}{took}"
         if self.memory is not None:
             yield "memory", f"{self.memory:.3g} GB"
@@ -124,14 +125,6 @@ def no_entry(label: str, *, has_folder: bool) -> NotCachedError:
     else:
         msg = f"{label} has no folder, and provenance is stored beside results: set folder=... and compute it"
     return NotCachedError(msg)
-
-
-def _seconds(duration: float) -> str:
-    if duration < 60:
-        return f"{duration:.3g} s"
-    minutes, seconds = divmod(round(duration), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 def _short(text: str) -> str:

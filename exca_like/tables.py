@@ -1,30 +1,137 @@
-"""Tables for people: plain text for terminals, HTML for notebooks."""
+"""Tables for people: plain text for terminals, HTML for notebooks, and those of rich."""
 
 import html
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-MOST_ROWS = 30
-"""Rows of a table that are shown, unless all are asked for."""
-_WIDEST = 60  # characters of a cell
+if TYPE_CHECKING:
+    import rich.table
+
+WIDTH = 100
+"""Characters of a line of plain text."""
+MAX_ROWS = 30
+"""Rows that are shown; of more, the first ones."""
+
+_NARROWEST = 6  # characters of a column that is made narrower to fit
+_GAP = "  "
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_AGES = ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600), (float("inf"), "d", 86400))
 
 
-def text(header: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None) -> str:
-    """A table of aligned columns; ``total`` is the number of rows if these are only some."""
-    cells = [tuple(map(_short, row)) for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([*lines, *_more(len(rows), total)])
+class Table:
+    """Rows of cells under a title.
+
+    Parameters
+    ----------
+    title:
+        A line above the table.
+    header:
+        Names of the columns.
+    rows:
+        The cells; values are shown by `shown`.
+    kept:
+        How many of the last columns are never left out, however many there are before them.
+    most:
+        How many rows are shown; None: all.
+    longest:
+        Characters of a cell.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        header: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        kept: int = 0,
+        most: int | None = MAX_ROWS,
+        longest: int = 80,
+    ) -> None:
+        self.title = title
+        self._kept = kept
+        self.header = list(header)
+        self.rows = [[shown(cell, longest) for cell in row] for row in rows[:most]]
+        self.hidden = len(rows) - len(self.rows)
+        """Rows that are not shown."""
+
+    def __str__(self) -> str:
+        return self.text(WIDTH)
+
+    def text(self, width: int) -> str:
+        """The table in lines of at most some characters."""
+        if not self.rows:
+            return self.title
+        lines = [self.header, *self.rows]
+        widths = _fitting([max(len(line[column]) for line in lines) for column in range(len(self.header))], width, self._kept)
+        texts = [_GAP.join(f"{_cut(line[column], most):{most}}" for column, most in widths.items()).rstrip() for line in lines]
+        notes = [f"... and {self.hidden} more rows"] if self.hidden else []
+        left_out = [name for column, name in enumerate(self.header) if column not in widths]
+        notes += [f"... and {len(left_out)} more columns: {', '.join(left_out)}"] if left_out else []
+        title = [_cut(self.title, width)] if self.title else []
+        return "\n".join([*title, *texts, *(_cut(note, width) for note in notes)])
+
+    def to_html(self) -> str:
+        """The table in HTML; nothing in it is taken for markup."""
+        escape = html.escape
+        title = f"<p>{escape(self.title)}</p>"
+        if not self.rows:
+            return title
+        head = "".join(f"<th>{escape(name)}</th>" for name in self.header)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
+        more = f"<p>... and {self.hidden} more rows</p>" if self.hidden else ""
+        return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+    def to_rich(self) -> "rich.table.Table":
+        """The table for rich; nothing in it is taken for markup."""
+        import rich.table
+        import rich.text
+
+        plain = rich.text.Text
+        caption = plain(f"... and {self.hidden} more rows") if self.hidden else None
+        table = rich.table.Table(title=plain(self.title), title_justify="left", caption=caption)
+        table.min_width = min(WIDTH, len(self.title))  # else the title would be broken into lines of the table's width
+        for name in self.header:
+            table.add_column(plain(name))
+        for row in self.rows:
+            table.add_row(*map(plain, row))
+        return table
 
 
-def markup(header: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None, caption: str = "") -> str:
-    """The same as HTML; what it shows is escaped."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(_short(cell))}</td>' for cell in row)}</tr>" for row in rows)
-    more = "".join(f"<p>{html.escape(line)}</p>" for line in _more(len(rows), total))
-    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+def shown(value: Any, length: int = 80) -> str:
+    """A value as a short line: texts without quotes, floats with few digits.
+
+    Examples
+    --------
+    >>> shown(0.1 + 0.2), shown(None), shown("a" * 50, length=8)
+    ('0.3', '', 'aaaaa...')
+    """
+    if value is None:
+        return ""
+    is_model = hasattr(type(value), "model_fields")  # whose text does not name its class
+    text = f"{value:.6g}" if isinstance(value, float) else repr(value) if is_model else str(value)
+    line = " ".join(text.split())
+    if not line.isprintable():  # colours, for instance
+        line = "".join(character for character in line if character.isprintable())
+    return _cut(line, length)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: max(0, length - 3)]}..."
+
+
+def _fitting(widths: Sequence[int], most: int, kept: int) -> dict[int, int]:
+    """Widths of as many columns as fit, by their numbers; the widest are made narrower until they do."""
+    left = dict(enumerate(widths))
+    while sum(left.values()) + len(_GAP) * (len(left) - 1) > most:
+        widest = max(left, key=left.__getitem__)
+        if left[widest] > _NARROWEST:
+            left[widest] -= 1
+        else:
+            del left[list(left)[-1 - kept]]
+    return left
+
+
+# numbers in words
 
 
 def size(number: float) -> str:
@@ -35,10 +142,8 @@ def size(number: float) -> str:
     return f"{number:.0f} B" if not unit else f"{number:.3g} {_UNITS[unit]}"
 
 
-def seconds(number: float | None) -> str:
-    """A duration: ``"1.5 s"``, ``"3 min 5 s"``, ``"2 h 10 min"``; empty for None."""
-    if number is None:
-        return ""
+def seconds(number: float) -> str:
+    """A duration: ``"1.5 s"``, ``"3 min 5 s"``, ``"2 h 10 min"``."""
     if number < 60:
         return f"{number:.3g} s" if number >= 0.001 else f"{1000 * number:.2g} ms"
     minutes, rest = divmod(round(number), 60)
@@ -46,24 +151,7 @@ def seconds(number: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def ago(moment: float | None, now: float | None = None) -> str:
-    """How long ago something was, in the largest unit: ``"5 min ago"``; empty for None."""
-    if moment is None:
-        return ""
+def ago(moment: float, now: float | None = None) -> str:
+    """How long ago something was, in the largest unit: ``"5 min ago"``."""
     passed = max(0.0, (time.time() if now is None else now) - moment)
-    for limit, unit, length in ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600), (float("inf"), "d", 86400)):
-        if passed < limit:
-            return f"{int(passed / length)} {unit} ago"
-    raise AssertionError
-
-
-def _short(cell: str) -> str:
-    """A cell in one line; the end of a long one tells more than its middle."""
-    line = " ".join(cell.split())
-    if len(line) <= _WIDEST:
-        return line
-    return f"{line[: _WIDEST - 14]}...{line[-11:]}"
-
-
-def _more(shown: int, total: int | None) -> list[str]:
-    return [f"... and {total - shown} more"] if total is not None and total > shown else []
+    return next(f"{int(passed / length)} {unit} ago" for limit, unit, length in _AGES if passed < limit)

@@ -25,6 +25,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     logs.logs,
     look.diff,
     find.table,
+    find.failures,
     find.du,
     upkeep.verify,
     upkeep.compact,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exca_like.cli.options import Before, Config, Folder, Json, Method, Since, Status, chosen, print_json
+from exca_like.cli.options import LONGEST, Before, Config, Folder, Json, Method, Since, Status, chosen, print_json, print_table
 
 if TYPE_CHECKING:
     from exca_like.entries import Entry
@@ -46,9 +46,8 @@ def ls(
     if json:
         print_json([summary_of(entry) for entry in shown])
         return
-    typer.echo(found.title(entries))
-    if shown:
-        typer.echo(tables.text(catalog.HEADER, [catalog.row_of(entry) for entry in shown], len(entries)))
+    title = found.title(entries) + (f"; the last {len(shown)}:" if len(shown) < len(entries) else "")
+    print_table(tables.Table(title, catalog.HEADER, [catalog.row_of(entry) for entry in shown], most=None, longest=LONGEST))
 
 
 def table(
@@ -94,9 +93,34 @@ def table(
         writer.writeheader()
         writer.writerows(rows)
     elif rows:
-        typer.echo(tables.text(names, [[_cell(row[name]) for name in names] for row in rows]))
+        print_table(tables.Table("", names, [[_cell(row[name]) for name in names] for row in rows], most=None, longest=LONGEST))
     else:
         typer.echo("nothing is stored that fits")
+
+
+def failures(
+    folder: Folder = None,
+    method: Method = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    group: Annotated[
+        bool, typer.Option("--group", help="Show together what failed in the same way, one traceback in full.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List what failed, or group it by what went wrong."""
+    from exca_like import tables
+
+    report = chosen(folder, method, None, since, before, where).failures()
+    if json:
+        names = ("count", "type", "message", "where", "reason", "traceback", "uids")
+        print_json([{name: getattr(one, name) for name in names} for one in report.groups])
+    elif group or not len(report):
+        typer.echo(str(report))
+    else:
+        rows = [(uid, str(one).partition(" × ")[2]) for one in report.groups for uid in one.uids]
+        print_table(tables.Table(f"{len(report)} failed", ("uid", "what"), sorted(rows), most=None, longest=LONGEST))
 
 
 def du(
@@ -119,7 +143,8 @@ def du(
         return
     total = sum(row[2] for row in sizes.values())
     rows = [(name, str(row[0]), str(row[1]), tables.size(row[2])) for name, row in ordered]
-    typer.echo(tables.text(("method", "entries", "results", "size"), [*rows, ("total", "", "", tables.size(total))]))
+    rows.append(("total", "", "", tables.size(total)))
+    print_table(tables.Table("", ("method", "entries", "results", "size"), rows, most=None, longest=LONGEST))
 
 
 def summary_of(entry: "Entry") -> dict[str, Any]:
@@ -182,9 +207,5 @@ def _by_column(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
     return [*numbers, *texts, *others]
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return (
-        f"{value:.6g}" if isinstance(value, float) else f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)
-    )
+def _cell(value: Any) -> Any:
+    return f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else value

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exca_like.cli.options import Folder, Json, Method, Since, Uid, catalog_of, chosen, print_json
+from exca_like.cli.options import LONGEST, Folder, Json, Method, Since, Uid, catalog_of, chosen, print_json, print_table
 
 if TYPE_CHECKING:
     from exca_like.catalog import Catalog
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _TRACEBACK = 12  # lines
 _ITEMS = 5
+_LIVE = 10
 
 
 def show(uid: Uid, folder: Folder = None, json: Json = False) -> None:
@@ -81,7 +82,7 @@ def status(
             if watch:
                 typer.echo(f"{time.strftime('%H:%M:%S')}  ", nl=False)
             typer.echo(found.title(entries))
-            typer.echo(_table(entries))
+            _print_counts(entries)
         if not watch or not (counts["running"] or counts["queued"]):
             return
         time.sleep(every)
@@ -94,7 +95,7 @@ def _counts(entries: "list[Entry]") -> dict[str, dict[str, int]]:
     return {name: dict(counter) for name, counter in found.items()}
 
 
-def _table(entries: "list[Entry]") -> str:
+def _print_counts(entries: "list[Entry]") -> None:
     from exca_like import tables
 
     counts = _counts(entries)
@@ -104,10 +105,13 @@ def _table(entries: "list[Entry]") -> str:
         if any(word in row for row in counts.values())
     ]
     rows = [(name, *(str(row.get(word, "")) for word in words)) for name, row in counts.items()]
-    lines = [tables.text(("method", *words), rows)] if rows else []
+    if rows:
+        print_table(tables.Table("", ("method", *words), rows, most=None, longest=LONGEST))
     live = [entry for entry in entries if entry.status in ("running", "queued")]
-    lines += [f"  {entry}" for entry in live[:10]] + ([f"  ... and {len(live) - 10} more"] if len(live) > 10 else [])
-    return "\n".join(lines)
+    for entry in live[:_LIVE]:
+        typer.echo(f"  {entry}")
+    if len(live) > _LIVE:
+        typer.echo(f"  ... and {len(live) - _LIVE} more")
 
 
 def diff(
@@ -136,7 +140,9 @@ def diff(
         print_json({"first": entries[0].uid, "second": entries[1].uid, "differences": rows})
         return
     header = ("", entries[0].uid.rpartition("/")[2], entries[1].uid.rpartition("/")[2])
-    typer.echo(tables.text(header, [(name, *(str(value) for value in values)) for name, values in rows.items()]))
+    print_table(
+        tables.Table("", header, [(name, *map(str, values)) for name, values in rows.items()], most=None, longest=LONGEST)
+    )
 
 
 def settings(

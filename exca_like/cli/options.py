@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from exca_like.catalog import Catalog
+    from exca_like.tables import Table
 
 Folder = Annotated[
     Path | None,
@@ -26,6 +27,9 @@ Config = Annotated[
         "--where", "-w", metavar="FIELD=VALUE", help="Only configs with this value, like optim.lr=0.1; can be repeated."
     ),
 ]
+
+LONGEST = 1000
+"""Characters of a cell of a table that programs read."""
 
 _USUAL = ("cache", ".cache", "results", ".exca_like")
 
@@ -86,6 +90,16 @@ def field_of(text: str) -> tuple[str, Any]:
         except ValueError:
             pass
     return name.strip(), parsed
+
+
+def print_table(table: "Table") -> None:
+    """Print a table: as wide as the terminal, and of any width where it is read by programs."""
+    import shutil
+    import sys
+
+    text = table.text(shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000)
+    if text:
+        typer.echo(text)
 
 
 def print_json(data: Any) -> None:

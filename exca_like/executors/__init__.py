@@ -1,5 +1,6 @@
 """Where computations run other than here: local processes, Slurm."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from exca_like.errors import InfraValueError
@@ -45,3 +46,19 @@ def job_is_over(record: dict[str, Any]) -> bool:
         return open_job(record).ended() is not None
     except (KeyError, TypeError):
         return True
+
+
+def cancel_all(jobs: Sequence[JobHandle]) -> None:
+    """Stop jobs; those on Slurm in as few calls of its command as can be.
+
+    Raises
+    ------
+    SubmissionError
+        Slurm refused it.
+    """
+    from exca_like.executors.slurm_handle import SlurmJob, cancel_jobs
+
+    cancel_jobs([job.job_id for job in jobs if isinstance(job, SlurmJob)])
+    for job in jobs:
+        if not isinstance(job, SlurmJob):
+            job.cancel()

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from exca_like.executors.slurm_state import watcher
 
 _LOG_TAIL = 4000  # characters
 _FILE_DELAY_S = 15.0
+_TOGETHER = 500  # jobs of one scancel
 _STOPPED_BY: dict[str, Reason] = {"TIME LIMIT": "timeout", "PREEMPTION": "preempted", "NODE FAILURE": "node failure"}
 _STOPPED = re.compile(f"CANCELLED AT .* DUE TO ({'|'.join(_STOPPED_BY)})")
 _MEMORY = re.compile(r"oom.kill|out of memory|exceeded memory limit", re.IGNORECASE)
@@ -64,7 +66,22 @@ class SlurmJob:
 
     def cancel(self) -> None:
         """Stop the job with scancel."""
-        done = subprocess.run(["scancel", self.job_id], capture_output=True, text=True, check=False)
+        cancel_jobs([self.job_id])
+
+
+def cancel_jobs(job_ids: Sequence[str]) -> None:
+    """Stop jobs with scancel, many at a time.
+
+    Raises
+    ------
+    SubmissionError
+        It failed for some of them; the others are stopped.
+    """
+    said = []
+    for start in range(0, len(job_ids), _TOGETHER):
+        some = job_ids[start : start + _TOGETHER]
+        done = subprocess.run(["scancel", *some], capture_output=True, text=True, check=False)
         if done.returncode:
-            msg = f"scancel {self.job_id} failed: {done.stderr.strip()}"
-            raise SubmissionError(msg)
+            said.append(f"scancel {' '.join(some[:3])}{' ...' if len(some) > 3 else ''} failed: {done.stderr.strip()}")
+    if said:
+        raise SubmissionError("\n".join(said))

@@ -97,10 +97,10 @@ def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -
             return {}
     values = model.__dict__
     result: dict[str, Any] = {}
-    below: Any = _NOTHING
     for field in (plan.kept_fields if plan.plain else plan.kept(model)) if uid else plan.fields:
         name = field.name
-        if exclude and (below := exclude.get(name, _NOTHING)) is None:
+        below = exclude.get(name, _NOTHING) if exclude else _NOTHING
+        if below is None:
             continue
         if uid and field.ambiguous:
             raise ModelExportError(_ambiguous_message(plan, field))

@@ -330,6 +330,20 @@ def resubmit(side: Side) -> Sampler:
     return sample
 
 
+@case("sweep of 1,000 configs, 500 of them cached: plan", Limit(1.0), rounds=0.15, ours_only=True)
+def sweep_plan(side: Side) -> Sampler:
+    make = importlib.import_module(side.name).sweep
+    half = side.tasks // 2
+    base = side.config(0)
+    make(base, {"seed": range(half)}).submit()
+
+    def plan() -> None:
+        found = make(base, {"optim.lr": [0.01, 0.02], "seed": range(half)}).plan()
+        assert (found.cached, found.to_submit) == (half, half)
+
+    return lambda: side.fastest(plan)
+
+
 @case("iter_cached, per task", Goal(40), rounds=0.15)
 def iter_cached(side: Side) -> Sampler:
     for seed in range(side.tasks):

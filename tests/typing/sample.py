@@ -70,6 +70,10 @@ def check() -> None:
         array.append(task)
         reveal_type(array)  # list[Train]
     reveal_type(task.infra.status())  # status
+    sweep = exca_like.sweep(task, {"seed": range(2), "lr": [0.1]}, where=lambda config: config.seed > 0)
+    reveal_type(sweep[0])  # Train
+    reveal_type(list(sweep[:2].submit()))  # list[Train]
+    exca_like.sweep(task, {"seed": 1})  # type: ignore[dict-item]
     reveal_type(exca_like.ConfDict(a=1).copy())  # ConfDict
 
 

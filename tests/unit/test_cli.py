@@ -56,7 +56,7 @@ def test_ls(command, filled: Path) -> None:
     assert good(command("ls", "-m", "Train.run", "--status", "failed,lost")).count("\n") == 3
     assert good(command("ls", "-w", "optim.lr=5e-1")).count("\n") == 3
     assert good(command("ls", "--since", "1h", "--before", "1h")) == f"{filled}: 0 entries\n"
-    assert "... and 8 more" in good(command("ls", "-n", 2))
+    assert "; the last 2:" in good(command("ls", "-n", 2))
 
 
 def test_ls_order_and_json(command) -> None:
@@ -112,6 +112,15 @@ def test_status(command) -> None:
     assert re.search(r"Train\.run,1 +4 +1\n", text) and "running" not in text
     assert sum(json.loads(good(command("status", "--json")))[f"{Train.__module__}.Train.run,1"].values()) == 5
     assert good(command("status", "--watch")).count("entries") == 1  # nothing runs: it ends
+
+
+def test_failures(command) -> None:
+    title, _, first, second = good(command("failures")).splitlines()
+    assert title == "2 failed" and "RuntimeError at test_catalog.py:" in first + second and "ValueError at" in first + second
+    grouped = good(command("failures", "--group", "-m", "Train.run"))
+    assert grouped.startswith("1 failed:\n  1 × ValueError at test_catalog.py:") and "Traceback of the first:" in grouped
+    assert good(command("failures", "-m", "add")) == "Nothing failed.\n"
+    assert {group["count"] for group in json.loads(good(command("failures", "--json")))} == {1}
 
 
 def test_diff(command) -> None:

@@ -25,6 +25,7 @@ def run(code: str) -> str:
         ("import exca_like; exca_like.provenance.Provenance", ["pydantic", "numpy", "subprocess", "resource", *HEAVY]),
         ("import exca_like; exca_like.SubmitInfra", [*HEAVY, "numpy"]),
         ("import exca_like; exca_like.MapInfra", HEAVY),
+        ("import exca_like; exca_like.sweep", [*HEAVY, "rich", "tqdm"]),
         ("import exca_like; exca_like.helpers.DiscriminatedModel", [*HEAVY, "numpy"]),
     ],
 )

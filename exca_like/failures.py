@@ -1,0 +1,171 @@
+"""What failed, grouped by what the failures have in common."""
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from exca_like.cachedict.failures import Failure
+from exca_like.infra.status import HINTS
+from exca_like.tables import WIDTH
+
+_SHOWN_UIDS = 5
+_MORE = ("timeout", "out of memory")  # reasons that are mended by asking for more
+_FRAME = re.compile(r'^[ |+-]*File "(?P<file>.+)", line (?P<line>\d+), in ', re.MULTILINE)
+_LAST_PART = re.compile(r"^Traceback \(most recent call last\):$", re.MULTILINE)
+_LIBRARY = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python\d[\d.]*)[/\\]|^<frozen ")
+_OWN = "exca_like.errors."
+# what differs between messages that say the same: paths in quotes, other paths, then hex numbers and all others
+_QUOTED_PATH = re.compile(r"""(?<!\w)(['"])[^'"]*/[^'"]*\1""")
+_PATH = re.compile(r"(?<![\w.~-])(?:[\w.~-]*/)+[\w.~-]*")
+_DECIMAL = r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
+_NUMBER = re.compile(rf"0x[0-9a-fA-F]+|{_DECIMAL}(?![0-9a-zA-Z])|\b(?=[a-f]*\d)[0-9a-f]+\b|{_DECIMAL}")
+_COMPARED = 10_000  # characters of a message
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """Failures that are the same but for numbers and paths in their messages."""
+
+    type: str
+    """Name of the exception's class, without ``builtins.``."""
+    message: str
+    """The message of the first one."""
+    where: str
+    """File and line that raised it, as ``"train.py:81"``: the innermost that is of no library; empty if there is none."""
+    reason: str
+    """``"error"`` for an exception of the method; else how the job ended, like ``"timeout"``."""
+    traceback: str
+    """The traceback of the first one, in full; empty for a job that ended without an exception of the method."""
+    uids: tuple[str, ...]
+    """Whose failures they are."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.uids)
+
+    def __str__(self) -> str:
+        return f"{self.count} × {self._what()}"
+
+    def _what(self) -> str:
+        if self.reason == "error":
+            name, message = self.type.rpartition(".")[2], " ".join(self.message.split())
+            return f"{name}{f' at {self.where}' if self.where else ''}{f': {message}' if message else ''}"
+        if self.reason in _MORE:
+            return f"{self.reason} ({HINTS[self.reason]})"
+        said = _last_words(self.message)
+        return f"{self.reason}: {said}" if said else self.reason
+
+
+class FailureReport:
+    """What failed: failures with the same traceback make one group, the largest first. A report for people when printed.
+
+    Two are the same if the type of the exception and all files and lines of the traceback are, and the messages differ in
+    nothing but numbers and paths. Jobs that ended without an exception of the method (out of time, out of memory, lost) are
+    grouped by how they ended.
+
+    Parameters
+    ----------
+    failures:
+        Uids, and how each failed.
+    total:
+        How many there are with those that did not fail; None if that is not known.
+    """
+
+    groups: Sequence[FailureGroup]
+    """The groups, the largest first."""
+
+    def __init__(self, failures: Iterable[tuple[str, Failure]], total: int | None = None) -> None:
+        found: dict[tuple[object, ...], list[tuple[str, Failure]]] = {}
+        for uid, failure in failures:
+            found.setdefault(_key(failure), []).append((uid, failure))
+        self.groups = sorted(map(_group, found.values()), key=lambda group: -group.count)
+        self._total = total
+
+    def __len__(self) -> int:
+        """The number of failures, all groups together."""
+        return sum(group.count for group in self.groups)
+
+    def __str__(self) -> str:
+        lines = [self._title()]
+        for number, group in enumerate(self.groups):
+            lines.append(f"  {_cut(str(group))}")
+            if number == 0 or len(self.groups) <= _SHOWN_UIDS:
+                lines += [f"      {uid}" for uid in _first(group.uids)]
+        full = next(
+            ((name, text) for name in ("traceback", "message") for group in self.groups if (text := getattr(group, name))), None
+        )
+        if full is not None:
+            title = "Traceback of the first" if full[0] == "traceback" else "What is known of the first"
+            lines += ["", f"{title}:", "", full[1].rstrip()]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        escape = html.escape
+        parts = [f"<p>{escape(self._title())}</p>"]
+        for group in self.groups:
+            uids = "".join(f"<li><code>{escape(uid)}</code></li>" for uid in _first(group.uids))
+            text = escape(group.traceback or group.message)
+            parts.append(f"<details><summary>{escape(str(group))}</summary><ul>{uids}</ul><pre>{text}</pre></details>")
+        return "".join(parts)
+
+    def _title(self) -> str:
+        if not self.groups:
+            return "Nothing failed."
+        of_all = "" if self._total is None else f" of {self._total}"
+        ways = "the same way" if len(self.groups) == 1 else f"in {len(self.groups)} ways"
+        return f"{len(self)}{of_all} failed{'' if len(self) == 1 else f', {ways}'}:"
+
+
+def _first(uids: Sequence[str]) -> list[str]:
+    more = len(uids) - _SHOWN_UIDS
+    return [*uids[:_SHOWN_UIDS], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _group(failures: Sequence[tuple[str, Failure]]) -> FailureGroup:
+    _, first = failures[0]
+    has_traceback = first.reason == "error"
+    return FailureGroup(
+        type=first.type.removeprefix("builtins.").removeprefix(_OWN),
+        message=first.message,
+        where=_where(first.traceback) if has_traceback else "",
+        reason=first.reason,
+        traceback=first.traceback if has_traceback else "",
+        uids=tuple(uid for uid, _ in failures),
+    )
+
+
+def _key(failure: Failure) -> tuple[object, ...]:
+    """Equal for failures that are the same to whoever reads them."""
+    if failure.reason == "error":
+        return failure.type, tuple(_FRAME.findall(failure.traceback)), _without_numbers(failure.message)
+    if failure.reason != "failed":
+        return (failure.reason,)
+    return failure.reason, _without_numbers(_last_words(failure.message))
+
+
+def _last_words(message: str) -> str:
+    """The last line of the log of a process that died, which says most; the first line of a message is of this package."""
+    log = message.strip().splitlines()[1:]
+    return log[-1].strip() if log else ""
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH - 2 else f"{line[: WIDTH - 5]}..."
+
+
+def _without_numbers(message: str) -> str:
+    return _NUMBER.sub("#", _PATH.sub("<path>", _QUOTED_PATH.sub("<path>", message[:_COMPARED])))
+
+
+def _where(traceback: str) -> str:
+    """The innermost line of the last exception of a traceback that is of no library; if all are, the innermost."""
+    last = traceback[max((found.start() for found in _LAST_PART.finditer(traceback)), default=0) :]
+    frames: list[tuple[str, str]] = _FRAME.findall(last)
+    own = [frame for frame in frames if not _LIBRARY.search(frame[0])]
+    for file, line in reversed(own or frames):
+        return f"{file.replace(chr(92), '/').rpartition('/')[2]}:{line}"
+    return ""

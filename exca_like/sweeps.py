@@ -1,0 +1,493 @@
+"""Sweeps: one config for each combination of values, planned, submitted, watched and read together."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar, overload
+
+import pydantic
+
+from exca_like.cachedict.failures import Failure
+from exca_like.errors import ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
+from exca_like.executors import cancel_all
+from exca_like.failures import FailureReport
+from exca_like.grids import Grid, described
+from exca_like.infra.applied import FIELDS, InfraField
+from exca_like.infra.arrays import check_sizes, submit_all
+from exca_like.infra.job import TaskJob
+from exca_like.infra.sending import KEY, Plan
+from exca_like.infra.task import TaskInfra
+from exca_like.infra.waiting import as_completed
+from exca_like.progress import Progress
+from exca_like.sources import closest
+from exca_like.sweep_again import more_of
+from exca_like.sweep_frame import frame_of
+from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus, core_hours_of, row_of
+from exca_like.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import rich.table
+
+M = TypeVar("M", bound=pydantic.BaseModel)
+OnError = Literal["raise", "skip", "none"]
+
+_ON_ERROR = ("raise", "skip", "none")
+_LOG_TAIL = 4000  # characters
+
+
+class _Member(NamedTuple):
+    """A config of a sweep."""
+
+    swept: dict[str, Any]
+    config: Any
+    infra_name: str
+
+    @property
+    def infra(self) -> TaskInfra:
+        """The infra that computes it."""
+        found: TaskInfra = getattr(self.config, self.infra_name)
+        return found
+
+
+class _Place(NamedTuple):
+    """Which combination of a grid a message is about."""
+
+    number: int
+    total: int
+    values: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"combination {self.number} of {self.total} ({described(self.values)})"
+
+
+def sweep(
+    obj: M,
+    grid: Mapping[str, Iterable[Any]],
+    *,
+    zip: Iterable[Sequence[str]] = (),
+    where: Callable[[M], Any] | None = None,
+    infra: str | None = None,
+) -> "Sweep[M]":
+    """Make a config for each combination of values. Nothing is computed or submitted.
+
+    Parameters
+    ----------
+    obj:
+        The config to start from, with a TaskInfra that has a folder.
+    grid:
+        Values by (dotted) names of fields, like ``{"optim.lr": [1e-2, 1e-3], "seed": range(5)}``. All combinations are made,
+        the last name fastest.
+    zip:
+        Names whose values go together, the first of each, the second of each..., like ``[("model", "batch_size")]``.
+    where:
+        Function of a config: those for which it gives False are left out.
+    infra:
+        Name of the TaskInfra; needed if the config has several.
+
+    Returns
+    -------
+    Sweep
+        The configs. Of those with the same uid there is only the first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The grid is none, or no grid of this config; or a combination is no valid config: the message says which.
+
+    Examples
+    --------
+    ::
+
+        sweep = exca_like.sweep(Train(infra={"folder": "cache", "cluster": "slurm"}), {"lr": [0.1, 0.01], "seed": range(5)})
+        print(sweep.plan())
+        table = sweep.submit().wait().to_df()
+    """
+    name = _chosen_infra(obj, infra)
+    base: TaskInfra = getattr(obj, name)
+    if base.folder is None:
+        cls = type(obj).__name__
+        msg = f"the config has no folder to keep results in, by which a sweep finds them: {cls}({name}={{'folder': 'cache'}})"
+        raise InfraValueError(msg)
+    if where is not None and not callable(where):
+        msg = f"where={where!r:.60} is no function: give one of a config, like where=lambda config: config.seed > 0"
+        raise InfraTypeError(msg)
+    combinations = Grid(grid, zip)
+    combinations.check_fields(obj)
+    members: dict[str, _Member] = {}
+    kept = 0
+    for number, values in enumerate(combinations, 1):
+        place = _Place(number, len(combinations), values)
+        config = _clone(obj, name, [{key: values[key] for key in layer} for layer in combinations.layers], place)
+        if where is None or _is_wanted(where, config, place):
+            kept += 1
+            member = _Member(values, config, name)
+            members.setdefault(member.infra.uid(), member)
+    if not members:
+        msg = f"where leaves out all {len(combinations)} combinations of the grid ({combinations}): let it give True for some"
+        raise InfraValueError(msg)
+    label = base.uid().rpartition("/")[0].rpartition(",")[0]
+    return Sweep(".".join(label.rsplit(".", 2)[-2:]), str(combinations), list(members.values()), kept - len(members))
+
+
+class Sweep(Sequence[M], Generic[M]):
+    """Configs of one class that differ in some values, as `exca_like.sweep` makes them: a sequence of configs.
+
+    What a sweep says comes from the folder of the results and from the cluster, each time it is asked. So a sweep that is made
+    again in another session finds what was computed and what is running.
+    """
+
+    def __init__(self, label: str, text: str, members: Sequence[_Member], duplicates: int = 0) -> None:
+        self._label = label
+        self._text = text
+        self._members = members
+        self._duplicates = duplicates
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @overload
+    def __getitem__(self, index: int) -> M: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sweep[M]": ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """A config; or a sweep of some of them (``sweep[:10]``)."""
+        if isinstance(index, slice):
+            return Sweep(self._label, f"part of {self._text}", self._members[index])
+        return self._members[index].config
+
+    def __iter__(self) -> Iterator[M]:
+        return (member.config for member in self._members)
+
+    # what there is to do
+
+    def plan(self) -> SweepPlan:
+        """What `submit` would do. Nothing is computed, submitted or changed on disk."""
+        states = [self._state(member.infra) for member in self._members]
+        cached = [member.infra for member, state in self._with(states) if state == "completed"]
+        due = [member.infra for member, state in self._with(states) if state == "due"]
+        return SweepPlan(
+            total=len(self),
+            cached=len(cached),
+            running=states.count("running"),
+            failed=states.count("failed"),
+            to_submit=len(due),
+            duplicates=self._duplicates,
+            core_hours=core_hours_of(cached, due),
+        )
+
+    def submit(self, tasks_per_job: int = 1, max_workers: int = 256) -> Self:
+        """Submit what has no result and is not running, together; what failed only with ``mode="retry"``.
+
+        With ``cluster=None`` they are computed first, one after the other, in this process. What fails does not stop the
+        others: see `failures`.
+
+        Parameters
+        ----------
+        tasks_per_job:
+            How many tasks a job runs, one after the other.
+        max_workers:
+            How many jobs may run at a time.
+        """
+        check_sizes(max_workers, tasks_per_job)
+        due = [member.infra for member in self._members if self._state(member.infra) == "due"]
+        for infra in due[:1]:
+            self._check_may_compute(infra)
+        self._send(due, Plan(max_workers, tasks_per_job))
+        return self
+
+    def retry_failed(
+        self,
+        mem_gb: float | None = None,
+        timeout_min: float | None = None,
+        *,
+        tasks_per_job: int = 1,
+        max_workers: int = 256,
+        **resources: Any,
+    ) -> Self:
+        """Submit those that failed again, in one array; the others are left alone.
+
+        Parameters
+        ----------
+        mem_gb, timeout_min:
+            Factors, up to 16: ``mem_gb=2.0`` asks for twice the memory that the infra (or the settings) ask for.
+        tasks_per_job, max_workers:
+            As for `submit`.
+        **resources:
+            Other fields of the infra that say what a job asks for. Numbers are factors as well (``cpus_per_task=2``); anything
+            else is set as it is (``slurm_partition="long"``).
+
+        Raises
+        ------
+        ValueError
+            There is no such field, or it has no value to be multiplied.
+        """
+        check_sizes(max_workers, tasks_per_job)
+        factors = {"mem_gb": mem_gb, "timeout_min": timeout_min, **resources}
+        given = {name: value for name, value in factors.items() if value is not None}
+        changes = more_of(self._members[0].infra, given) if self._members else {}
+        again = []
+        for member in self._members:
+            if member.infra.status() == "failed":
+                self._check_may_compute(member.infra)
+                one = member._replace(config=member.infra.clone_obj()).infra  # another one, of the same uid
+                for name, value in {"mode": "retry", **changes}.items():
+                    setattr(one, name, value)
+                if one._mode() not in ("retry", "force"):
+                    msg = f"EXCA_LIKE_MODE={one._mode()} stands in for the mode that would compute failed tasks again: unset it"
+                    raise InfraUsageError(msg)
+                again.append(one)
+        self._send(again, Plan(max_workers, tasks_per_job))
+        for one in again:
+            if one.cluster == "debug" and (job := one._present_job("cached")) is not None:
+                job.wait()  # computes: nobody else has this job
+        return self
+
+    def cancel(self) -> int:
+        """Cancel what is queued or running; returns how many. They count as not submitted then."""
+        handles = [
+            handle
+            for member in self._members
+            if member.infra.status() == "running" and (handle := member.infra._handle()) is not None
+        ]
+        cancel_all(handles)
+        return len(handles)
+
+    # what came of it
+
+    def status(self) -> SweepStatus:
+        """How each config stands. Nothing is computed or changed on disk."""
+        return SweepStatus(self._label, self._rows())
+
+    def wait(self, progress: bool = True, timeout: float | None = None) -> Self:
+        """Wait until all that was submitted has ended, well or not.
+
+        What is to be tried again (the infra's ``retries``) is, meanwhile.
+
+        Parameters
+        ----------
+        progress:
+            Show a bar, on a terminal, if tqdm is installed.
+        timeout:
+            Seconds to wait at most; None: as long as it takes.
+
+        Raises
+        ------
+        RuntimeError
+            Nothing was submitted.
+        TimeoutError
+            Some have not ended in time; they go on.
+        """
+        jobs = [job for job in self._jobs() if job is not None]
+        if self._members and not jobs and all(member.infra._handle() is None for member in self._members):
+            msg = f"nothing of this sweep of {self._label} was submitted: call submit() first"
+            raise InfraUsageError(msg)
+        self._wait_for(jobs, progress=progress, timeout=timeout)
+        return self
+
+    def results(self, on_error: OnError = "raise") -> list[Any]:
+        """The results, in the order of the configs; waits for what is running.
+
+        Parameters
+        ----------
+        on_error:
+            What is done about configs that failed or were not submitted: ``"raise"`` the error of the first one, ``"skip"``
+            them, or put None in their places (``"none"``).
+
+        Raises
+        ------
+        Exception
+            What the method raised, with a note that names the config; see `failures` for all of them.
+        NotCachedError
+            Some were not submitted.
+        """
+        if on_error not in _ON_ERROR:
+            msg = f"on_error={on_error!r}: use one of {', '.join(map(repr, _ON_ERROR))}"
+            raise InfraValueError(msg)
+        jobs = self._jobs()
+        missing = jobs.count(None)
+        if on_error == "raise" and missing:
+            msg = (
+                f"{missing} of {len(self)} configs have no result and are not running: call submit() first, "
+                "or take what there is with results(on_error='skip')"
+            )
+            raise NotCachedError(msg)
+        self._wait_for([job for job in jobs if job is not None])
+        found = []
+        for member, job in self._with(jobs):
+            try:
+                if job is not None:
+                    found.append(job.result())
+                    continue
+            except Exception as error:
+                if on_error == "raise":
+                    error.add_note(f"\nIt is the error of the config with {described(member.swept)}, {member.infra.uid()}.")
+                    raise
+            if on_error == "none":
+                found.append(None)
+        return found
+
+    def failures(self) -> FailureReport:
+        """What failed, grouped by what the failures have in common."""
+        failed = [member.infra for member in self._members if member.infra.status() == "failed"]
+        return FailureReport([(infra.uid(), _failure_of(infra)) for infra in failed], len(self))
+
+    def to_df(self) -> "pd.DataFrame":
+        """A table of all configs and their results, with a row for each config; nothing is waited for.
+
+        Its columns are: the swept fields; other fields that are not at their defaults; ``status``; the result: a scalar in
+        ``result``, the scalars of a dictionary in columns of their own (anything else is left out: see `results`); and from the
+        provenance ``duration`` (seconds), ``host``, ``time``, and ``extra.*`` for what the code recorded. A name that there is
+        already gets ``sweep.``, ``result.`` or ``provenance.`` before it.
+
+        Raises
+        ------
+        ImportError
+            Pandas is not installed.
+        """
+        return frame_of(self._rows(), [member.infra for member in self._members])
+
+    # looks
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self._table().to_html()
+
+    def __rich__(self) -> "rich.table.Table":
+        return self._table().to_rich()
+
+    def _table(self) -> Table:
+        left_out = f", {self._duplicates} with the uid of another left out" if self._duplicates else ""
+        title = f"Sweep of {self._label}, {len(self)} config{'' if len(self) == 1 else 's'}: {self._text}{left_out}"
+        names = list(self._members[0].swept) if self._members else []
+        return Table(title, ["", *names], [[number, *member.swept.values()] for number, member in enumerate(self._members)])
+
+    # how it is done
+
+    def _with(self, others: Sequence[Any]) -> Iterable[tuple[_Member, Any]]:
+        return zip(self._members, others, strict=True)
+
+    def _state(self, infra: TaskInfra) -> Literal["completed", "running", "failed", "due"]:
+        """How a task stands, or that it is to be submitted."""
+        mode = infra._mode()
+        if mode == "off":
+            msg = (
+                f"mode='off' keeps no results, which a sweep works with: use another mode for {self._label} (or EXCA_LIKE_MODE)"
+            )
+            raise InfraUsageError(msg)
+        status = infra.status()
+        if mode == "force" or status == "not submitted" or (mode == "retry" and status == "failed"):
+            return "due"
+        return status
+
+    def _check_may_compute(self, infra: TaskInfra) -> None:
+        if infra._mode() == "read-only":
+            msg = f"mode='read-only' computes nothing: use another mode for {self._label} (or EXCA_LIKE_MODE)"
+            raise InfraUsageError(msg)
+
+    def _send(self, infras: Sequence[TaskInfra], plan: Plan) -> None:
+        if not infras or infras[0].cluster is not None:
+            submit_all(self._label, infras, plan)
+            return
+        bar = Progress(self._label, len(infras), 0)
+        try:
+            failed = 0
+            for number, infra in enumerate(infras, 1):
+                submit_all(self._label, [infra], plan)
+                failed += infra._store().peek(KEY) != "value"
+                bar.show(number - failed, failed)
+        finally:
+            bar.close()
+
+    def _wait_for(self, jobs: Sequence[TaskJob[Any]], *, progress: bool = True, timeout: float | None = None) -> None:
+        done = failed = 0
+        bar = Progress(self._label, len(jobs), 0) if progress else None
+        try:
+            for job in as_completed(jobs, timeout):
+                is_done = job.has_result()
+                done, failed = done + is_done, failed + (not is_done)
+                if bar is not None:
+                    bar.show(done, failed)
+        finally:
+            if bar is not None:
+                bar.close()
+
+    def _jobs(self) -> list[TaskJob[Any] | None]:
+        """The job of each config; None if there is none, or none that counts."""
+        return [member.infra._present_job("cached") for member in self._members]
+
+    def _rows(self) -> list[SweepRow]:
+        return [row_of(member.swept, member.infra) for member in self._members]
+
+
+def _chosen_infra(obj: Any, name: str | None) -> str:
+    """The name of the infra that a sweep is of."""
+    if isinstance(obj, type):
+        msg = f"sweep takes a config to start from, not its class: sweep({obj.__name__}(...), {{...}})"
+        raise InfraTypeError(msg)
+    fields: dict[str, InfraField] = getattr(type(obj), FIELDS, {})
+    names = [field for field, infra in fields.items() if isinstance(infra.default, TaskInfra)]
+    cls = type(obj).__name__
+    if not names:
+        others = ", ".join(f"{field}: {type(infra.default).__name__}" for field, infra in fields.items())
+        has = f"only {others}" if others else "none"
+        msg = f"sweep takes a config with a TaskInfra, and {obj!r:.60}, of type {cls}, has {has}"
+        if isinstance(obj, TaskInfra):
+            msg = "sweep takes a config, not its infra: sweep(config, {...}, infra='<name of the field>')"
+        raise InfraTypeError(msg)
+    if name is None:
+        if len(names) > 1:
+            msg = f"{cls} has several TaskInfras: choose one with infra={' or infra='.join(map(repr, names))}"
+            raise InfraTypeError(msg)
+        return names[0]
+    if name not in names:
+        near = closest(str(name), names)
+        msg = f"infra={name!r}: {cls} has no TaskInfra of this name" + (f"; did you mean {near!r}?" if near else "")
+        raise InfraValueError(msg)
+    return name
+
+
+def _clone(config: Any, infra: str, patches: Iterable[Mapping[str, Any]], place: _Place) -> Any:
+    """A config with changes, one after the other."""
+    cls = type(config).__name__
+    try:
+        for patch in patches:
+            config = getattr(config, infra).clone_obj(patch)
+    except pydantic.ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False))
+        msg = f"{place} is no valid {cls}: {said}"
+        raise InfraValueError(msg) from error
+    except ExcaLikeError as error:
+        error.add_note(f"It is about {place}.")
+        raise
+    return config
+
+
+def _is_wanted(where: Callable[[Any], Any], config: Any, place: _Place) -> bool:
+    try:
+        wanted = where(config)
+    except Exception as error:
+        error.add_note(f"`where` raised it for {place}.")
+        raise
+    if wanted is None:
+        msg = f"where gave None for {place}: let it return True for configs to keep, and False for others"
+        raise InfraTypeError(msg)
+    return bool(wanted)
+
+
+def _failure_of(infra: TaskInfra) -> Failure:
+    """How a task failed; of one whose job left nothing, as far as the cluster and the log tell it."""
+    outcome = infra._store().load(KEY)
+    if outcome is not None and outcome.failure is not None:
+        return outcome.failure
+    detail = infra.status_detail()
+    job = infra._present_job("cached")
+    log = "" if job is None else (job.stderr() or "")[-_LOG_TAIL:].strip()
+    parts = (
+        f"job {detail.job_id} ended without a result: {detail.state}",
+        detail.reason,
+        log if log not in detail.reason else "",
+    )
+    return Failure("exca_like.errors.JobError", "\n".join(part for part in parts if part), "", detail.state)
