@@ -174,8 +174,12 @@ class Catalog(Sequence[Entry]):
         return some
 
     def to_records(self) -> list[dict[str, Any]]:
-        """A row for each entry; see `Entry.record`."""
-        return [entry.record() for entry in self]
+        """A row for each entry, with all fields that some entry of its method has not at their defaults; see `Entry.record`."""
+        entries = self.refresh()
+        fields: dict[str, set[str]] = {}
+        for entry in entries:
+            fields.setdefault(entry.method, set()).update(entry.changed)
+        return [entry.record(fields[entry.method]) for entry in entries]
 
     def to_df(self) -> Any:
         """The same as a pandas.DataFrame.

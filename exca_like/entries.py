@@ -1,7 +1,7 @@
 """Entries of a cache as the catalog shows them: what is stored, of which config, and how it stands."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,15 +131,20 @@ class Entry:
         """The job that was submitted last, if there is one: with the ``paths`` of its logs, its ``state``, and ``cancel``."""
         return _handle(str(self.folder))
 
-    def record(self) -> dict[str, Any]:
+    def record(self, fields: Collection[str] = ()) -> dict[str, Any]:
         """One row of a table.
 
-        What is known, with the changed fields of the config, the result if it is a scalar (``result``) or a dictionary of
-        scalars (``result.<name>``), and what the code recorded (``extra.<name>``). A field with the name of another column is
-        ``config.<name>``.
+        What is known, with the changed fields of the config (and those that are named), the result if it is a scalar
+        (``result``) or a dictionary of scalars (``result.<name>``), and what the code recorded (``extra.<name>``). A field with
+        the name of another column is ``config.<name>``.
         """
         row: dict[str, Any] = {"method": self.method, "version": self.version, "uid": self.uid, "status": self.status}
-        row |= {name if name not in _OWN_COLUMNS else f"config.{name}": value for name, value in self.changed.items()}
+        shown = self.changed
+        if not shown.keys() >= set(fields):
+            shown |= {
+                name: value for name, value in ConfDict(self.config).flat().items() if name in fields and name not in shown
+            }
+        row |= {name if name not in _OWN_COLUMNS else f"config.{name}": value for name, value in shown.items()}
         if self.kind != "map" and self.status == "completed":
             try:
                 row |= _columns(self.load("never"))

@@ -8,11 +8,12 @@ import typer
 
 from exca_like import __version__
 from exca_like.cli import find, logs, look, upkeep
+from exca_like.cli.run import run as run_config
 
 _EPILOG = "Each command has its own --help. The folder is given with --folder, or as EXCA_LIKE_FOLDER."
 
 app = typer.Typer(
-    help="Look at what is stored in a cache, and take care of it.",
+    help="Compute configs, look at what is stored of them, and take care of it.",
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -32,6 +33,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     upkeep.migrate,
     look.settings,
 )
+app.command("run")(run_config)
 for command in _COMMANDS:
     app.command()(command)
 

@@ -210,8 +210,9 @@ def test_records(filled: Path) -> None:
     assert isinstance(frame, pandas.DataFrame) and len(frame) == 4
     row = frame[frame["optim.lr"] == 0.5].iloc[0]
     assert (row["seed"], row["result.accuracy"], row["extra.epoch"], row["status"]) == (1, 0.1, 1, "completed")
+    assert set(frame["optim.lr"]) == {0.1, 0.5} and set(frame["seed"]) == {-1, 0, 1}  # defaults as well
     rows = Catalog(filled).filter("Features.process").to_records()
-    assert [row.get("config.size") for row in rows] == [None, 1] and all(row["size"] > 1000 for row in rows)
+    assert [row.get("config.size") for row in rows] == [2, 1] and all(row["size"] > 1000 for row in rows)
     assert {row["result"] for row in Catalog(filled).filter(kind="memo").to_records()} == {3, 5, 7}
 
 

@@ -13,6 +13,7 @@ from test_catalog import Train, fill
 from exca_like import CacheDict, __version__
 from exca_like.cli.app import run
 from exca_like.cli.options import field_of
+from exca_like.cli.words import values_of
 
 EXCA = sorted((Path(__file__).parents[1] / "compat").glob("**/0.6.0"))
 
@@ -47,6 +48,121 @@ def good(result: tuple[int, str, str]) -> str:
     return out
 
 
+# computing
+
+PROGRAM = """
+import pydantic, exca_like
+class Optim(pydantic.BaseModel, extra="forbid"):
+    lr: float = 0.1
+class Base(pydantic.BaseModel):
+    seed: int = 0
+    label: str | None = None
+    layers: list[int] = [1]
+    optim: Optim = Optim()
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache")
+    @infra.apply
+    def run(self) -> float:
+        if self.seed == 3:
+            raise ValueError("three")
+        return self.optim.lr * self.seed * len(self.layers)
+class Both(Base):
+    other: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache")
+    @other.apply
+    def evaluate(self) -> str:
+        return f"evaluated {self.label}"
+class Plain(pydantic.BaseModel):
+    x: int = 1
+"""
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command):
+    """Run ``exca-like run`` in a folder with a program."""
+    name = f"program_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(PROGRAM)
+    (tmp_path / "base.yaml").write_text("optim:\n  lr: 0.7\nseed: 8\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("EXCA_LIKE_FOLDER")
+    yield lambda target, *arguments: command("run", target.replace("M:", f"{name}:"), *arguments)
+    sys.modules.pop(name, None)
+
+
+def test_run(running, tmp_path: Path) -> None:
+    assert good(running("M:Base", "--dry-run", "seed=2")).endswith("/seed=2-c81e728d: not submitted\n")
+    assert good(running("M:Base", "seed=2", "optim.lr=5e-1")) == "1.0\n"
+    assert good(running("M:Base", "seed=2", "optim.lr=0.5", "--dry-run")).endswith(": completed\n")
+    assert good(running("M:Base.run", "@base.yaml", "layers=[1, 2]")) == f"{0.7 * 8 * 2!r}\n"
+    assert good(running("M:Both.evaluate", "label=a,", "-n", "1")).startswith("1 config")
+    config = good(running("M:Base", "seed=1", "@base.yaml", "--print-config"))
+    assert "seed: 1\n" in config and "lr: 0.7" in config and "folder: cache" in config
+    assert re.search(r"job local-\w+, .*\n0.5\n", good(running("M:Base", "seed=5", "infra.cluster=local", "--wait")))
+
+
+def test_run_a_sweep(running) -> None:
+    plan = good(running("M:Base", "seed=range(2)", "optim.lr=0.1,0.2", "--dry-run"))
+    assert plan.startswith("4 configs: 4 to submit\n") and plan.count("not submitted") == 5
+    assert "4 completed" in good(running("M:Base", "seed=range(2)", "optim.lr=0.1,0.2"))
+    assert "2 cached, 1 to submit" in good(running("M:Base", "seed=range(0,3)", "--dry-run"))
+    assert "2 completed" in good(running("M:Base", "zip(seed,label)=(1,a),(2,b)", "-n", "2"))
+    ended, out, err = running("M:Base", "seed=3,4", "layers=[1]")
+    assert ended == 1 and "1 completed, 1 failed" in out and "ValueError at program_" in err
+    ended, out, err = running("M:Base", "seed=5,6", "infra.cluster=local", "--tasks-per-job", "2")
+    assert (ended, err) == (0, "") and "submitted: see `exca-like status --watch --folder cache`" in out
+    assert "2 completed" in good(running("M:Base", "seed=5,6", "infra.cluster=local", "--wait"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["M:Base", "sed=1"], "sed: Extra inputs are not permitted; did you mean seed?"),
+        (["M:Base", "optim.rl=1"], "optim.rl: Extra inputs are not permitted; did you mean optim.lr?"),
+        (["M:Base", "seed=abc"], "seed: Input should be a valid integer"),
+        (["M:Base", "sed=1,2"], "did you mean seed?"),
+        (["M:Base", "seed"], "'seed' is neither FIELD=VALUE, like optim.lr=0.1, nor @FILE.yaml"),
+        (["M:Base", "@none.yaml"], "@none.yaml: "),
+        (
+            ["M:Base", "zip(seed,label)=(1,2),3"],
+            "give 2 values in brackets for each config, like zip(a,b)=(1,x),(2,y), not '3'",
+        ),
+        (["M:Bases"], "has no config 'Bases': there are Optim, Base, Both, Plain"),
+        (["M:Plain"], "Plain has no method with a TaskInfra"),
+        (["M:Both"], "say which method: Both.run, Both.evaluate"),
+        (["M:Base.go"], "Base.go has no TaskInfra: there are Base.run"),
+        (["Base"], "'Base' is not of the form MODULE:CLASS, like train:Train"),
+        (["nowhere_at_all:Base"], "there is no module 'nowhere_at_all' in "),
+    ],
+)
+def test_run_with_wrong_input(running, arguments: list[str], message: str) -> None:
+    ended, out, err = running(*arguments)
+    assert (ended, out) == (2, "") and message in " ".join(err.split()), err
+
+
+def test_an_error_of_the_method_has_its_traceback(running, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="three"):  # what the interpreter prints
+        running("M:Base", "seed=3")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1", None),
+        ("1,2", [1, 2]),
+        ("1e-3,x", [0.001, "x"]),
+        ("range(3)", [0, 1, 2]),
+        ("range(1, 7, 3)", [1, 4]),
+        ("[1,2]", None),
+        ("[1,2],[3]", [[1, 2], [3]]),
+        ("'a,b'", None),
+        ("'a,b',c", ["a,b", "c"]),
+        ("{a: 1, b: 2},null", [{"a": 1, "b": 2}, None]),
+        ("", None),
+    ],
+)
+def test_values(text: str, values: object) -> None:
+    assert values_of(text) == values
+
+
 # what there is
 
 
@@ -70,9 +186,9 @@ def test_ls_order_and_json(command) -> None:
 def test_table(command, tmp_path: Path) -> None:
     lines = good(command("table", "-m", "Train.run", "--only-changed", "--sort", "accuracy")).splitlines()
     assert lines[0].split() == ["status", "seed", "optim.lr", "result.accuracy", "reason", "extra.epoch"]
-    assert lines[1].split() == ["completed", "9", "0.9", "9"] and lines[-1].startswith("failed")
+    assert lines[1].split() == ["completed", "9", "0.1", "0.9", "9"] and lines[-1].startswith("failed")
     rising = good(command("table", "-m", "Train.run", "-c", "seed,result.*", "--sort=-result.accuracy", "--csv")).splitlines()
-    assert rising[:2] == ["seed,result.accuracy", ",0.0"] and rising[-1] == "-1,"
+    assert rising[:2] == ["seed,result.accuracy", "0,0.0"] and rising[-1] == "-1,"
     rows = json.loads(good(command("table", "-m", "add", "--json")))
     assert sorted(row["result"] for row in rows) == [3, 5, 7]
     assert good(command("table", "-m", "nothing")) == "nothing is stored that fits\n"
@@ -83,7 +199,7 @@ def test_table_as_parquet(command, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "table.parquet"
     assert good(command("table", "-m", "Train.run", "--parquet", path)) == f"5 rows written to {path}\n"
-    assert set(pandas.read_parquet(path)["seed"].dropna()) == {-1, 1, 9}
+    assert set(pandas.read_parquet(path)["seed"].dropna()) == {-1, 0, 1, 9}
 
 
 def test_du(command) -> None:
@@ -241,7 +357,7 @@ def test_version_and_help() -> None:
         ).stdout
 
     assert call("--version") == f"{__version__}\n"
-    assert "Look at what is stored" in call("--help")
+    assert "look at what is stored" in call("--help")
 
 
 def test_without_typer(tmp_path: Path) -> None:

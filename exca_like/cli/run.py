@@ -1,0 +1,179 @@
+"""``run``: compute or submit a config, or a sweep of them, from the shell."""
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exca_like.cli import words
+
+if TYPE_CHECKING:
+    from exca_like.sweeps import Sweep
+
+
+def run(
+    target: Annotated[str, typer.Argument(metavar="MODULE:CLASS[.METHOD]", help="The class of the config.")],
+    fields: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FIELD=VALUE|@FILE.yaml]...",
+            help="Values of fields, like optim.lr=0.1 or infra.cluster=slurm; several make a sweep: lr=0.1,0.01 seed=range(5), "
+            "zip(a,b)=(1,x),(2,y).",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be computed.")] = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Only print the whole config, as yaml.")] = False,
+    number: Annotated[int, typer.Option("--number", "-n", min=0, help="Only so many configs of a sweep; 0: all.")] = 0,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for jobs, and print what came out.")] = False,
+    tasks_per_job: Annotated[int, typer.Option(min=1, help="How many configs of a sweep each job computes.")] = 1,
+) -> None:
+    """Compute the method of a config, or submit it if its infra has a cluster."""
+    cls, method = _target(target)
+    said = words.read(fields or [])
+    config = _made(cls, said)
+    if print_config:
+        from exca_like.confdict import ConfDict
+        from exca_like.models.export import export
+
+        typer.echo(ConfDict(export(config, uid=False, exclude_defaults=False)).to_yaml(), nl=False)
+        return
+    name = _infra_of(config, method)
+    if said.grid:
+        import exca_like
+
+        configs = exca_like.sweep(config, said.grid, zip=said.zips, infra=name)
+        _sweep(configs[:number] if number else configs, name, dry_run=dry_run, wait=wait, tasks_per_job=tasks_per_job)
+    else:
+        _single(config, name, dry_run=dry_run, wait=wait)
+
+
+def _single(config: Any, name: str, *, dry_run: bool, wait: bool) -> None:
+    infra = getattr(config, name)
+    if dry_run:
+        typer.echo(f"{infra.uid()}: {infra.status()}")
+    elif infra.cluster is None or infra.folder is None:
+        typer.echo(repr(_result(infra)))
+    else:
+        job = infra.job()
+        typer.echo(f"{infra.uid()}: job {job.job_id}, {infra.status()}")
+        if wait or infra.cluster == "debug":
+            typer.echo(repr(job.result()))
+
+
+def _result(infra: Any) -> Any:
+    return getattr(infra._linked_state.owner, infra._linked_state.applied.name)()
+
+
+def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks_per_job: int) -> None:
+    typer.echo(str(configs.plan()))
+    if dry_run:
+        typer.echo(str(configs.status()))
+        return
+    in_process = getattr(configs[0], name).cluster is None
+    configs.submit(tasks_per_job=tasks_per_job)
+    if wait or in_process:
+        configs.wait()
+        typer.echo(str(configs.status()))
+        failed = configs.failures()
+        if len(failed):
+            typer.echo(str(failed), err=True)
+            raise typer.Exit(1)
+    else:
+        folder = os.path.relpath(getattr(configs[0], name).folder)
+        typer.echo(f"submitted: see `exca-like status --watch --folder {folder}`")
+
+
+def _target(text: str) -> tuple[type[Any], str | None]:
+    """The class that is named, and the method, if one is."""
+    module_name, sign, path = text.partition(":")
+    if not sign or not path:
+        msg = f"{text!r} is not of the form MODULE:CLASS, like train:Train or project.train:Train.run"
+        raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does
+    if module_name.endswith(".py"):
+        module_name = module_name.removesuffix(".py").replace(os.sep, ".")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        msg = f"there is no module {error.name!r} in {os.getcwd()}, nor among what is installed"
+        raise typer.BadParameter(msg, param_hint="MODULE:CLASS") from None
+    first, *others = path.split(".")
+    cls: Any = getattr(found, first, None)
+    method = None
+    for one in others:
+        inner = getattr(cls, one, None)
+        if isinstance(inner, type):
+            cls = inner
+        else:
+            method = one
+            break
+    if not _is_config(cls):
+        there = [name for name, value in vars(found).items() if _is_config(value) and value.__module__ == found.__name__]
+        msg = f"{module_name} has no config {path!r}" + (f": there are {', '.join(there)}" if there else ", nor any other")
+        raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
+    return cls, method
+
+
+def _is_config(value: Any) -> bool:
+    import pydantic
+
+    return isinstance(value, type) and issubclass(value, pydantic.BaseModel)
+
+
+def _made(cls: type[Any], said: words.Words) -> Any:
+    """The config to start from; fields that are swept have the first of their values."""
+    import difflib
+
+    import pydantic
+
+    from exca_like.confdict import ConfDict
+
+    values = ConfDict(said.base)
+    for name, several in said.grid.items():
+        values[name] = several[0]
+    try:
+        return cls(**values)
+    except pydantic.ValidationError as error:
+        lines = []
+        for one in error.errors():
+            place = ".".join(map(str, one["loc"]))
+            hint = ""
+            if one["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(place, _names(cls), 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(cls.model_fields)}"
+            lines.append(f"  {place}: {one['msg']}{hint}")
+        msg = f"no config of {cls.__name__}:\n" + "\n".join(lines)
+        raise typer.BadParameter(msg, param_hint="FIELD=VALUE") from None
+
+
+def _names(cls: type[Any], above: str = "") -> list[str]:
+    """Dotted names of the fields of a class and of those within."""
+    found = []
+    for name, info in cls.model_fields.items():
+        found.append(f"{above}{name}")
+        if _is_config(info.annotation) and above.count(".") < 3:
+            found += _names(info.annotation, f"{above}{name}.")
+    return found
+
+
+def _infra_of(config: Any, method: str | None) -> str:
+    """The name of the TaskInfra that a method goes through, or of the only one."""
+    from exca_like.infra.applied import FIELDS
+    from exca_like.infra.task import TaskInfra
+
+    fields = getattr(type(config), FIELDS, {})
+    tasks = {name: field.applied for name, field in fields.items() if isinstance(field.default, TaskInfra) and field.applied}
+    found: list[str] = [name for name, applied in tasks.items() if method in (None, applied.name)]
+    if len(found) == 1:
+        return found[0]
+    cls = type(config).__name__
+    methods = ", ".join(f"{cls}.{applied.name}" for applied in tasks.values())
+    msg = f"{cls} has no method with a TaskInfra" if not tasks else f"say which method: {methods}"
+    if method is not None and tasks:
+        msg = f"{cls}.{method} has no TaskInfra: there are {methods}"
+    raise typer.BadParameter(msg, param_hint="MODULE:CLASS")

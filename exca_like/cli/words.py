@@ -1,0 +1,108 @@
+"""What is written on a command line for a config: ``optim.lr=1e-3``, values of sweeps, ``@base.yaml``."""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+from exca_like.cli.options import field_of
+
+_RANGE = re.compile(r"range\(\s*(-?\d+(?:\s*,\s*-?\d+){0,2})\s*\)")
+_ZIP = re.compile(r"zip\(([^()]+)\)")
+_PAIRS = {"[": "]", "{": "}", "(": ")", '"': '"', "'": "'"}
+
+
+class Words(NamedTuple):
+    """What a command line says of a config."""
+
+    base: dict[str, Any]
+    """Of files and single values."""
+    grid: dict[str, list[Any]]
+    """Fields with several values."""
+    zips: list[tuple[str, ...]]
+    """Fields whose values go together."""
+
+
+def read(words: list[str]) -> Words:
+    """Take a command line apart; later words win over earlier ones, and over files.
+
+    Raises
+    ------
+    typer.BadParameter
+        A word is not understood, or a file can't be read.
+    """
+    from exca_like.confdict import ConfDict
+
+    base, found = ConfDict(), Words({}, {}, [])
+    for word in words:
+        if word.startswith("@"):
+            base.update(_file(word[1:]))
+    for word in words:
+        if word.startswith("@"):
+            continue
+        name, sign, text = word.partition("=")
+        if not sign or not name.strip():
+            msg = f"{word!r} is neither FIELD=VALUE, like optim.lr=0.1, nor @FILE.yaml"
+            raise typer.BadParameter(msg)
+        together = _ZIP.fullmatch(name.strip())
+        if together is not None:
+            names = tuple(one.strip() for one in together[1].split(","))
+            for one, column in zip(names, _columns(word, text, len(names)), strict=True):
+                found.grid[one] = column
+            found.zips.append(names)
+            continue
+        values = values_of(text)
+        if values is None:
+            base[name.strip()] = field_of(word)[1]
+            found.grid.pop(name.strip(), None)
+        else:
+            found.grid[name.strip()] = values
+    return found._replace(base=dict(base))
+
+
+def values_of(text: str) -> list[Any] | None:
+    """The values of ``1,2,3`` or ``range(5)``; None for a single value, which ``[1,2,3]`` and ``"a,b"`` are."""
+    numbers = _RANGE.fullmatch(text.strip())
+    if numbers is not None:
+        return list(range(*map(int, numbers[1].split(","))))
+    parts = split(text)
+    return None if len(parts) == 1 else [field_of(f"x={part}")[1] for part in parts]
+
+
+def split(text: str) -> list[str]:
+    """The parts between commas that are in no brackets or quotes."""
+    parts, closing = [""], [""]
+    for character in text:
+        if character == closing[-1]:
+            closing.pop()
+        elif character in _PAIRS and closing[-1] not in ('"', "'"):
+            closing.append(_PAIRS[character])
+        if character == "," and len(closing) == 1:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _columns(word: str, text: str, number: int) -> list[list[Any]]:
+    """The values of each field of ``zip(a,b)=(1,x),(2,y)``."""
+    rows = []
+    for part in map(str.strip, split(text)):
+        row = split(part[1:-1]) if part[:1] == "(" and part[-1:] == ")" else []
+        if len(row) != number:
+            msg = f"{word!r}: give {number} values in brackets for each config, like zip(a,b)=(1,x),(2,y), not {part!r}"
+            raise typer.BadParameter(msg)
+        rows.append([field_of(f"x={one.strip()}")[1] for one in row])
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _file(name: str) -> dict[str, Any]:
+    from exca_like import yamltext
+    from exca_like.errors import ExcaLikeError
+
+    try:
+        return yamltext.load(Path(name))
+    except (OSError, ExcaLikeError) as error:
+        msg = f"@{name}: {error}"
+        raise typer.BadParameter(msg) from None
