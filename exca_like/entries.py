@@ -1,5 +1,6 @@
 """Entries of a cache as the catalog shows them: what is stored, of which config, and how it stands."""
 
+import functools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,10 +84,14 @@ class Entry:
         config = self._meta().get("config")
         return self._yaml(layout.CONFIG) if config is None else dict(from_tree(config))
 
+    @functools.cached_property
+    def _changed(self) -> dict[str, Any]:
+        return ConfDict(self.config if self.kind == "memo" else self._yaml(layout.UID)).flat()
+
     @property
     def changed(self) -> dict[str, Any]:
         """Those fields of the config that are not at their defaults, by dotted names; of a call all arguments."""
-        return ConfDict(self.config if self.kind == "memo" else self._yaml(layout.UID)).flat()
+        return dict(self._changed)
 
     def load(self, allow_pickle: AllowPickle = "own") -> Any:
         """The result; of a map its `CacheDict`.
