@@ -1,5 +1,6 @@
 """``show``, ``status``, ``diff``, ``settings``: one thing, and how all stands."""
 
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _TRACEBACK = 12  # lines
 _ITEMS = 5
 _LIVE = 10
+_CLEAR = "\x1b[H\x1b[2J"  # of a terminal
 
 
 def show(uid: Uid, folder: Folder = None, json: Json = False) -> None:
@@ -80,7 +82,7 @@ def status(
             print_json(_counts(entries))
         else:
             if watch:
-                typer.echo(f"{time.strftime('%H:%M:%S')}  ", nl=False)
+                typer.echo(f"{_CLEAR if sys.stdout.isatty() else ''}{time.strftime('%H:%M:%S')}  ", nl=False)
             typer.echo(found.title(entries))
             _print_counts(entries)
         if not watch or not (counts["running"] or counts["queued"]):
