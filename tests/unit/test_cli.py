@@ -122,7 +122,7 @@ def test_retry(running, command, tmp_path: Path) -> None:
     (tmp_path / "fixed").touch()
     text = good(command("retry", "seed=3-", "--yes", "--wait", "--mem", "x2"))
     assert "1 config: 1 completed" in text and re.search(r"^3 +completed", text, re.MULTILINE)
-    assert "1 config: 1 completed" in good(command("retry", "--failed", "--yes", "--wait", "--set", "job_name=again"))
+    assert "1 config: 1 completed" in good(command("retry", "--failed", "--yes", "--wait", "--set", "slurm_partition=long"))
     assert good(command("retry", "--failed")) == "nothing to do: no task failed\n"
 
 
