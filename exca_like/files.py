@@ -1,6 +1,7 @@
 """File operations that leave either the old state or the new one, never a mixture."""
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from exca_like.errors import CacheFolderError
 
 # temporary names start so; whatever lists a cache folder skips them
 TEMPORARY_PREFIX = ".tmp-"
+# as do names of folders that are being deleted
+REMOVED_PREFIX = ".removed-"
 
 
 class Process:
@@ -81,7 +84,7 @@ def create_folder(path: str, files: Mapping[str, bytes], permissions: int | None
         os.rename(temporary, path)
     except OSError as error:
         _remove_folder(temporary)
-        if os.path.isdir(path):  # another process was first
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or os.path.isdir(path):  # another process was first
             return False
         msg = (
             f"can't create the cache folder {path}: {error.strerror or error}. "
