@@ -137,9 +137,18 @@ def read_bytes(path: str) -> bytes:
         os.close(descriptor)
 
 
-def read_small(path: str, most: int) -> tuple[os.stat_result, bytes]:
-    """The status of a file, and its content as it is then or later; no content if it has more than ``most`` bytes."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def read_small(path: str, most: int, *, is_noted: bool = True) -> tuple[os.stat_result, bytes]:
+    """The status of a file, and its content as it is then or later; no content if it has more than ``most`` bytes.
+
+    With ``is_noted=False`` the time of its last reading stays as it is, where the system allows that.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags if is_noted else flags | getattr(os, "O_NOATIME", 0))
+    except PermissionError:  # only the owner of a file may have the time kept
+        if is_noted:
+            raise
+        descriptor = os.open(path, flags)
     try:
         status = os.fstat(descriptor)
         return status, os.read(descriptor, status.st_size) if status.st_size <= most else b""

@@ -104,7 +104,7 @@ def prune(
     policy:
         What ``max_size`` removes first: what was stored longest ago, what is largest, or (``"lru"``) what was read longest ago.
         File systems note the last reading only roughly (often once a day), and some not at all; then the time of storing
-        counts. A catalog reads, too.
+        counts. To look at maps and memoised functions with a catalog is to read them, to look at tasks is not.
     status:
         Remove only what has this status, or one of these. Given alone, all of it is removed.
     dry_run:

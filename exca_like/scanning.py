@@ -199,7 +199,7 @@ def _single(path: str) -> dict[str, Any] | None:
     """The line of a journal, if it is just one, whole and sound."""
     if not OWN_JOURNAL.fullmatch(os.path.basename(path)):
         return None
-    _, line = files.read_small(path, _LARGEST)
+    _, line = files.read_small(path, _LARGEST, is_noted=False)
     if line[:9] != KEY_HEAD or line.find(b"\n") != len(line) - 1 or crc32(line[:-1]):
         return None
     record: dict[str, Any] = orjson.loads(line)

@@ -144,16 +144,14 @@ def du(
         print_json([{"method": name, **dict(zip(names, row, strict=True))} for name, row in ordered])
         return
     total, pinned = (sum(row[column] for row in sizes.values()) for column in (2, 3))
-    rows = [(name, str(row[0]), str(row[1]), tables.size(row[2]), _if_any(row[3])) for name, row in ordered]
-    rows.append(("total", "", "", tables.size(total), _if_any(pinned)))
-    header = ("method", "entries", "results", "size", "pinned")
+    rows: list[Sequence[str]] = [
+        (name, str(row[0]), str(row[1]), tables.size(row[2]), tables.size(row[3]) if row[3] else "") for name, row in ordered
+    ]
+    rows.append(("total", "", "", tables.size(total), tables.size(pinned)))
+    header: Sequence[str] = ("method", "entries", "results", "size", "pinned")
+    if not pinned:
+        header, rows = header[:-1], [row[:-1] for row in rows]
     print_table(tables.Table("", header, rows, most=None, longest=LONGEST))
-
-
-def _if_any(size: int) -> str:
-    from exca_like import tables
-
-    return tables.size(size) if size else ""
 
 
 def summary_of(entry: "Entry") -> dict[str, Any]:
