@@ -275,6 +275,8 @@ def row_of(entry: Entry) -> tuple[str, ...]:
     status = f"{entry.status}: {entry.reason}" if entry.reason else entry.status
     if entry.kind == "map" and entry.status == "completed":
         status = f"completed: {entry.values} items"  # noqa: PD011 - no numpy
+    if entry.is_pinned:
+        status = f"pinned, {status}"
     stored = "" if entry.time is None else tables.ago(entry.time.timestamp())
     took = "" if entry.duration is None else tables.seconds(entry.duration)
     return (entry.uid, status, stored, took, tables.size(entry.size))

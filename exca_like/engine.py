@@ -152,9 +152,12 @@ def run(batch: Batch) -> dict[str, Outcome]:
         missing = [key for others in waiting for key in others.keys]
         if waiting:
             patience.wait(waiting)
-    for key in batch.keys:
-        if key not in outcomes and (outcome := store.load(key)) is not None:
-            outcomes[key] = outcome
+        if not missing:
+            for key in batch.keys:
+                if key not in outcomes and (outcome := store.load(key)) is not None:
+                    outcomes[key] = outcome
+            if len(outcomes) < len(batch.keys) and not batch.is_elsewhere():  # removed just when it had been found
+                missing = [key for key in batch.keys if key not in outcomes]
     return outcomes
 
 

@@ -1,5 +1,7 @@
 """Entries of a cache as the catalog shows them: what is stored, of which config, and how it stands."""
 
+import contextlib
+import errno
 import functools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -8,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from exca_like import files, layout, yamltext
+from exca_like import files, layout, pins, yamltext
 from exca_like.cachedict import CacheDict
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.context import AllowPickle
@@ -16,13 +18,13 @@ from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.handlers.containers import from_tree
 from exca_like.cachedict.owners import describe
 from exca_like.confdict import ConfDict
-from exca_like.errors import ExcaLikeError, NotCachedError
+from exca_like.errors import CacheFolderError, CacheUsageError, ExcaLikeError, NotCachedError
 from exca_like.executors import job_is_over, open_job
 from exca_like.executors.base import JobHandle
 from exca_like.layout import EntryFolder
 from exca_like.provenance import Provenance, provenance_of
 from exca_like.recording import noted
-from exca_like.scanning import Content, Kind, Stored
+from exca_like.scanning import Content, Kind, Scanner, Stored
 from exca_like.store import FolderStore
 
 Status = Literal["completed", "failed", "running", "queued", "lost", "empty"]
@@ -66,6 +68,8 @@ class Entry:
     job: str | None = None
     """The cluster's id of the job that computed it, or does."""
     is_pinned: bool = False
+    used: datetime | None = None
+    """When its folder was read last, as far as the file system tells; see `exca_like.pruning`."""
 
     def __str__(self) -> str:
         return f"{self.uid}: {self.status}" + (f" ({self.reason})" if self.reason else "")
@@ -136,6 +140,68 @@ class Entry:
         """The job that was submitted last, if there is one: with the ``paths`` of its logs, its ``state``, and ``cancel``."""
         return _handle(str(self.folder))
 
+    def pin(self) -> None:
+        """Keep it from being removed by `exca_like.pruning`; it may be pinned already.
+
+        Raises
+        ------
+        NotCachedError
+            It is gone.
+        """
+        with self._pins_locked() as pinned:
+            if self.kind != "memo":
+                pins.write(str(self.folder), pins.WHOLE)
+            elif self.key not in self._stored_keys():
+                raise self._gone()
+            elif not pinned.is_whole:
+                pins.write(str(self.folder), pins.Pinned(pinned.keys | {self.key}))
+
+    def unpin(self) -> None:
+        """Take back `pin`; it may not be pinned.
+
+        Raises
+        ------
+        CacheUsageError
+            It is pinned in another way: by ``memo(pin=True)``, or a call with its whole folder.
+        NotCachedError
+            It is gone.
+        """
+        with self._pins_locked() as pinned:
+            if self.kind == "memo" and self._meta().get("pin"):
+                msg = (
+                    f"{self.uid} was stored by a function with memo(pin=True), and stays pinned: to remove it, call the "
+                    "function's forget(...)"
+                )
+                raise CacheUsageError(msg)
+            if self.kind != "memo":
+                pins.write(str(self.folder), pins.NOTHING)
+            elif pinned.is_whole:
+                msg = f"all calls in {self.folder} are pinned, by a file without keys: remove {self.folder / layout.PIN}"
+                raise CacheUsageError(msg)
+            else:
+                pins.write(str(self.folder), pins.Pinned(pinned.keys - {self.key}))
+
+    @contextlib.contextmanager
+    def _pins_locked(self) -> Iterator[pins.Pinned]:
+        """A block in which nobody else pins anything in the folder, or removes it; gives what is pinned."""
+        if not self.folder.is_dir():
+            raise self._gone()
+        try:
+            with claims_of(str(self.folder)).quiet():
+                yield pins.read(str(self.folder))
+        except CacheFolderError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise self._gone() from None
+
+    def _stored_keys(self) -> set[str]:
+        cache = self._cache("never")
+        cache.refresh()
+        return {*cache, *cache.failed()}
+
+    def _gone(self) -> NotCachedError:
+        return NotCachedError(f"{self.uid} is gone from {self.root}: it was removed meanwhile")
+
     def record(self, fields: Collection[str] = ()) -> dict[str, Any]:
         """One row of a table.
 
@@ -182,6 +248,17 @@ def _columns(result: Any) -> dict[str, Any]:
     return {"result": result} if isinstance(result, _SCALARS) else {}
 
 
+def claims_of(folder: str) -> FolderClaims:
+    """The claims on what is computed into a folder."""
+    return FolderClaims(folder, layout.FULL_UID, job_is_over)
+
+
+def look_again(entry: Entry) -> Sequence[Entry]:
+    """What there is in the folder of an entry now, and below it."""
+    folder, root = str(entry.folder), str(entry.root)
+    return [found for content in Scanner(folder).contents() for found in entries_of(content, root)]
+
+
 def entries_of(content: Content, root: str) -> Sequence[Entry]:
     """The entries of a folder."""
     if content.shown is not None:
@@ -199,10 +276,13 @@ def _entries_of(content: Content, root: str) -> Iterator[Entry]:
     if not method:  # a folder with a name of the user's choice
         method, version = _function_of(content.path) or (uid, "")
     folder = Path(content.path)
-    base = Entry(method, version, uid, content.kind, "empty", folder, size=content.size, is_pinned=content.is_pinned)
+    used = datetime.fromtimestamp(content.used, UTC) if content.used else None
+    is_pinned = content.pinned.is_whole
+    base = Entry(method, version, uid, content.kind, "empty", folder, size=content.size, is_pinned=is_pinned, used=used)
     if content.kind == "memo":
         for one in content.stored:
-            yield _with_outcome(replace(base, uid=f"{uid}/{one.key}", size=one.size), one)
+            call = replace(base, uid=f"{uid}/{one.key}", size=one.size, is_pinned=is_pinned or one.key in content.pinned.keys)
+            yield _with_outcome(call, one)
     elif content.kind == "map":
         yield _of_map(base, content)
     else:
@@ -248,7 +328,7 @@ def _of_map(entry: Entry, content: Content) -> Entry:
 def _of_claims(entry: Entry, content: Content) -> Entry:
     """An entry that somebody computes now, if somebody does."""
     if content.claims:
-        holder = FolderClaims(content.path, layout.FULL_UID, job_is_over).holder()
+        holder = claims_of(content.path).holder()
         if holder is not None:
             job = (holder.get("job") or {}).get("job_id")
             return replace(entry, status="running", reason=describe(holder), job=job)

@@ -1,6 +1,7 @@
 """File operations that leave either the old state or the new one, never a mixture."""
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from exca_like.errors import CacheFolderError
 
 # temporary names start so; whatever lists a cache folder skips them
 TEMPORARY_PREFIX = ".tmp-"
+# as do names of folders that are being deleted
+REMOVED_PREFIX = ".removed-"
 
 
 class Process:
@@ -81,7 +84,7 @@ def create_folder(path: str, files: Mapping[str, bytes], permissions: int | None
         os.rename(temporary, path)
     except OSError as error:
         _remove_folder(temporary)
-        if os.path.isdir(path):  # another process was first
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or os.path.isdir(path):  # another process was first
             return False
         msg = (
             f"can't create the cache folder {path}: {error.strerror or error}. "
@@ -134,9 +137,18 @@ def read_bytes(path: str) -> bytes:
         os.close(descriptor)
 
 
-def read_small(path: str, most: int) -> tuple[os.stat_result, bytes]:
-    """The status of a file, and its content as it is then or later; no content if it has more than ``most`` bytes."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def read_small(path: str, most: int, *, is_noted: bool = True) -> tuple[os.stat_result, bytes]:
+    """The status of a file, and its content as it is then or later; no content if it has more than ``most`` bytes.
+
+    With ``is_noted=False`` the time of its last reading stays as it is, where the system allows that.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags if is_noted else flags | getattr(os, "O_NOATIME", 0))
+    except PermissionError:  # only the owner of a file may have the time kept
+        if is_noted:
+            raise
+        descriptor = os.open(path, flags)
     try:
         status = os.fstat(descriptor)
         return status, os.read(descriptor, status.st_size) if status.st_size <= most else b""

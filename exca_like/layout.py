@@ -11,7 +11,7 @@
           <writer>-info.jsonl, data/            results (see exca_like.cachedict)
           <writer>-failed.jsonl                 errors
           job.json                              the job that computes it, or did
-          pinned                                says that the folder is to be kept (see exca_like.catalog)
+          pinned                                says that the folder is to be kept (see exca_like.pins)
       <module>.<function>,<version>/            the results of a memoised function (see exca_like.memos.paths)
       logs/<user>/<job id>/                     what jobs print, and the pickles they start from
       code/<digest>/                            copies of code for jobs (see exca_like.workdir)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exca_like import layout
+from exca_like import files, layout
 from exca_like.cachedict.compact import Compaction, compact_folder
 from exca_like.cachedict.journal import JOURNALS
 from exca_like.cachedict.verify import Problem, examine
@@ -96,7 +96,7 @@ def _method_folders(root: Path) -> list[Path]:
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(files.REMOVED_PREFIX))
     except OSError as error:
         msg = f"can't list {folder}: {error.strerror or error}. Check its permissions."
         raise CacheFolderError(error.errno, msg) from error
@@ -231,7 +231,7 @@ def _entry_folders(folder: str | Path) -> Iterator[str]:
         msg = f"there is no folder {root}: give the folder of a CacheDict, or the one that infras have as their `folder`"
         raise CacheFolderError(errno.ENOENT, msg)
     for parent, folders, names in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith(files.REMOVED_PREFIX))
         if any(name.endswith(JOURNALS) for name in names):
             yield parent
             folders[:] = [name for name in folders if name != DATA]

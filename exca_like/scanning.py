@@ -13,7 +13,7 @@ from zlib import crc32
 
 import orjson
 
-from exca_like import files, layout
+from exca_like import files, layout, pins
 from exca_like.cachedict.claims import SUFFIX as CLAIM
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.index import Index
@@ -61,7 +61,9 @@ class Content:
     """Bytes of journals and data."""
     changed: float = 0.0
     """When a journal was written to last, in seconds since the epoch."""
-    is_pinned: bool = False
+    pinned: pins.Pinned = pins.NOTHING
+    used: float = 0.0
+    """When a journal was read last before this look, as far as the file system tells; else as ``changed``."""
     has_job: bool = False
     is_exca: bool = False
     """Whether exca keeps a task's job and result here, in its own way."""
@@ -131,7 +133,7 @@ class Scanner:
                 if one.name[0] != ".":
                     (folders if one.is_dir(follow_symlinks=False) else names).append(one.name)
         fresh = _Known(stamp if now - stamp > _SETTLED_NS else -1, names, sorted(folders))
-        if known is not None and known.names == names:
+        if known is not None and known.names == names and layout.PIN not in names:  # which is replaced when it changes
             fresh.journals, fresh.content = known.journals, known.content
         return fresh
 
@@ -142,6 +144,7 @@ class Scanner:
     def _read(self, path: str, known: _Known) -> Content | None:
         """The content of a folder, read again if its journals changed; None if it is gone."""
         journals = []
+        used = 0.0
         for name in known.names:
             if name.endswith(".jsonl"):
                 try:
@@ -150,6 +153,7 @@ class Scanner:
                     known.stamp = -1
                     continue
                 journals.append((name, status.st_size, status.st_mtime_ns))
+                used = max(used, status.st_atime, status.st_mtime)
         state = tuple(journals)
         if known.content is None or known.journals != state:
             try:
@@ -157,6 +161,7 @@ class Scanner:
             except OSError:
                 return None
             known.journals = state
+            known.content.used = used  # before they were read for this
         return known.content
 
 
@@ -168,7 +173,7 @@ def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int
         changed=max((changed for _, _, changed in journals), default=0) / 1e9,
         has_job=layout.JOB in names,
         is_exca=layout.EXCA_JOB in names,
-        is_pinned=layout.PIN in names,
+        pinned=pins.read(path) if layout.PIN in names else pins.NOTHING,
         claims=tuple(name for name in names if name.endswith(CLAIM)),
     )
     outcomes = [name for name, size, _ in journals if size and name.endswith((INFO, FAILED))]
@@ -194,7 +199,7 @@ def _single(path: str) -> dict[str, Any] | None:
     """The line of a journal, if it is just one, whole and sound."""
     if not OWN_JOURNAL.fullmatch(os.path.basename(path)):
         return None
-    _, line = files.read_small(path, _LARGEST)
+    _, line = files.read_small(path, _LARGEST, is_noted=False)
     if line[:9] != KEY_HEAD or line.find(b"\n") != len(line) - 1 or crc32(line[:-1]):
         return None
     record: dict[str, Any] = orjson.loads(line)

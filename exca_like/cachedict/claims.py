@@ -160,6 +160,14 @@ class Claim:
         self.close()
 
 
+def _is_at(descriptor: int, path: str) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def _new_path(folder: str) -> str:
     return f"{folder}/{host_name()}-{os.getpid()}-{files.token()}{SUFFIX}"
 
@@ -242,13 +250,21 @@ class FolderClaims:
         Tells of a job, by its record, whether it has ended.
     permissions:
         Mode of new files.
+    restore:
+        Makes the folder again, if it was removed.
     """
 
     def __init__(
-        self, folder: str, lock: str, is_over: Callable[[dict[str, Any]], bool], permissions: int | None = None
+        self,
+        folder: str,
+        lock: str,
+        is_over: Callable[[dict[str, Any]], bool],
+        permissions: int | None = None,
+        restore: Callable[[], object] | None = None,
     ) -> None:
         self.folder = folder
         self._lock = lock
+        self._restore = restore
         self.permissions = permissions
         self.job: dict[str, Any] | None = None
         """The record of the job that this process is, if it is one: its end frees what it claims."""
@@ -340,16 +356,25 @@ class FolderClaims:
         return None
 
     @contextlib.contextmanager
+    def quiet(self) -> Iterator[Owner | None]:
+        """A block in which nobody claims anything; gives somebody who computes keys of the folder now, as `holder` does."""
+        with self._locked():
+            yield self.holder()
+
+    @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         path = f"{self.folder}/{self._lock}"
         while True:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except OSError as error:
+                if isinstance(error, FileNotFoundError) and self._restore is not None:
+                    self._restore()
+                    continue
                 raise unwritable(self.folder, self._lock, error) from error
             try:
                 self._lock_file(descriptor)
-                if not os.fstat(descriptor).st_nlink:  # it was replaced meanwhile
+                if not _is_at(descriptor, path):  # it was replaced meanwhile, or its folder was
                     continue
                 yield
                 return

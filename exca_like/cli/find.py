@@ -128,23 +128,30 @@ def du(
     method: Method = None,
     json: Json = False,
 ) -> None:
-    """Show how much space each method takes."""
+    """Show how much space each method takes, and how much of it is pinned."""
     from exca_like import tables
 
     sizes: dict[str, list[Any]] = {}
     for entry in chosen(folder, method, None, None, None, None):
-        row = sizes.setdefault(f"{entry.method},{entry.version}".rstrip(","), [0, 0, 0])
+        row = sizes.setdefault(f"{entry.method},{entry.version}".rstrip(","), [0, 0, 0, 0])
         row[0] += 1
         row[1] += entry.values + entry.failures  # noqa: PD011 - no numpy
         row[2] += entry.size
+        row[3] += entry.size * entry.is_pinned
     ordered = sorted(sizes.items(), key=lambda one: -one[1][2])
     if json:
-        print_json([{"method": name, "entries": row[0], "results": row[1], "size": row[2]} for name, row in ordered])
+        names = ("entries", "results", "size", "pinned")
+        print_json([{"method": name, **dict(zip(names, row, strict=True))} for name, row in ordered])
         return
-    total = sum(row[2] for row in sizes.values())
-    rows = [(name, str(row[0]), str(row[1]), tables.size(row[2])) for name, row in ordered]
-    rows.append(("total", "", "", tables.size(total)))
-    print_table(tables.Table("", ("method", "entries", "results", "size"), rows, most=None, longest=LONGEST))
+    total, pinned = (sum(row[column] for row in sizes.values()) for column in (2, 3))
+    rows: list[Sequence[str]] = [
+        (name, str(row[0]), str(row[1]), tables.size(row[2]), tables.size(row[3]) if row[3] else "") for name, row in ordered
+    ]
+    rows.append(("total", "", "", tables.size(total), tables.size(pinned)))
+    header: Sequence[str] = ("method", "entries", "results", "size", "pinned")
+    if not pinned:
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    print_table(tables.Table("", header, rows, most=None, longest=LONGEST))
 
 
 def summary_of(entry: "Entry") -> dict[str, Any]:

@@ -409,7 +409,8 @@ class BaseInfra(pydantic.BaseModel):
 
         claim = None if key is None else self._claims().with_folder((key,), create)
         if claim is None and (key is not None or not create({})):  # it is there already
-            self._check_folder()
+            if not self._check_folder():  # and was removed again
+                return self._prepare_folder(key)
             if not state.folder_is_checked:
                 for name, data in contents.items():
                     files.write_atomic(f"{entry.path}/{name}", data, self.permissions)
@@ -446,7 +447,7 @@ class BaseInfra(pydantic.BaseModel):
             if self.folder is None:
                 made: Any = MemoryClaims()
             else:
-                made = FolderClaims(self._entry().path, layout.FULL_UID, job_is_over, self.permissions)
+                made = FolderClaims(self._entry().path, layout.FULL_UID, job_is_over, self.permissions, self._prepare_folder)
             state.__dict__.setdefault("claims", made)  # another thread may have been first
         return state.claims
 

@@ -625,3 +625,45 @@ def test_an_interruption_leaves_the_lock_free(tmp_path):
     with contextlib.suppress(AssertionError):
         wait_for([child], 20)
     assert claimed(make(tmp_path), "a") == ["a"]
+
+
+def test_nobody_claims_in_a_quiet_block(tmp_path):
+    claims, order = make(tmp_path), []
+
+    def claim() -> None:
+        with make(tmp_path).claim(["a"], everything)[0][0]:
+            order.append("claimed")
+
+    thread = threading.Thread(target=claim)
+    with claims.quiet() as holder:
+        assert holder is None
+        thread.start()
+        time.sleep(0.1)
+        order.append("quiet")
+    thread.join()
+    assert order == ["quiet", "claimed"]
+    (mine,), _ = claims.claim(["a"], everything)
+    with mine, make(tmp_path).quiet() as holder:
+        assert holder is not None and holder["pid"] == os.getpid()
+
+
+def test_a_folder_that_is_moved_away_while_it_is_waited_for(tmp_path):
+    """Who waits for the lock of the old folder takes that of the new one."""
+    folder, made = tmp_path / "folder", []
+
+    def restore() -> None:
+        folder.mkdir()
+        made.append(folder)
+
+    claims = make(folder, restore=restore)
+    found: list[list[str]] = []
+    with make(folder).quiet():
+        thread = threading.Thread(target=lambda: found.append(claims.claim(["a"], everything)[0][0].keys))
+        thread.start()
+        time.sleep(0.1)
+        folder.rename(tmp_path / "away")
+    thread.join()
+    assert made == [folder] and found == [["a"]]
+    assert len(list(folder.glob("*.claim"))) == 1 and not list((tmp_path / "away").glob("*.claim"))
+    with pytest.raises(errors.CacheFolderError), FolderClaims(str(tmp_path / "none"), LOCK, lambda _: False).quiet():
+        pass

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -324,6 +325,89 @@ def test_compact(command, tmp_path: Path) -> None:
     assert "would merge files below" in good(command("compact", "--folder", tmp_path)) and len(list(tmp_path.iterdir())) == 3
     assert re.match(r"1 folders: 3 files are 1 now, ", good(command("compact", "--folder", tmp_path, "--yes")))
     assert len(CacheDict(tmp_path)) == 3
+
+
+# what is kept, and what is not
+
+
+@pytest.fixture
+def own(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Run a command on a folder that may be changed."""
+    fill(tmp_path)
+    monkeypatch.setenv("EXCA_LIKE_FOLDER", str(tmp_path))
+    return command
+
+
+def test_pin_and_unpin(own) -> None:
+    assert good(own("pin", "optim.lr=0.5")).endswith(" is pinned\n")
+    (line,) = [line for line in good(own("ls")).splitlines() if "optim.lr=0.5" in line]
+    assert "pinned, completed" in line
+    assert "  pinned\n" in good(own("show", "optim.lr=0.5"))
+    header, *rows = good(own("du")).splitlines()
+    assert header.split()[-2:] == ["size", "pinned"] and rows[-1].startswith("total") and rows[-1].endswith(" B")
+    assert sum(row["pinned"] > 0 for row in json.loads(good(own("du", "--json")))) == 1
+    ended, out, _ = own("rm", "optim.lr=0.5", "--yes")
+    assert ended == 1 and "stays: it is pinned" in out and "0 entries, 0 B removed" in out
+    (told,) = json.loads(good(own("unpin", "optim.lr=0.5", "--json")))
+    assert told["pinned"] is False and "pinned" not in good(own("ls"))
+    assert "1 entry, " in good(own("rm", "optim.lr=0.5", "--yes"))
+    ended, _, err = own("pin", "optim.lr=0.5")
+    assert ended == 1 and "no entry of" in err
+
+
+def test_rm(own) -> None:
+    text = good(own("rm", "seed=-1", "seed=1,optim"))
+    assert re.search(r"2 entries, .* kB to remove; nothing was removed: repeat with --yes\n$", text)
+    assert len(json.loads(good(own("ls", "--json")))) == 9
+    done = json.loads(good(own("rm", "seed=-1", "seed=-1", "seed=1,optim", "--yes", "--json")))
+    assert done["removed"] is True and done["entries"] == 2 and done["removals"][0]["problem"] is None
+    assert done["size"] == sum(row["size"] for row in done["removals"]) > 0
+    assert len(json.loads(good(own("ls", "--json")))) == 7
+    ended, _, err = own("rm", "Train.run", "--yes")
+    assert ended == 1 and "2 entries of" in err
+
+
+def test_prune(own) -> None:
+    assert "1 entry, " in good(own("prune", "--status", "failed", "-m", "Train.run"))
+    assert good(own("prune", "--older-than", "1d", "--yes")) == "nothing fits: nothing is to be removed\n"
+    assert "largest of more than 20 kB" in good(own("prune", "--max-size", "20kB", "--policy", "size"))
+    plan = json.loads(good(own("prune", "--max-size", "0", "--keep-last", "1", "--json")))
+    assert plan["removed"] is False and plan["entries"] == 6
+    assert "6 entries, " in good(own("prune", "--max-size", "0", "--keep-last", "1", "--yes"))
+    assert len(json.loads(good(own("ls", "--json")))) == 3
+    ended, _, err = own("prune")
+    assert ended == 1 and "give older_than, max_size, keep_last or status" in err
+    assert own("prune", "--policy", "newest")[0] == 2 and own("prune", "--max-size", "much")[0] == 1
+
+
+def test_cancel(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXCA_LIKE_FOLDER", str(tmp_path))
+    program = tmp_path / "slow.py"
+    program.write_text(
+        "import pydantic, exca_like, time\n"
+        "class Slow(pydantic.BaseModel):\n"
+        "    seconds: int = 60\n"
+        "    infra: exca_like.TaskInfra = exca_like.TaskInfra()\n"
+        "    @infra.apply\n"
+        "    def run(self) -> int:\n"
+        "        time.sleep(self.seconds)\n"
+        "        return 1\n"
+        "if __name__ == '__main__':\n"
+        f"    Slow(infra={{'folder': {str(tmp_path)!r}, 'cluster': 'local'}}).infra.job()\n"
+        f"    Slow(seconds=0, infra={{'folder': {str(tmp_path)!r}}}).run()\n"
+    )
+    subprocess.run([sys.executable, program], check=True)
+    assert "1 job would be cancelled: repeat with --yes" in good(command("cancel", "default"))
+    ended, out, err = command("cancel", "default", "seconds=0", "--yes")
+    assert ended == 1 and "1 job cancelled" in out and "seconds=0" in err and "it is completed" in err
+    for _ in range(100):
+        if json.loads(good(command("ls", "-s", "running,queued", "--json"))) == []:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("it still runs")
+    ended, out, err = command("cancel", "default")
+    assert ended == 1 and out == "0 jobs cancelled\n"
 
 
 def test_migrate(command, tmp_path: Path) -> None:
