@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args, overload
 
+from pydantic_core import to_jsonable_python
+
 from exca_like import layout, tables
 from exca_like.cachedict.failures import Failure
 from exca_like.confdict import ConfDict
@@ -22,6 +24,7 @@ _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
 HEADER = ("uid", "status", "stored", "took", "size")
 _MISSING = object()
+_TEXTS = {"method": "Train.run", "version": "1", "uid": "*seed=1*"}
 
 Condition = Callable[[Entry], bool]
 
@@ -142,6 +145,13 @@ class Catalog(Sequence[Entry]):
         ValueError
             A word, or a time, is not understood.
         """
+        for name, given in (("method", method), ("version", version), ("uid", uid)):
+            if given is not None and not isinstance(given, str):
+                msg = f"{name} must be a text, like {name}='{_TEXTS[name]}', not {given!r:.60}"
+                raise ConfigTypeError(msg)
+        if config is not None and not isinstance(config, Mapping):
+            msg = f"config must be a dictionary of fields, like {{'optim.lr': 0.1}}, not {config!r:.60}"
+            raise ConfigTypeError(msg)
         conditions: list[Condition] = []
         if method is not None:
             conditions.append(lambda entry: _matches(entry.method, method) or _matches(entry.method, f"*.{method}"))
@@ -226,7 +236,9 @@ class Catalog(Sequence[Entry]):
         counts = Counter(entry.status for entry in entries).most_common()
         numbers = ", ".join(f"{number} {status}" for status, number in counts)
         total = tables.size(sum(entry.size for entry in entries))
-        return f"{self.folder}: {len(entries)} entries" + (f" ({numbers}), {total}" if entries else "")
+        text = f"{self.folder}: {len(entries)} entries" + (f" ({numbers}), {total}" if entries else "")
+        hidden = self._scanner.unreadable
+        return text + (f"; {len(hidden)} folders can't be read, like {hidden[0]}" if hidden else "")
 
 
 def moment(name: str, given: str | datetime | timedelta) -> datetime:
@@ -267,7 +279,17 @@ def _matches(text: str, pattern: str) -> bool:
 
 def _has(entry: Entry, fields: Mapping[str, Any]) -> bool:
     config = ConfDict(entry.config)
-    return all(config.get(name, _MISSING) == value for name, value in fields.items())
+    return all(_is_same(config.get(name, _MISSING), value) for name, value in fields.items())
+
+
+def _is_same(stored: Any, wanted: Any) -> bool:
+    """Whether a stored value is the wanted one, which may be given as it is in a config, or as JSON has it."""
+    if stored is _MISSING or isinstance(stored, bool) != isinstance(wanted, bool):
+        return False
+    try:
+        return bool(stored == wanted) or to_jsonable_python(stored) == to_jsonable_python(wanted)
+    except (TypeError, ValueError):  # of arrays, or of what has no form in JSON
+        return False
 
 
 def row_of(entry: Entry) -> tuple[str, ...]:

@@ -25,11 +25,11 @@ from exca_like.layout import EntryFolder
 from exca_like.provenance import Provenance, provenance_of
 from exca_like.recording import noted
 from exca_like.scanning import Content, Kind, Scanner, Stored
-from exca_like.store import FolderStore
+from exca_like.store import FolderStore, Outcome
 
 Status = Literal["completed", "failed", "running", "queued", "lost", "empty"]
-"""``"lost"`` is a job that ended without a result or an error; ``"empty"`` a folder in which nothing was computed yet, or of
-which the process that was at it is gone."""
+"""``"lost"`` is a job that was cancelled, preempted or vanished before there was a result or an error; ``"empty"`` a folder in
+which nothing was computed yet, or of which the process that was at it is gone."""
 
 _SCALARS = (bool, int, float, str, type(None))
 # names of columns that are never those of fields
@@ -108,21 +108,26 @@ class Entry:
         cache = self._cache(allow_pickle)
         if self.kind == "map":
             return cache
-        if self.kind == "task":  # exca keeps some in its own way
-            entry = EntryFolder(str(self.root), self.uid)
-            outcome = FolderStore(entry, dict, allow_pickle=allow_pickle).load(self.key)
+        if self.kind == "task":
+            outcome = self._outcome(allow_pickle)
             if outcome is not None and outcome.failure is None:
                 return outcome.value
         elif self.key in cache:
             return cache[self.key]
-        msg = f"there is no result of {self}: compute it, or see failure() and handle() for what went wrong"
+        if self.status == "completed":
+            msg = (
+                f"the result of {self.uid} is damaged or was removed: exca_like.maintenance.verify({str(self.folder)!r}) tells"
+            )
+        else:
+            msg = f"there is no result of {self}: compute it, or see failure() and handle() for what went wrong"
         raise NotCachedError(msg)
 
     def failure(self) -> Failure | None:
         """The stored error, or how the job ended that left none; None if nothing failed. For a map see `item_failures`."""
         if self.failures:
-            return self.item_failures().get(self.key)
-        handle = self.handle() if self.status in ("failed", "lost") else None
+            outcome = self._outcome("never") if self.kind == "task" else None
+            return self.item_failures().get(self.key) if outcome is None else outcome.failure
+        handle = self.handle() if self.status == "failed" else None
         ended = None if handle is None else handle.ended()
         return None if ended is None else Failure("exca_like.errors.JobError", ended.detail, "", ended.reason)
 
@@ -226,8 +231,12 @@ class Entry:
         about |= {name: meta.get(name) for name in ("host", "memory")} | {"values": self.values, "failures": self.failures}
         return row | about | {f"extra.{name}": value for name, value in from_tree(meta.get("extra") or {}).items()}
 
+    def _outcome(self, allow_pickle: AllowPickle) -> Outcome | None:
+        """What a task left, also one of exca, which keeps that in its own way."""
+        return FolderStore(EntryFolder(str(self.root), self.uid), dict, allow_pickle=allow_pickle).load(self.key)
+
     def _cache(self, allow_pickle: AllowPickle) -> CacheDict[Any]:
-        return CacheDict(self.folder, allow_pickle=allow_pickle)
+        return _reader(str(self.folder), allow_pickle)
 
     def _meta(self) -> dict[str, Any]:
         return noted(self._cache("never").meta(self.key)) if self.key else {}
@@ -237,6 +246,12 @@ class Entry:
             return yamltext.load(files.read_bytes(f"{self.folder}/{name}").decode())
         except (OSError, ExcaLikeError, UnicodeDecodeError):
             return {}
+
+
+@functools.lru_cache(64)
+def _reader(folder: str, allow_pickle: AllowPickle) -> CacheDict[Any]:
+    """What reads a folder: of thousands of calls in one, each asks for it."""
+    return CacheDict(folder, allow_pickle=allow_pickle)
 
 
 def _columns(result: Any) -> dict[str, Any]:
@@ -289,7 +304,8 @@ def _entries_of(content: Content, root: str) -> Iterator[Entry]:
         task = replace(base, key=layout.RESULT) if content.kind else base
         if content.stored:
             entry = _with_outcome(task, content.stored[0])
-            yield _of_job(entry) if entry.failures and content.has_job and _is_submitted_again(entry) else entry
+            is_again = entry.failures and content.has_job and _is_submitted_again(entry)
+            yield _of_job(entry) if is_again else _of_claims(entry, content)
         elif content.is_exca:
             yield _of_exca(task)
         else:
@@ -348,9 +364,9 @@ def _of_job(entry: Entry) -> Entry:
         return replace(entry, status="running" if place.is_running else "queued", reason=where or place.reason)
     if entry.failures:  # of the job before
         return entry
-    if ended.reason in ("completed", "lost"):
-        return replace(entry, status="lost", reason=_first_line(ended.detail) or "the job left no result")
-    return replace(entry, status="failed", reason=f"{ended.reason}: {_first_line(ended.detail)}".rstrip(": "), failures=0)
+    status: Status = "lost" if ended.interrupted else "failed"  # the former counts as not submitted
+    reason = "the job left no result" if ended.reason == "completed" else f"{ended.reason}: {_last_line(ended.detail)}"
+    return replace(entry, status=status, reason=reason.rstrip(": "))
 
 
 def _of_exca(entry: Entry) -> Entry:
@@ -394,5 +410,5 @@ def _function_of(folder: str) -> tuple[str, str] | None:
     return (method, version) if method else None
 
 
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0]
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]

@@ -171,7 +171,7 @@ def _checked_groups(together: Any) -> list[tuple[str, ...]]:
         raise InfraTypeError(msg)
     groups = list(together)
     if groups and all(isinstance(group, str) for group in groups):
-        msg = f"zip={together!r}: give groups of names, even if it is one: zip=[({', '.join(map(repr, groups))})]"
+        msg = f"zip={together!r}: give groups of names, even if it is one: zip=[{tuple(groups)!r}]"
         raise InfraTypeError(msg)
     for group in groups:
         if isinstance(group, str) or not isinstance(group, Iterable):

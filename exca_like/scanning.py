@@ -97,16 +97,21 @@ class Scanner:
     def __init__(self, root: str) -> None:
         self.root = root
         self._known: dict[str, _Known] = {}
+        self.unreadable: list[str] = []
+        """Paths that could not be read at the last look."""
 
     def contents(self) -> Iterator[Content]:
         """What each folder with entries holds now, in order of the names."""
         seen: dict[str, _Known] = {}
+        self.unreadable.clear()
         left = [self.root]
         while left:
             path = left.pop()
             try:
                 known = seen[path] = self._look(path)
-            except OSError:  # it was removed meanwhile
+            except OSError as error:
+                if isinstance(error, PermissionError):  # else it was removed meanwhile
+                    self.unreadable.append(path)
                 continue
             folders = known.folders
             if self._has_entries(known.names):

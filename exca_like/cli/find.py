@@ -135,7 +135,7 @@ def du(
     for entry in chosen(folder, method, None, None, None, None):
         row = sizes.setdefault(f"{entry.method},{entry.version}".rstrip(","), [0, 0, 0, 0])
         row[0] += 1
-        row[1] += entry.values + entry.failures  # noqa: PD011 - no numpy
+        row[1] += entry.values  # noqa: PD011 - no numpy
         row[2] += entry.size
         row[3] += entry.size * entry.is_pinned
     ordered = sorted(sizes.items(), key=lambda one: -one[1][2])
@@ -175,6 +175,7 @@ def _columns(rows: Sequence[dict[str, Any]], *, only_changed: bool, wanted: str 
     names = sorted(dict.fromkeys(name for row in rows for name in row), key=_rank)
     if wanted is not None:
         patterns = [pattern.strip() for pattern in wanted.split(",")]
+        patterns = [one if one in names or f"result.{one}" not in names else f"result.{one}" for one in patterns]
         found = [name for pattern in patterns for name in names if fnmatch.fnmatchcase(name, pattern)]
         missing = [pattern for pattern in patterns if not any(fnmatch.fnmatchcase(name, pattern) for name in names)]
         if missing and rows:
@@ -182,8 +183,13 @@ def _columns(rows: Sequence[dict[str, Any]], *, only_changed: bool, wanted: str 
             raise typer.BadParameter(msg, param_hint="--columns")
         return list(dict.fromkeys(found))
     if only_changed and len(rows) > 1:
-        names = [name for name in names if name not in _ABOUT and len({repr(row.get(name)) for row in rows}) > 1]
+        names = [name for name in names if name == "uid" or _is_told_by(name, rows)]
     return names
+
+
+def _is_told_by(name: str, rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether a column is one of configs or results, and differs between rows."""
+    return name not in _ABOUT and len({repr(row.get(name)) for row in rows}) > 1
 
 
 def _rank(name: str) -> int:
@@ -205,9 +211,10 @@ def _by_column(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
         msg = f"there is no column {name!r}: there are {', '.join(dict.fromkeys(names.values()))}"
         raise typer.BadParameter(msg, param_hint="--sort")
     full = names.get(name, name)
-    numbers = [row for row in rows if isinstance(row.get(full), int | float)]
-    texts = [row for row in rows if row.get(full) is not None and not isinstance(row.get(full), int | float)]
-    others = [row for row in rows if row.get(full) is None]
+    known = [row for row in rows if row.get(full) is not None and row[full] == row[full]]
+    numbers = [row for row in known if isinstance(row[full], int | float)]
+    texts = [row for row in known if not isinstance(row[full], int | float)]
+    others = [row for row in rows if row.get(full) is None or row[full] != row[full]]
     falls = not column.startswith("-")
     numbers.sort(key=lambda row: row[full], reverse=falls)
     texts.sort(key=lambda row: str(row[full]), reverse=falls)
@@ -215,4 +222,4 @@ def _by_column(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
 
 
 def _cell(value: Any) -> Any:
-    return f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else value
+    return f"{value.astimezone():%Y-%m-%d %H:%M}" if hasattr(value, "astimezone") else value

@@ -1,14 +1,16 @@
 """``logs``: what jobs print."""
 
+import os
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
 from exca_like.cli.options import Folder, catalog_of, root_of
 
 _POLL_S = 0.5
+_BLOCK = 1 << 16  # bytes
 
 
 def logs(
@@ -67,10 +69,28 @@ def _print(file: Path, position: int, number: int) -> int:
     """Print a file from a position on; returns where it ends now."""
     try:
         with file.open("rb") as stream:
-            stream.seek(position)
-            data = stream.read()
+            stream.seek(_start_of_last(stream, number) if number else position)
+            while data := stream.read(_BLOCK):
+                typer.echo(data, nl=False)
+            return stream.tell()
     except FileNotFoundError:
         return position
-    lines = data.splitlines(keepends=True)
-    typer.echo(b"".join(lines[-number:] if number else lines), nl=False)
-    return position + len(data)
+
+
+def _start_of_last(stream: BinaryIO, number: int) -> int:
+    """Where the last lines of a file begin."""
+    position = size = stream.seek(0, os.SEEK_END)
+    lines = -1  # the end of the last one is none between two
+    while position > 0:
+        start = max(0, position - _BLOCK)
+        stream.seek(start)
+        data = stream.read(position - start)
+        if position == size and not data.endswith(b"\n"):
+            lines += 1
+        end = len(data)
+        while (end := data.rfind(b"\n", 0, end)) >= 0:
+            lines += 1
+            if lines == number:
+                return start + end + 1
+        position = start
+    return 0

@@ -27,7 +27,9 @@ def show(uid: Uid, folder: Folder = None, json: Json = False) -> None:
     if json:
         failure = entry.failure()
         about = {"config": entry.config, "changed": entry.changed, "provenance": vars(entry.provenance())}
-        print_json(summary_of(entry) | about | {"error": None if failure is None else failure.traceback})
+        results = {name: value for name, value in entry.record().items() if name.split(".")[0] == "result"}
+        items = {key: one.traceback for key, one in entry.item_failures().items()} if entry.kind == "map" else {}
+        print_json(summary_of(entry) | about | results | {"error": failure and failure.traceback, "items that failed": items})
         return
     for line in _described(entry):
         typer.echo(line)

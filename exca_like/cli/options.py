@@ -84,6 +84,8 @@ def field_of(text: str) -> tuple[str, Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:
         return name.strip(), value
+    if parsed == "None":  # as uids and tables have it
+        return name.strip(), None
     if isinstance(parsed, str):  # yaml has no 1e-3
         try:
             parsed = float(parsed)
@@ -107,4 +109,10 @@ def print_json(data: Any) -> None:
     import orjson
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    typer.echo(orjson.dumps(data, default=str, option=options).decode())
+    try:
+        text = orjson.dumps(data, default=str, option=options).decode()
+    except TypeError:  # numbers of more than 64 bits, texts that are no Unicode
+        import json
+
+        text = json.dumps(data, default=str, indent=2)
+    typer.echo(text)

@@ -54,7 +54,14 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool) -> None:
     if dry_run:
         typer.echo(f"{infra.uid()}: {infra.status()}")
     elif infra.cluster is None or infra.folder is None:
-        typer.echo(repr(_result(infra)))
+        from exca_like.cachedict.failures import Failure
+
+        try:
+            result = _result(infra)
+        except Exception as error:
+            typer.echo(Failure.of(error).traceback, err=True, nl=False)
+            raise typer.Exit(1) from None
+        typer.echo(repr(result))
     else:
         job = infra.job()
         typer.echo(f"{infra.uid()}: job {job.job_id}, {infra.status()}")
@@ -137,7 +144,13 @@ def _made(cls: type[Any], said: words.Words) -> Any:
     for name, several in said.grid.items():
         values[name] = several[0]
     try:
-        return cls(**values)
+        try:
+            return cls(**values)
+        except pydantic.ValidationError as error:
+            texts = {".".join(map(str, one["loc"])) for one in error.errors() if one["type"] == "string_type"}
+            for name in texts & said.texts.keys():  # yaml has made a number of it, or a date
+                values[name] = said.texts[name]
+            return cls(**values)
     except pydantic.ValidationError as error:
         lines = []
         for one in error.errors():

@@ -60,11 +60,12 @@ def migrate(
     """Rename folders that exca wrote, so that their results are found."""
     from exca_like import maintenance
 
+    folder = folder.absolute()
     renamings = maintenance.migrate_exca(folder, dry_run=not yes, main_name=main_name)
     if json:
         print_json([{"old": str(one.old), "new": str(one.new), "problem": one.problem} for one in renamings])
         return
     for one in renamings:
-        typer.echo(f"{one.old.relative_to(folder.absolute())}: {one.problem or f'-> {one.new.name}'}")
+        typer.echo(f"{one.old.relative_to(folder)}: {one.problem or f'-> {one.new.name}'}")
     number = sum(one.problem is None for one in renamings)
     typer.echo(f"{number} folders {'were renamed' if yes else 'would be renamed: repeat with --yes to do it'}")

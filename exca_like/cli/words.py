@@ -22,6 +22,8 @@ class Words(NamedTuple):
     """Fields with several values."""
     zips: list[tuple[str, ...]]
     """Fields whose values go together."""
+    texts: dict[str, str]
+    """Single values as they were written."""
 
 
 def read(words: list[str]) -> Words:
@@ -34,7 +36,7 @@ def read(words: list[str]) -> Words:
     """
     from exca_like.confdict import ConfDict
 
-    base, found = ConfDict(), Words({}, {}, [])
+    base, found = ConfDict(), Words({}, {}, [], {})
     for word in words:
         if word.startswith("@"):
             base.update(_file(word[1:]))
@@ -55,6 +57,7 @@ def read(words: list[str]) -> Words:
         values = values_of(text)
         if values is None:
             base[name.strip()] = field_of(word)[1]
+            found.texts[name.strip()] = text
             found.grid.pop(name.strip(), None)
         else:
             found.grid[name.strip()] = values

@@ -18,7 +18,7 @@ from exca_like import CacheDict, tables
 from exca_like.catalog import Catalog, moment
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, NotCachedError
 
-EXCA = Path(__file__).parents[1] / "compat" / "data"
+EXCA = Path(__file__).parents[1] / "compat" / "exca_caches" / "0.6.0"
 
 
 class Optim(pydantic.BaseModel, extra="forbid"):
@@ -166,6 +166,67 @@ def test_filters(filled: Path) -> None:
 def test_wrong_filters(filled: Path, conditions, message: str) -> None:
     with pytest.raises(ConfigValueError, match=message):
         Catalog(filled).filter(**conditions)
+
+
+def test_wrong_types_of_filters(filled: Path) -> None:
+    with pytest.raises(ConfigTypeError, match="method must be a text, like method='Train.run', not <function"):
+        Catalog(filled).filter(Train.run)
+    with pytest.raises(ConfigTypeError, match="config must be a dictionary of fields"):
+        Catalog(filled).filter(config="seed=3")  # type: ignore[arg-type]
+
+
+def test_configs_are_found_by_values_as_python_has_them(tmp_path: Path) -> None:
+    class Values(pydantic.BaseModel):
+        pair: tuple[int, int] = (1, 2)
+        path: Path = Path("/a/b")
+        flag: bool = True
+        infra: exca_like.TaskInfra = exca_like.TaskInfra(folder=tmp_path)
+
+        @infra.apply
+        def run(self) -> int:
+            return 1
+
+    Values(path="/c").run()
+    catalog = Catalog(tmp_path)
+    for config, number in (
+        ({"pair": (1, 2)}, 1),
+        ({"pair": [1, 2]}, 1),
+        ({"path": Path("/c")}, 1),
+        ({"flag": 1}, 0),
+        ({"flag": True}, 1),
+    ):
+        assert len(catalog.filter(config=config)) == number, config
+
+
+def test_many_calls_are_read_once(tmp_path: Path) -> None:
+    added = exca_like.memo(folder=tmp_path)(add)
+    for number in range(300):
+        added(number)
+    opened: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("exca_like.entries.CacheDict", lambda *args, **options: opened.append(args) or CacheDict(*args, **options))
+        assert len(Catalog(tmp_path).to_records()) == 300
+    assert len(opened) < 5
+
+
+def test_a_cancelled_job_is_no_failure(tmp_path: Path) -> None:
+    class Naps(pydantic.BaseModel):
+        infra: exca_like.TaskInfra = exca_like.TaskInfra(folder=tmp_path, cluster="local")
+
+        @infra.apply
+        def run(self) -> int:
+            time.sleep(60)
+            return 1
+
+    job = Naps().infra.job()
+    job.cancel()
+    job.wait()
+    (entry,) = Catalog(tmp_path)
+    assert entry.status == "lost" and entry.reason.startswith("cancelled") and not len(Catalog(tmp_path).failures())
+
+
+def test_failures_of_exca() -> None:
+    assert not len(Catalog(EXCA).failures()) and len(Catalog(EXCA)) == 9
 
 
 def test_moments() -> None:

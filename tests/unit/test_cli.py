@@ -96,6 +96,8 @@ def test_run(running, tmp_path: Path) -> None:
     assert good(running("M:Base", "seed=2", "optim.lr=0.5", "--dry-run")).endswith(": completed\n")
     assert good(running("M:Base.run", "@base.yaml", "layers=[1, 2]")) == f"{0.7 * 8 * 2!r}\n"
     assert good(running("M:Both.evaluate", "label=a,", "-n", "1")).startswith("1 config")
+    assert "label: '007'" in good(running("M:Base", "label=007", "--print-config"))
+    assert "label: null" in good(running("M:Base", "label=None", "--print-config"))
     config = good(running("M:Base", "seed=1", "@base.yaml", "--print-config"))
     assert "seed: 1\n" in config and "lr: 0.7" in config and "folder: cache" in config
     assert re.search(r"job local-\w+, .*\n0.5\n", good(running("M:Base", "seed=5", "infra.cluster=local", "--wait")))
@@ -174,8 +176,9 @@ def test_run_with_wrong_input(running, arguments: list[str], message: str) -> No
 
 
 def test_an_error_of_the_method_has_its_traceback(running, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="three"):  # what the interpreter prints
-        running("M:Base", "seed=3")
+    ended, out, err = running("M:Base", "seed=3")
+    assert (ended, out) == (1, "") and err.startswith("Traceback") and err.endswith("ValueError: three\n")
+    assert err.count("File") == 1  # of the method's own code
 
 
 @pytest.mark.parametrize(
@@ -220,8 +223,8 @@ def test_ls_order_and_json(command) -> None:
 
 def test_table(command, tmp_path: Path) -> None:
     lines = good(command("table", "-m", "Train.run", "--only-changed", "--sort", "accuracy")).splitlines()
-    assert lines[0].split() == ["status", "seed", "optim.lr", "result.accuracy", "reason", "extra.epoch"]
-    assert lines[1].split() == ["completed", "9", "0.1", "0.9", "9"] and lines[-1].startswith("failed")
+    assert lines[0].split() == ["uid", "status", "seed", "optim.lr", "result.accuracy", "reason", "extra.epoch"]
+    assert lines[1].split()[1:] == ["completed", "9", "0.1", "0.9", "9"] and " failed " in lines[-1]
     rising = good(command("table", "-m", "Train.run", "-c", "seed,result.*", "--sort=-result.accuracy", "--csv")).splitlines()
     assert rising[:2] == ["seed,result.accuracy", "0,0.0"] and rising[-1] == "-1,"
     rows = json.loads(good(command("table", "-m", "add", "--json")))
@@ -240,7 +243,7 @@ def test_table_as_parquet(command, tmp_path: Path) -> None:
 def test_du(command) -> None:
     header, *rows, total = good(command("du")).splitlines()
     assert header.split() == ["method", "entries", "results", "size"] and len(rows) == 3 and total.startswith("total")
-    assert "Features.process,0" in rows[0] and " 2 " in rows[0] and " 12 " in rows[0]
+    assert "Features.process,0" in rows[0] and " 2 " in rows[0] and " 11 " in rows[0]
     assert json.loads(good(command("du", "--json")))[0]["size"] > 100_000
 
 
@@ -285,6 +288,10 @@ def test_logs(command, filled: Path) -> None:
     file = good(command("logs", "seed=9", "--path")).strip()
     Path(file).write_text("one\ntwo\nthree\n")
     assert good(command("logs", "seed=9", "-n", 2)) == "two\nthree\n"
+    assert good(command("logs", "seed=9", "-n", 9)) == "one\ntwo\nthree\n"
+    Path(file).write_text("x" * 100_000 + "\nlast")
+    assert good(command("logs", "seed=9", "-n", 1)) == "last" and len(good(command("logs", "seed=9", "-n", 2))) == 100_005
+    Path(file).write_text("one\ntwo\nthree\n")
     job = json.loads(good(command("show", "seed=9", "--json")))["job"]
     assert good(command("logs", job)) == "one\ntwo\nthree\n"
     ended, out, err = command("logs", "seed=9", "-f")
@@ -410,13 +417,15 @@ def test_cancel(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert ended == 1 and out == "0 jobs cancelled\n"
 
 
-def test_migrate(command, tmp_path: Path) -> None:
+def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert good(command("migrate", tmp_path)) == "0 folders would be renamed: repeat with --yes to do it\n"
     folder = tmp_path / "lab.Train.run,1" / "seed=1-7bc35c5b"
     folder.mkdir(parents=True)
     (folder / "uid.yaml").write_text("seed: 1\n")
     text = good(command("migrate", tmp_path))
     assert "lab.Train.run,1/seed=1-7bc35c5b" in text and folder.exists()
+    monkeypatch.chdir(tmp_path.parent)
+    assert good(command("migrate", tmp_path.name)) == text
 
 
 # wrong input
