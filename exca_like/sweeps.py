@@ -34,7 +34,7 @@ _ON_ERROR = ("raise", "skip", "none")
 _LOG_TAIL = 4000  # characters
 
 
-class _Member(NamedTuple):
+class Member(NamedTuple):
     """A config of a sweep."""
 
     swept: dict[str, Any]
@@ -112,14 +112,14 @@ def sweep(
         raise InfraTypeError(msg)
     combinations = Grid(grid, zip)
     combinations.check_fields(obj)
-    members: dict[str, _Member] = {}
+    members: dict[str, Member] = {}
     kept = 0
     for number, values in enumerate(combinations, 1):
         place = _Place(number, len(combinations), values)
         config = _clone(obj, name, [{key: values[key] for key in layer} for layer in combinations.layers], place)
         if where is None or _is_wanted(where, config, place):
             kept += 1
-            member = _Member(values, config, name)
+            member = Member(values, config, name)
             members.setdefault(member.infra.uid(), member)
     if not members:
         msg = f"where leaves out all {len(combinations)} combinations of the grid ({combinations}): let it give True for some"
@@ -135,7 +135,7 @@ class Sweep(Sequence[M], Generic[M]):
     again in another session finds what was computed and what is running.
     """
 
-    def __init__(self, label: str, text: str, members: Sequence[_Member], duplicates: int = 0) -> None:
+    def __init__(self, label: str, text: str, members: Sequence[Member], duplicates: int = 0) -> None:
         self._label = label
         self._text = text
         self._members = members
@@ -366,7 +366,7 @@ class Sweep(Sequence[M], Generic[M]):
 
     # how it is done
 
-    def _with(self, others: Sequence[Any]) -> Iterable[tuple[_Member, Any]]:
+    def _with(self, others: Sequence[Any]) -> Iterable[tuple[Member, Any]]:
         return zip(self._members, others, strict=True)
 
     def _state(self, infra: TaskInfra) -> Literal["completed", "running", "failed", "due"]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from exca_like import __version__
-from exca_like.cli import clean, find, logs, look, upkeep
+from exca_like.cli import again, clean, find, logs, look, upkeep
 from exca_like.cli.run import run as run_config
 
 _EPILOG = "Each command has its own --help. The folder is given with --folder, or as EXCA_LIKE_FOLDER."
@@ -28,6 +28,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     find.table,
     find.failures,
     find.du,
+    again.retry,
     clean.cancel,
     clean.pin,
     clean.unpin,

@@ -12,6 +12,7 @@ from exca_like.errors import CodeChangedError
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.modes import parts_of
 from exca_like.infra.state import State
+from exca_like.models.plan import plan_of
 from exca_like.watching import CodePolicy, CodeState, check_same, keep, policy_of, warn
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ class CodedInfra(BaseInfra):
             assert state.applied is not None
             parts = parts_of(state)
             own = state.applied.caching_class(type(state.owner))  # who calls super() shares results with its base
-            values = [value for model in (state.owner, *parts) for value in model.__dict__.values() if type(value) in _CODE]
+            values = [
+                value
+                for model in (state.owner, *parts)
+                for field in plan_of(type(model)).loose
+                if type(value := model.__dict__[field.name]) in _CODE
+            ]
             state.roots = tuple(dict.fromkeys((own, *map(type, parts), *values)))
         return state.roots  # type: ignore[no-any-return]
 

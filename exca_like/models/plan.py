@@ -72,6 +72,7 @@ class ModelPlan:
     guarded: bool = field(init=False, default=False)  # the class asks whether an instance is frozen (models.freeze)
     nested: tuple[FieldPlan, ...] = field(init=False)
     mutable: tuple[FieldPlan, ...] = field(init=False)
+    loose: tuple[FieldPlan, ...] = field(init=False)  # fields that may hold anything, functions and classes too
     by_name: dict[str, FieldPlan] = field(init=False)
     kept_fields: tuple[FieldPlan, ...] = field(init=False)
 
@@ -85,6 +86,7 @@ class ModelPlan:
         )
         self.nested = tuple(f for f in self.fields if f.models or f.opaque)
         self.mutable = tuple(f for f in self.fields if f.mutable)
+        self.loose = tuple(f for f in self.mutable if not f.models)
         self.by_name = {f.name: f for f in self.fields}
         self.kept_fields = tuple(f for f in self.fields if f.name not in (self.static_exclusion or ()))
 

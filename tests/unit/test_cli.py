@@ -52,6 +52,7 @@ def good(result: tuple[int, str, str]) -> str:
 # computing
 
 PROGRAM = """
+import os
 import pydantic, exca_like
 class Optim(pydantic.BaseModel, extra="forbid"):
     lr: float = 0.1
@@ -63,7 +64,7 @@ class Base(pydantic.BaseModel):
     infra: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache")
     @infra.apply
     def run(self) -> float:
-        if self.seed == 3:
+        if self.seed == 3 and not os.path.exists("fixed"):
             raise ValueError("three")
         return self.optim.lr * self.seed * len(self.layers)
 class Both(Base):
@@ -111,6 +112,39 @@ def test_run_a_sweep(running) -> None:
     ended, out, err = running("M:Base", "seed=5,6", "infra.cluster=local", "--tasks-per-job", "2")
     assert (ended, err) == (0, "") and "submitted: see `exca-like status --watch --folder cache`" in out
     assert "2 completed" in good(running("M:Base", "seed=5,6", "infra.cluster=local", "--wait"))
+
+
+def test_retry(running, command, tmp_path: Path) -> None:
+    running("M:Base", "seed=2,3", "optim.lr=0.1,0.5", "infra.cluster=local", "infra.mem_gb=1", "--wait")
+    listed = good(command("retry", "--failed"))
+    assert "seed=3-" in listed and listed.endswith("2 tasks would be submitted again: repeat with --yes to do it\n")
+    ended, out, err = command("retry", "seed=2-")
+    assert (ended, out) == (0, "nothing to do: no task failed\n") and "did not fail: it is completed" in err
+    (tmp_path / "fixed").touch()
+    text = good(command("retry", "seed=3-", "--yes", "--wait", "--mem", "x2"))
+    assert "1 config: 1 completed" in text and re.search(r"^3 +completed", text, re.MULTILINE)
+    assert "1 config: 1 completed" in good(command("retry", "--failed", "--yes", "--wait", "--set", "slurm_partition=long"))
+    assert good(command("retry", "--failed")) == "nothing to do: no task failed\n"
+
+
+def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running("M:Base", "seed=3,4", "infra.cluster=local", "--wait")
+    for arguments, message in (
+        (["retry"], "say which tasks: their uids, or --failed"),
+        (["retry", "--failed", "--yes", "--mem", "much"], "'much' is no factor: give one like x2"),
+        (["retry", "--failed", "--yes", "--mem", "x2"], "mem_gb=2 multiplies what the infra asks for, which is not set"),
+        (["retry", "--failed", "--yes", "--set", "partition=long"], "'partition' is nothing that a job asks for"),
+    ):
+        ended, out, err = command(*arguments)
+        assert ended in (1, 2) and out == "" and message in " ".join(err.split()), err
+    (program,) = tmp_path.glob("program_*.py")
+    sys.modules.pop(program.stem)
+    program.write_text(PROGRAM.replace("seed: int", "sed: int"))
+    os.utime(program, (0, 0))  # else Python takes the compiled one
+    assert "does not take the config of" in command("retry", "--failed", "--yes")[2]
+    sys.modules.pop(program.stem)
+    program.unlink()
+    assert "can't be imported from here: go to the folder of program_" in command("retry", "--failed", "--yes")[2]
 
 
 @pytest.mark.parametrize(

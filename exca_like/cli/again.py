@@ -1,0 +1,78 @@
+"""``retry``: what failed, computed again."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from exca_like.cli.options import Before, Config, Folder, Method, Since, Yes, catalog_of, chosen
+
+
+def retry(
+    uids: Annotated[list[str] | None, typer.Argument(metavar="UID", help="Tasks that failed.")] = None,
+    folder: Folder = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All tasks that failed, and fit the other options.")] = False,
+    method: Method = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    mem: Annotated[str | None, typer.Option(help="Factor of memory, like x2.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Factor of time, like x1.5.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Something else that jobs ask for, like slurm_partition=long."),
+    ] = None,
+    tasks_per_job: Annotated[int, typer.Option(min=1, help="How many tasks each job computes.")] = 1,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the jobs, and show what came out.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Submit failed tasks again, with more memory or time if you like. The classes of their configs are imported."""
+    from exca_like.cli.words import read
+    from exca_like.rebuilding import sweeps_of
+
+    if bool(uids) == failed:
+        msg = "say which tasks: their uids, or --failed for all that failed"
+        raise typer.BadParameter(msg, param_hint="UID")
+    if uids:
+        catalog = catalog_of(folder)
+        entries = [catalog[uid] for uid in uids]
+    else:
+        entries = [entry for entry in chosen(folder, method, "failed", since, before, where) if entry.kind == "task"]
+    wanted = [entry for entry in entries if entry.status == "failed"]
+    for entry in entries:
+        if entry not in wanted:
+            typer.echo(f"{entry.uid} did not fail: it is {entry.status}", err=True)
+    if not wanted:
+        typer.echo("nothing to do: no task failed")
+        return
+    if not yes:
+        for entry in wanted:
+            typer.echo(str(entry))
+        typer.echo(f"{len(wanted)} tasks would be submitted again: repeat with --yes to do it")
+        return
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does
+    more: dict[str, Any] = {
+        **read(set_ or []).base,
+        "mem_gb": _factor("--mem", mem),
+        "timeout_min": _factor("--timeout", timeout),
+    }
+    is_good = True
+    for sweep in sweeps_of(wanted):
+        sweep.retry_failed(tasks_per_job=tasks_per_job, **more)
+        if wait:
+            sweep.wait()
+        typer.echo(str(sweep.status()))
+        is_good = is_good and not (wait and len(sweep.failures()))
+    raise typer.Exit(0 if is_good else 1)
+
+
+def _factor(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text.lower().removeprefix("x"))
+    except ValueError:
+        msg = f"{text!r} is no factor: give one like x2 or x1.5"
+        raise typer.BadParameter(msg, param_hint=option) from None

@@ -1,0 +1,106 @@
+"""From entries of a catalog back to configs, whose classes are imported."""
+
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pydantic
+
+from exca_like.confdict import ConfDict
+from exca_like.entries import Entry
+from exca_like.errors import InfraUsageError, InfraValueError
+from exca_like.infra.applied import FIELDS
+from exca_like.infra.task import TaskInfra
+from exca_like.sweeps import Member, Sweep
+
+
+def rebuild(entry: Entry) -> Any:
+    """The config of a task, as an object of its class, which is imported.
+
+    It has the settings that it was computed with, and the folder that the entry is in.
+
+    Raises
+    ------
+    RuntimeError
+        The entry is no task, or its class can't be imported.
+    ValueError
+        The class takes such a config no more, or makes another one of it.
+    """
+    return _rebuilt(entry)[0]
+
+
+def sweeps_of(entries: Iterable[Entry]) -> list[Sweep[Any]]:
+    """Tasks as sweeps, one for each method and version: to submit them again, wait for them, or cancel them.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        As `rebuild`.
+    """
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.uid.rpartition("/")[0], []).append(entry)
+    return [_sweep(label, group) for label, group in groups.items()]
+
+
+def _sweep(label: str, entries: Sequence[Entry]) -> Sweep[Any]:
+    names = dict.fromkeys(name for entry in entries for name in entry.changed if not name.endswith(".version"))
+    members = []
+    for entry in entries:
+        config = ConfDict(entry.config)
+        members.append(Member({name: config.get(name) for name in names}, *_rebuilt(entry)))
+    return Sweep(".".join(label.rpartition(",")[0].rsplit(".", 2)[-2:]), label, members)
+
+
+def _rebuilt(entry: Entry) -> tuple[Any, str]:
+    """The config of a task, and the name of its infra."""
+    if entry.kind != "task":
+        msg = f"{entry.uid} is no task of a config, but {'a map' if entry.kind == 'map' else 'a call'}: call its method again"
+        raise InfraUsageError(msg)
+    cls, method = _class_of(entry)
+    fields = getattr(cls, FIELDS, {})
+    name = next((name for name, field in fields.items() if field.applied is not None and field.applied.name == method), None)
+    if name is None or not isinstance(fields[name].default, TaskInfra):
+        msg = f"{cls.__qualname__}.{method} has no TaskInfra (any more), with which {entry.uid} was computed"
+        raise InfraUsageError(msg)
+    values = entry.config
+    values[name] = {**(values.get(name) or {}), "folder": str(entry.root)}
+    try:
+        config = cls(**values)
+    except pydantic.ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+        msg = f"{cls.__qualname__} does not take the config of {entry.uid} any more: {lines}"
+        raise InfraValueError(msg) from None
+    uid = getattr(config, name).uid()
+    if uid != entry.uid:
+        msg = (
+            f"{entry.uid} is the config {uid} now, as {cls.__qualname__} has another version or other defaults: make the "
+            "config in Python"
+        )
+        raise InfraValueError(msg)
+    return config, name
+
+
+def _class_of(entry: Entry) -> tuple[Any, str]:
+    """The class of a method, and the method's name."""
+    *path, method = entry.method.split(".")
+    if "<locals>" in path:
+        msg = f"{entry.method} is of a class that was made in a function, which can't be imported: make the config in Python"
+        raise InfraUsageError(msg)
+    for length in range(len(path) - 1, 0, -1):
+        module_name = ".".join(path[:length])
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+                continue
+            raise
+        for part in path[length:]:
+            found = getattr(found, part, None)
+        if isinstance(found, type):
+            return found, method
+    msg = (
+        f"the class of {entry.method} can't be imported from here: go to the folder of {path[0]}.py, or install its package "
+        "(of a notebook, classes can't be imported)"
+    )
+    raise InfraUsageError(msg)
