@@ -33,6 +33,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?i?)b?", re.IGNORECASE)
 _STALE_S = 3600.0  # seconds after which a folder that is being deleted is taken for what a killed process left
 _AT_ONCE = 1000  # calls that are removed under one lock
 _GONE = "it is gone already"
+_NO_LOCKS = "its file system has no locks, to keep others from computing it meanwhile: delete it by hand, while nothing runs"
 _CHANGED = "it has changed since it was looked at"
 
 
@@ -258,8 +259,9 @@ def _remove_folder(entry: Entry) -> str | None:
     folder = str(entry.folder)
     hidden = f"{entry.folder.parent}/{files.REMOVED_PREFIX}{files.token()}"
     try:
-        with claims_of(folder).quiet() as holder:
-            problem = _problem_of(entry, holder)
+        claims = claims_of(folder)
+        with claims.quiet() as holder:
+            problem = _problem_of(entry, holder) if claims.has_locks else _NO_LOCKS
             if problem is not None:
                 return problem
             os.rename(folder, hidden)
@@ -302,6 +304,7 @@ def _state(entry: Entry) -> tuple[object, ...]:
 
 def _remove_calls(entries: Sequence[Entry]) -> dict[str, str | None]:
     """Remove some calls that are stored in one folder; returns for each uid why it stays."""
+    claims = claims_of(str(entries[0].folder))
     by_key = {entry.key: entry for entry in entries}
     problems: dict[str, str | None] = dict.fromkeys(by_key, "it is being computed")
 
@@ -311,6 +314,8 @@ def _remove_calls(entries: Sequence[Entry]) -> dict[str, str | None]:
             entry = now.get(key)
             changed = None if entry is None or _state(entry) == _state(by_key[key]) else _CHANGED
             problems[key] = _GONE if entry is None else _objection(entry) or changed
+            if not claims.has_locks:
+                problems[key] = _NO_LOCKS
         cache: CacheDict[object] = CacheDict(entries[0].folder, allow_pickle="never")
         with cache.write():
             for key in free:
@@ -321,7 +326,7 @@ def _remove_calls(entries: Sequence[Entry]) -> dict[str, str | None]:
         return []  # nothing is left to be claimed: nobody else could do so meanwhile
 
     try:
-        claims_of(str(entries[0].folder)).claim(list(by_key), delete)
+        claims.claim(list(by_key), delete)
     except (OSError, ExcaLikeError) as error:
         is_gone = isinstance(error, CacheFolderError) and error.errno == errno.ENOENT
         text = _GONE if is_gone else f"it can't be removed: {error}"

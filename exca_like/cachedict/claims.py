@@ -266,6 +266,8 @@ class FolderClaims:
         self._lock = lock
         self._restore = restore
         self.permissions = permissions
+        self.has_locks = True
+        """Whether the file system has any; not known before something was claimed."""
         self.job: dict[str, Any] | None = None
         """The record of the job that this process is, if it is one: its end frees what it claims."""
         self._is_over = is_over
@@ -389,6 +391,7 @@ class FolderClaims:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise unwritable(self.folder, self._lock, error) from error
+            self.has_locks = False
             msg = f"the file system of {self.folder} has no locks: callers that start at the same moment may both compute"
             warnings.warn(msg, stacklevel=2)
 
