@@ -204,7 +204,9 @@ def test_many_calls_are_read_once(tmp_path: Path) -> None:
         added(number)
     opened: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("exca_like.entries.CacheDict", lambda *args, **options: opened.append(args) or CacheDict(*args, **options))
+        patch.setattr(
+            "exca_like.entries.CacheDict", lambda *args, **options: opened.append(args) or CacheDict(*args, **options)
+        )
         assert len(Catalog(tmp_path).to_records()) == 300
     assert len(opened) < 5
 
