@@ -141,6 +141,23 @@ class CacheDict(MutableMapping[str, X]):
             self._ram[key] = (place, value)
         return value  # type: ignore[no-any-return]
 
+    def known(self, key: str, default: Any) -> Any:
+        """The value of a key that was there at the last look at the folder; a default if it was not, or can't be loaded."""
+        place = self._index.entries.get(key)
+        if self.keep_in_ram:
+            kept = self._ram.get(key)
+            if kept is not None and kept[0] == place:
+                return kept[1]
+        if place is None:
+            return default
+        try:
+            value = self._loader.at(place, key)
+        except (CorruptEntryError, FileNotFoundError):
+            return default
+        if self.keep_in_ram:
+            self._ram[key] = (place, value)
+        return value
+
     def part(self, key: str, name: str) -> Any:
         """One member of a value that is a dictionary.
 

@@ -62,12 +62,12 @@ class Loader:
                 is_expected = "#meta" not in info
             if not is_expected:
                 expected[1](key, info["#meta"])
-        small = _SMALL.get(info.get("#type", ""))
-        if small is not None and "inline" in info and info["#key"] == key and "#v" not in info:
-            try:
-                return small(info["inline"])
-            except Exception:
-                small = None  # the usual way raises it, too, and says more
+        try:
+            small, inline = _SMALL[info["#type"]], info["inline"]
+            if info["#key"] == key and "#v" not in info:
+                return small(inline)
+        except Exception:  # noqa: S110 - it is of another kind; or the usual way raises it, too, and says more
+            pass
         return load_entry(self._folder, key, file, info, self._pickles, self._check)
 
     def _member_at(self, place: int, key: str, name: str) -> Any:

@@ -69,9 +69,12 @@ class AppliedMap(AppliedMethod):
 
     def keys(self, items: Sequence[Any]) -> list[str]:
         """The keys of items; see `key`."""
-        if len(items) == 1:
-            return [self.key(items[0])]
         try:
+            if len(items) == 1:  # what `key` does, without another call
+                uid = self.item_uid(items[0])
+                if type(uid) is str and (self.max_length is None or len(uid) <= self.max_length):
+                    return [uid]
+                return [self._key(uid, items[0])]
             uids = list(map(self.item_uid, items))
         except Exception:  # `key` says for which item
             return [self.key(item) for item in items]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Callable[..., Any])
 M = TypeVar("M")
 
+_MISSING: Any = object()
 _POOLS = ("threadpool", "processpool")
 
 Returned = tuple[list[parts.Given], Failure | None]
@@ -267,13 +268,11 @@ class MapInfra(CodedInfra):
         kept: dict[str, Any] | None = None
         if keys is None:
             keys, kept = self._seen_once(items, store, applied, mode)
-        elif mode != "force" and not store.cache.unknown(keys):  # what is known need not be looked at: it is loaded
-            if len(keys) == 1:  # a generator costs more than the value
-                try:
-                    return iter((store.cache[keys[0]],))
-                except KeyError:  # it is gone: computed again
-                    pass
-            return self._stored(items, keys, store)
+        elif mode != "force":  # what is known need not be looked at: it is loaded
+            if len(keys) == 1 and (value := store.cache.known(keys[0], _MISSING)) is not _MISSING:
+                return iter((value,))  # a generator costs more than the value
+            if not store.cache.unknown(keys):
+                return self._stored(items, keys, store)
         missing = self._missing(items, keys, kept, store, mode)
         if not missing:
             return self._stored(items, keys, store)

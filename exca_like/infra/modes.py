@@ -10,6 +10,9 @@ from exca_like.infra.applied import FIELDS, InfraField
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.state import State
 from exca_like.models.walk import models_within
+from exca_like.sources import VARIABLES as _VARIABLES
+
+_KEY = engine.MODE_VARIABLE.encode()
 
 InfraMode = Literal["cached", "retry", "force", "force-forward", "read-only", "off"]
 
@@ -22,6 +25,8 @@ def mode_of(infra: Any, state: State) -> engine.Mode:
     SettingsError
         The environment asks for a mode that there is not.
     """
+    if state.steady_mode is not None and _VARIABLES is not None and _KEY not in _VARIABLES:
+        return state.steady_mode  # type: ignore[no-any-return] # what follows, in the usual case
     wanted = engine.mode_of_environment()
     if wanted is not None:
         return "cached" if wanted == "force" and state.forced else wanted

@@ -7,6 +7,7 @@ import pytest
 import run
 
 
+@pytest.mark.skipif(bool(run.missing_peers()), reason="needs the extra bench")
 def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "FULL", run.Size(rounds=1, calls=1, tasks=3))
     run.main([])

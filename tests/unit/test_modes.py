@@ -407,6 +407,7 @@ def test_the_environment_is_asked_once_for_each_call(place: Place, monkeypatch: 
     train.run()
     for call in (data.build, ram.build, lambda: list(maps.double([1, 2]))):
         call()
+    monkeypatch.setattr("exca_like.infra.modes._VARIABLES", None)  # as where nothing tells that there is no such variable
     asked: list[int] = []
     ask = engine.mode_of_environment
     monkeypatch.setattr(engine, "mode_of_environment", lambda: asked.append(1) or ask())
