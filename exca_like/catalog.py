@@ -29,7 +29,7 @@ _TEXTS = {"method": "Train.run", "version": "1", "uid": "*seed=1*"}
 Condition = Callable[[Entry], bool]
 
 
-class Catalog(Sequence[Entry]):
+class Catalog(tables.Tabular, Sequence[Entry]):
     """All that is stored below a cache root, in order of the uids; a table, when printed.
 
     The folder is looked at each time the catalog is iterated over, counted or printed, and only what has changed is read
@@ -215,17 +215,6 @@ class Catalog(Sequence[Entry]):
             elif (failure := entry.failure()) is not None:
                 found.append((entry.uid, failure))
         return FailureReport(found)
-
-    def __str__(self) -> str:
-        return str(self._table())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self._table().to_html()
-
-    def __rich__(self) -> Any:
-        return self._table().to_rich()
 
     def _table(self) -> tables.Table:
         entries = self.refresh()

@@ -4,16 +4,13 @@ import collections
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from exca_like.infra.sending import KEY
 from exca_like.infra.status import StatusDetail
 from exca_like.infra.task import TaskInfra
 from exca_like.recording import noted
-from exca_like.tables import Table
-
-if TYPE_CHECKING:
-    import rich.table
+from exca_like.tables import Table, Tabular
 
 RowStatus = Literal["completed", "running", "queued", "failed", "not submitted"]
 _ORDER: tuple[RowStatus, ...] = ("completed", "running", "queued", "failed", "not submitted")
@@ -28,7 +25,7 @@ _MEASURED = 100  # results whose durations are read for a plan
 
 
 @dataclass(frozen=True)
-class SweepPlan:
+class SweepPlan(Tabular):
     """What ``submit()`` would do. ``str()`` of it is a line for people.
 
     Each config counts once: ``total`` is the sum of ``cached``, ``running``, ``failed`` and ``to_submit``.
@@ -69,12 +66,6 @@ class SweepPlan:
         header = ["total", *(what for _, what in self._counts()), "duplicates", "core-hours"]
         return Table(str(self), header, [[self.total, *counts, self.duplicates, self.core_hours]])
 
-    def _repr_html_(self) -> str:
-        return self._table().to_html()
-
-    def __rich__(self) -> "rich.table.Table":
-        return self._table().to_rich()
-
 
 @dataclass(frozen=True)
 class SweepRow:
@@ -94,7 +85,7 @@ class SweepRow:
     """The uid of the config."""
 
 
-class SweepStatus:
+class SweepStatus(Tabular):
     """How the configs of a sweep stood when it was asked. A table when printed."""
 
     rows: Sequence[SweepRow]
@@ -113,17 +104,6 @@ class SweepStatus:
 
     def __iter__(self) -> Iterator[SweepRow]:
         return iter(self.rows)
-
-    def __str__(self) -> str:
-        return str(self._table())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self._table().to_html()
-
-    def __rich__(self) -> "rich.table.Table":
-        return self._table().to_rich()
 
     def _table(self) -> Table:
         counts = ", ".join(f"{number} {status}" for status, number in self.counts.items() if number)

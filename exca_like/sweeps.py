@@ -21,11 +21,10 @@ from exca_like.sources import closest
 from exca_like.sweep_again import more_of
 from exca_like.sweep_frame import frame_of
 from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus, core_hours_of, row_of
-from exca_like.tables import Table
+from exca_like.tables import Table, Tabular
 
 if TYPE_CHECKING:
     import pandas as pd
-    import rich.table
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 OnError = Literal["raise", "skip", "none"]
@@ -128,7 +127,7 @@ def sweep(
     return Sweep(".".join(label.rsplit(".", 2)[-2:]), str(combinations), list(members.values()), kept - len(members))
 
 
-class Sweep(Sequence[M], Generic[M]):
+class Sweep(Tabular, Sequence[M], Generic[M]):
     """Configs of one class that differ in some values, as `exca_like.sweep` makes them: a sequence of configs.
 
     What a sweep says comes from the folder of the results and from the cluster, each time it is asked. So a sweep that is made
@@ -346,17 +345,6 @@ class Sweep(Sequence[M], Generic[M]):
         return frame_of(self._rows(), [member.infra for member in self._members])
 
     # looks
-
-    def __str__(self) -> str:
-        return str(self._table())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self._table().to_html()
-
-    def __rich__(self) -> "rich.table.Table":
-        return self._table().to_rich()
 
     def _table(self) -> Table:
         left_out = f", {self._duplicates} with the uid of another left out" if self._duplicates else ""

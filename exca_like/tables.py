@@ -1,5 +1,6 @@
 """Tables for people: plain text for terminals, HTML for notebooks, and those of rich."""
 
+import abc
 import html
 import time
 from collections.abc import Sequence
@@ -63,12 +64,23 @@ class Table:
             return self.title
         lines = [self.header, *self.rows]
         widths = _fitting([max(len(line[column]) for line in lines) for column in range(len(self.header))], width, self._kept)
-        texts = [_GAP.join(f"{_cut(line[column], most):{most}}" for column, most in widths.items()).rstrip() for line in lines]
+        texts = [
+            _GAP.join(f"{self._fitted(line, column, most):{most}}" for column, most in widths.items()).rstrip()
+            for line in lines
+        ]
         notes = [f"... and {self.hidden} more rows"] if self.hidden else []
         left_out = [name for column, name in enumerate(self.header) if column not in widths]
         notes += [f"... and {len(left_out)} more columns: {', '.join(left_out)}"] if left_out else []
         title = [_cut(self.title, width)] if self.title else []
         return "\n".join([*title, *texts, *(_cut(note, width) for note in notes)])
+
+    def _fitted(self, line: Sequence[str], column: int, length: int) -> str:
+        """A cell of a column that may have been made narrower; what tells uids of one method apart is at their end."""
+        text = line[column]
+        if self.header[column] != "uid" or len(text) <= length:
+            return _cut(text, length)
+        end = 2 * (length - 3) // 3
+        return f"{text[: max(0, length - 3 - end)]}...{text[len(text) - end :]}"
 
     def to_html(self) -> str:
         """The table in HTML; nothing in it is taken for markup."""
@@ -95,6 +107,25 @@ class Table:
         for row in self.rows:
             table.add_row(*map(plain, row))
         return table
+
+
+class Tabular(abc.ABC):
+    """Something that is a table, when it is shown: printed, in a notebook, or by rich."""
+
+    @abc.abstractmethod
+    def _table(self) -> Table: ...
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return self._table().to_html()
+
+    def __rich__(self) -> "rich.table.Table":
+        return self._table().to_rich()
 
 
 def shown(value: Any, length: int = 80) -> str:

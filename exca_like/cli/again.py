@@ -1,12 +1,10 @@
 """``retry``: what failed, computed again."""
 
-import os
-import sys
 from typing import Annotated, Any
 
 import typer
 
-from exca_like.cli.options import Before, Config, Folder, Method, Since, Yes, catalog_of, chosen
+from exca_like.cli.options import Before, Config, Folder, Method, Since, Yes, catalog_of, chosen, import_from_here
 
 
 def retry(
@@ -51,8 +49,7 @@ def retry(
             typer.echo(str(entry))
         typer.echo(f"{len(wanted)} tasks would be submitted again: repeat with --yes to do it")
         return
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does
+    import_from_here()
     more: dict[str, Any] = {
         **read(set_ or []).base,
         "mem_gb": _factor("--mem", mem),

@@ -21,6 +21,7 @@ from exca_like.cli.options import (
     chosen,
     print_json,
     print_table,
+    statuses,
 )
 
 if TYPE_CHECKING:
@@ -86,14 +87,13 @@ def prune(
     """Remove what is old, failed or too much; never what is pinned, running or queued."""
     from exca_like import pruning
 
-    words: Any = None if status is None else [word.strip() for word in status.split(",")]
     done = pruning.prune(
         chosen(folder, method, None, since, before, where),
         older_than=older_than,
         max_size=int(max_size) if max_size is not None and max_size.isdecimal() else max_size,
         keep_last=keep_last,
         policy=policy.value,
-        status=words,
+        status=statuses(status),
         dry_run=not yes,
     )
     _report(done, yes=yes, json=json)

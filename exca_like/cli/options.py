@@ -67,9 +67,13 @@ def chosen(
     folder: Path | None, method: str | None, status: str | None, since: str | None, before: str | None, where: list[str] | None
 ) -> "Catalog":
     """The catalog of what options ask for."""
-    wanted: Any = None if status is None else [word.strip() for word in status.split(",")]
     config = None if not where else dict(map(field_of, where))
-    return catalog_of(folder).filter(method, status=wanted, since=since, before=before, config=config)
+    return catalog_of(folder).filter(method, status=statuses(status), since=since, before=before, config=config)
+
+
+def statuses(text: str | None) -> Any:
+    """The statuses of ``failed,lost``; None if none are given."""
+    return None if text is None else [word.strip() for word in text.split(",")]
 
 
 def field_of(text: str) -> tuple[str, Any]:
@@ -92,6 +96,14 @@ def field_of(text: str) -> tuple[str, Any]:
         except ValueError:
             pass
     return name.strip(), parsed
+
+
+def import_from_here() -> None:
+    """Let modules of the current folder be imported, as ``python -m`` does."""
+    import sys
+
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 def print_table(table: "Table") -> None:

@@ -2,12 +2,12 @@
 
 import importlib
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exca_like.cli import words
+from exca_like.cli.options import import_from_here
 
 if TYPE_CHECKING:
     from exca_like.sweeps import Sweep
@@ -98,8 +98,7 @@ def _target(text: str) -> tuple[type[Any], str | None]:
     if not sign or not path:
         msg = f"{text!r} is not of the form MODULE:CLASS, like train:Train or project.train:Train.run"
         raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does
+    import_from_here()
     if module_name.endswith(".py"):
         module_name = module_name.removesuffix(".py").replace(os.sep, ".")
     try:
