@@ -29,6 +29,7 @@ from exca_like.errors import (
 )
 
 X = TypeVar("X")
+_ABSENT: Any = object()
 
 
 class CacheDict(MutableMapping[str, X]):
@@ -123,22 +124,13 @@ class CacheDict(MutableMapping[str, X]):
     # reading
 
     def __getitem__(self, key: str) -> X:
-        place = self._index.entries.get(key)
-        if self.keep_in_ram:
-            kept = self._ram.get(key)
-            if kept is not None and kept[0] == place:
-                return kept[1]
-        try:
-            if place is None:
-                place, value = self._loader.value(key, look=not self._frozen)
-            else:
-                value = self._loader.at(place, key)
-        except (CorruptEntryError, FileNotFoundError):
+        value = self.known(key, _ABSENT)
+        if value is _ABSENT:
             place, value = self._loader.value(key, look=not self._frozen)
-        if place is None:
-            raise KeyError(key)
-        if self.keep_in_ram:
-            self._ram[key] = (place, value)
+            if place is None:
+                raise KeyError(key)
+            if self.keep_in_ram:
+                self._ram[key] = (place, value)
         return value  # type: ignore[no-any-return]
 
     def known(self, key: str, default: Any) -> Any:
