@@ -163,7 +163,7 @@ class Index:
         file.position = max(file.position, position)
         if not start and position <= KEPT:  # this one read serves the entries, too
             if file.is_own:  # others may be edited
-                file.near = (0, data[:position], True)
+                file.near = (0, data[:position], position)
             file.descriptor = None
         return hole
 
@@ -329,15 +329,15 @@ class Index:
         file = self._numbered[place >> _SHIFT]
         try:
             # what `JournalFile.line` does, without another call for each of many entries
-            start, near, is_checked = file.near
-            begin = (place & _OFFSET) - start
-            end = near.find(b"\n", begin) if begin >= 0 else -1
-            if end >= 0:
-                line = near[begin:end]
+            start, near, checked = file.near
+            offset = place & _OFFSET
+            end = near.find(b"\n", offset - start) if offset >= start else -1
+            if end < 0:
+                line = file.line(offset)
             else:
-                line, is_checked = file.line(place & _OFFSET), False
-            if not is_checked and file.is_own and crc32(line):
-                return None
+                line = near[offset - start : end]
+                if offset >= checked and crc32(line):
+                    return None
             return file, _loads(line)
         except (FileNotFoundError, orjson.JSONDecodeError):
             return None

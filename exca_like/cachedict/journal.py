@@ -13,6 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
+from zlib import crc32
 
 from exca_like.errors import CorruptEntryWarning
 
@@ -133,7 +134,7 @@ class JournalFile:
         self.is_journal = self.is_own  # of others, once it has an entry
         self.inode: int | None = None  # None until it is first seen
         self.seen: tuple[int, int] | None = None  # size and time of change when it was read last
-        self.near: tuple[int, bytes, bool] = (0, b"", False)  # where it begins, and whether its lines were checked
+        self.near: tuple[int, bytes, int] = (0, b"", 0)  # where it begins, and up to where its lines were checked
         self.descriptor: _Descriptor | None = None
         self.cache_type: str | None = None  # of entries that don't say it, in journals of exca < 0.5
 
@@ -150,15 +151,21 @@ class JournalFile:
         return os.pread(descriptor.number, length, offset)
 
     def line(self, offset: int) -> bytes:
-        """The line that starts at an offset, without its end; empty if there is none. It is read, with what is near it."""
+        """The line that starts at an offset, without its end; empty if there is none, or if it is damaged.
+
+        It is read with what is near it.
+        """
         length = NEAR
         while True:
             data = self.read(offset, length)
             end = data.find(b"\n")
             if end >= 0:
+                line = data[:end]
                 if self.is_own:
-                    self.near = (offset, data, False)
-                return data[:end]
+                    if crc32(line):
+                        return b""
+                    self.near = (offset, data, offset + end)
+                return line
             if len(data) < length:
                 return b""
             length *= 16

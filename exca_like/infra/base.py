@@ -22,18 +22,20 @@ from exca_like.executors import job_is_over, make_executor
 from exca_like.executors.base import Attempt, Executor, Resources
 from exca_like.infra.applied import FIELDS, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.code import with_code
-from exca_like.infra.identity import check_same_identity, fingerprint
+from exca_like.infra.identity import check_same_identity, mark_of, recognized_by
 from exca_like.infra.resources import job_fields
 from exca_like.infra.retries import Retries
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
 from exca_like.models.clone import changed_copy, validated
-from exca_like.models.export import export, has_dotted_keys
+from exca_like.models.export import defaults_digest, export, has_dotted_keys, reduced_export
 from exca_like.models.freeze import freeze
 from exca_like.runs import Run
 from exca_like.uid import config_uid
 from exca_like.watching import Watch
 from exca_like.workdir import WorkDir
+
+_DIGEST = 16  # characters at the end of a uid that are, or have in them, a digest of the config's values
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -246,7 +248,7 @@ class BaseInfra(pydantic.BaseModel):
         if state.entry is None:
             owner, applied = state.owner, state.applied
             assert applied is not None  # linking checks it
-            exported = self._uid_export(exclude_defaults=True)
+            exported = self._reduced_export()
             uid = config_uid(exported) if ConfDict.UID_VERSION == 4 else ConfDict(exported).to_uid()
             freeze(owner)
             root = "" if self.folder is None else layout.absolute(self.folder)
@@ -337,9 +339,16 @@ class BaseInfra(pydantic.BaseModel):
         """What tells the config from others with the same uid, should the defaults in the code change."""
         return self._uid_export(exclude_defaults=False)
 
-    def _uid_export(self, *, exclude_defaults: bool) -> dict[str, Any]:
+    def _reduced_export(self) -> dict[str, Any]:
+        """What the uid is made from."""
         state = self._linked_state
         assert state.applied is not None  # linking checks it
+        exported, state.reduced = reduced_export(state.owner, state.applied.excluded(state.owner))
+        return ConfDict(exported) if has_dotted_keys(exported) else exported
+
+    def _uid_export(self, *, exclude_defaults: bool) -> dict[str, Any]:
+        state = self._linked_state
+        assert state.applied is not None
         excluded = state.applied.excluded(state.owner)
         exported = export(state.owner, uid=True, exclude_defaults=exclude_defaults, exclude=excluded)
         return ConfDict(exported) if has_dotted_keys(exported) else exported
@@ -377,8 +386,14 @@ class BaseInfra(pydantic.BaseModel):
         """Whether a result in the folder was stored with the `fingerprint` of this config."""
         return False
 
-    def _fingerprint(self) -> list[Any] | None:
-        return fingerprint(self._identity(), self._entry().full_uid)
+    def _recognized_by(self) -> list[Any] | None:
+        """What tells results of this config from others, without a look at all values; None if nothing does."""
+        entry, state = self._entry(), self._linked_state
+        if state.reduced is None:  # the entry was made elsewhere
+            self._reduced_export()
+        defaults = defaults_digest(state.reduced) if ConfDict.UID_VERSION == 4 else None  # other uids are not exact
+        mark = mark_of(self._identity()) if defaults is None else f"{defaults}{entry.uid[-_DIGEST:]}"
+        return recognized_by(mark, entry.full_uid)
 
     def _exports(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The whole config, and its identity; `_prepare_folder` may have kept them for this."""
@@ -388,8 +403,8 @@ class BaseInfra(pydantic.BaseModel):
 
     def _information(self) -> dict[str, Any]:
         """What is stored beside a result: the whole config, and what it is recognized by."""
-        config, identity = self._exports()
-        recognized = fingerprint(identity, self._entry().full_uid)
+        config, _ = self._exports()
+        recognized = self._recognized_by()
         return {"config": to_tree(config), **({"fingerprint": recognized} if recognized else {})}
 
     def _prepare_folder(self, key: str | None = None) -> Any:

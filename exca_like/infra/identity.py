@@ -33,18 +33,25 @@ def check_same_identity(model: pydantic.BaseModel, stored: ConfDict, present: Co
         raise ConfigMismatchError(msg)
 
 
-def fingerprint(identity: Mapping[str, Any], folder_file: str) -> list[Any] | None:
+def recognized_by(mark: str | None, folder_file: str) -> list[Any] | None:
     """What is stored beside a result, so that a later use of the folder need not compare files.
 
-    It is a digest of the identity, and the size of the file that holds it. None if there is no simple digest.
+    It is a mark of the identity, and the size of the file that holds it. None if there is no simple mark.
     """
     try:
+        return None if mark is None else [mark, os.stat(folder_file).st_size]
+    except OSError:
+        return None
+
+
+def mark_of(identity: Mapping[str, Any]) -> str | None:
+    """A digest of an identity, if it is simple."""
+    try:
         text = orjson.dumps(identity)
-        size = os.stat(folder_file).st_size
-    except (TypeError, OSError):
+    except TypeError:
         return None
     # NaN would look like None
-    return None if b"null" in text else [hashlib.blake2b(text, digest_size=8).hexdigest(), size]
+    return None if b"null" in text else hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
 def _differences(

@@ -14,6 +14,7 @@ class State:
     kept: tuple[Any, Any, Any] = (None, None, None)  # a config, its method and the result, if that is kept in memory
     entry: "EntryFolder | None" = None
     exports: Any = None
+    reduced: Any = None  # the classes whose defaults are left out of the uid
     store: Any = None
     claims: Any = None
     job: Any = None

@@ -360,7 +360,7 @@ class TaskInfra(CodedInfra):
         return store
 
     def _is_recognized(self) -> bool:
-        return self._store().has_noted(KEY, "fingerprint", self._fingerprint)
+        return self._store().has_noted(KEY, "fingerprint", self._recognized_by)
 
     def _present_job(self, mode: engine.Mode) -> TaskJob[Any] | None:
         """The job of a task that needs no (new) submission."""

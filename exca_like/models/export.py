@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import enum
+import functools
 import hashlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ _NOTHING: Exclusions = {}
 class _Mode(NamedTuple):
     uid: bool
     exclude_defaults: bool
+    reduced: list[type[pydantic.BaseModel]] | None = None  # classes of models of which default values were left out
 
 
 _MODES = {(uid, without): _Mode(uid, without) for uid in (False, True) for without in (False, True)}
@@ -57,6 +59,41 @@ def export(model: pydantic.BaseModel, *, uid: bool, exclude_defaults: bool, excl
     return _export_model(model, _MODES[uid, exclude_defaults], _tree(exclude) if exclude else _NOTHING)
 
 
+def reduced_export(
+    model: pydantic.BaseModel, exclude: Iterable[str] = ()
+) -> tuple[dict[str, Any], tuple[type[pydantic.BaseModel], ...]]:
+    """The export for a uid, without defaults, and the classes whose defaults complete it; see `defaults_digest`."""
+    mode = _Mode(uid=True, exclude_defaults=True, reduced=[])
+    exported = _export_model(model, mode, _tree(exclude) if exclude else _NOTHING)
+    return exported, tuple(mode.reduced or ())
+
+
+@functools.lru_cache(4096)
+def defaults_digest(classes: tuple[type[pydantic.BaseModel], ...]) -> str | None:
+    """What stands for the default values of some classes; None if they may differ from instance to instance.
+
+    Two models of which `reduced_export` gives the same, and whose classes have the same digest, have the same values.
+    """
+    try:
+        defaults = [_defaults(plan_of(cls)) for cls in classes]
+        return None if None in defaults else _digest(defaults)
+    except (ConfigTypeError, ModelExportError):  # some default has no identity, but may not be in use
+        return None
+
+
+def _defaults(plan: ModelPlan) -> dict[str, Any] | None:
+    """The default values of a class; None if an instance is needed to know them."""
+    if not plan.plain or any(field.custom or (field.has_factory and not field.is_empty) for field in plan.fields):
+        return None
+    blank = plan.cls.__new__(plan.cls)  # only its class is looked at
+    defaults = {field.name: field.default({}) for field in plan.kept_fields}
+    return {
+        name: _export_value(default, plan.by_name[name], _MODES[True, False], _NOTHING, blank)
+        for name, default in defaults.items()
+        if default is not REQUIRED
+    }
+
+
 def has_dotted_keys(value: Any) -> bool:
     """Whether a `ConfDict` of an export would differ from it: field names have no dots, but keys of dictionaries may."""
     if isinstance(value, dict):
@@ -84,7 +121,9 @@ def _tree(names: Iterable[str]) -> Exclusions:
 
 def _export_model(model: pydantic.BaseModel, mode: _Mode, exclude: Exclusions) -> dict[str, Any]:
     plan = plan_of(type(model))
-    uid, exclude_defaults = mode
+    uid, exclude_defaults, reduced = mode
+    if reduced is not None:
+        reduced.append(plan.cls)
     if not plan.plain:
         if uid and exclude_defaults and plan.overrides_uid:
             override = model._exca_uid_dict_override()  # type: ignore[attr-defined]

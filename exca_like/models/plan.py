@@ -42,9 +42,11 @@ class FieldPlan:
     mutable: bool = False  # the annotation allows values that can be edited in place
     static_default: Any = field(init=False)
     has_factory: bool = field(init=False)
+    is_empty: bool = field(init=False)  # by default an empty container
 
     def __post_init__(self) -> None:
         self.has_factory = self.info.default_factory is not None
+        self.is_empty = self.info.default_factory in (list, dict, set, tuple)
         self.static_default = REQUIRED if self.info.is_required() else self.info.default
 
     def default(self, data: Mapping[str, Any]) -> Any:

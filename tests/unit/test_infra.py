@@ -92,6 +92,71 @@ def test_changed_defaults_are_noticed_whatever_fields_are_called(tmp_path: Path,
     assert with_default(None).run()["-meta"] == '","#meta":{"fingerprint":null}'
 
 
+def _part(default: int) -> tp.Any:
+    class Part(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="forbid")
+        size: int = 1
+        depth: int = default
+
+    return Part
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "value"),
+    [
+        (lambda part: part, lambda part: part(), {"size": 2}),
+        (lambda part: part, lambda part: part(), {}),
+        (lambda part: list[part], lambda part: [], [{"size": 2}, {}]),
+        (lambda part: dict[str, part], lambda part: {}, {"a": {"size": 2}}),
+    ],
+)
+def test_changed_defaults_of_parts_are_noticed(tmp_path: Path, annotation: tp.Any, default: tp.Any, value: tp.Any) -> None:
+    def with_depth(depth: int) -> tp.Any:
+        part = _part(depth)
+
+        class Whole(pydantic.BaseModel):
+            held: annotation(part) = default(part)  # type: ignore[valid-type]
+            names: list[str] = pydantic.Field(default_factory=list)
+            infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+            @infra.apply
+            def run(self) -> int:
+                return 1
+
+        return Whole(held=value, infra={"folder": tmp_path})
+
+    assert [with_depth(3).run() for _ in range(2)] == [1, 1]
+    with pytest.raises(RuntimeError, match="another config"):
+        with_depth(4).run()
+
+
+def test_a_result_that_was_copied_to_the_folder_of_another_config_is_not_taken(tmp_path: Path) -> None:
+    make(tmp_path, seed=1).run()
+    other = make(tmp_path, seed=2)
+    other.run()
+    shutil.rmtree(other.infra.uid_folder())
+    shutil.copytree(make(tmp_path, seed=1).infra.uid_folder(), other.infra.uid_folder())
+    with pytest.raises(RuntimeError, match="another config"):
+        make(tmp_path, seed=2).run()
+
+
+def test_defaults_that_differ_from_instance_to_instance_are_compared_as_they_are(tmp_path: Path) -> None:
+    numbers = iter((1, 1, 1, 1, 2, 2, 2, 2))
+
+    class Drawn(pydantic.BaseModel):
+        number: int = pydantic.Field(default_factory=lambda: next(numbers))
+        infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+        @infra.apply
+        def run(self) -> int:
+            return 1
+
+    assert Drawn(infra={"folder": tmp_path}).run() == 1
+    with pytest.raises(RuntimeError, match="another config"):
+        for _ in range(4):
+            Drawn(infra={"folder": tmp_path}).run()
+
+
 # names
 
 
