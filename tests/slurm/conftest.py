@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import typing as tp
 from pathlib import Path
 
 import pytest
 import testbed
+from terminal import Terminal
 
 from exca_like.executors import slurm_state
 
@@ -74,3 +76,15 @@ def idle_cluster(cluster: testbed.Testbed) -> testbed.Testbed:
 def _nothing_was_asked_yet() -> None:
     """What the tests before asked of the scheduler must not make this one wait."""
     slurm_state.watcher.__init__()  # type: ignore[misc]
+
+
+@pytest.fixture
+def terminals(tmp_path: Path) -> tp.Iterator[list[Terminal]]:
+    if shutil.which("tmux") is None:
+        if os.environ.get(REQUIRE_VARIABLE) == "1":
+            pytest.fail("tmux is not installed")
+        pytest.skip("needs tmux")
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.close()

@@ -1,15 +1,11 @@
 """``exca-like status --watch`` and ``logs -f`` in a terminal, beside running jobs."""
 
-import os
-import shutil
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from contracts.clusters import wait_until
+from terminal import Terminal
 
 PROGRAM = """
 import time
@@ -26,35 +22,6 @@ class Steps(pydantic.BaseModel):
             raise ValueError("two")
         return self.seed
 """
-
-
-class Terminal:
-    """A terminal with a command in it."""
-
-    def __init__(self, folder: Path, *command: str) -> None:
-        self._tmux = ["tmux", "-L", f"test-{uuid.uuid4().hex[:8]}", "-f", "/dev/null"]
-        line = " ".join((sys.executable, "-m", "exca_like", *command)) + '; echo "ended with $?"; sleep 600'
-        subprocess.run(
-            [*self._tmux, "new-session", "-d", "-x", "110", "-y", "40", line], cwd=folder, env=dict(os.environ), check=True
-        )
-
-    def text(self) -> str:
-        return subprocess.run([*self._tmux, "capture-pane", "-p"], capture_output=True, text=True, check=True).stdout
-
-    def close(self) -> None:
-        subprocess.run([*self._tmux, "kill-server"], check=True)
-
-
-@pytest.fixture
-def terminals(tmp_path: Path) -> Iterator[list[Terminal]]:
-    if shutil.which("tmux") is None:
-        if os.environ.get("EXCA_LIKE_REQUIRE_SLURM") == "1":
-            pytest.fail("tmux is not installed")
-        pytest.skip("needs tmux")
-    opened: list[Terminal] = []
-    yield opened
-    for terminal in opened:
-        terminal.close()
 
 
 def test_watching_and_following(idle_cluster, tmp_path: Path, terminals: list[Terminal]) -> None:
