@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from exca_like import files, tables
 from exca_like.cachedict import CacheDict, blocks
-from exca_like.cachedict.compact import held_writers
+from exca_like.cachedict.compact import held_writers, is_compacted
 from exca_like.cachedict.owners import Owner, describe
 from exca_like.cachedict.writer import DATA
 from exca_like.catalog import Catalog, moment
@@ -291,6 +291,8 @@ def _problem_of(entry: Entry, holder: Owner | None) -> str | None:
     problem = _objection(now[0])
     if problem is None and _state(now[0]) != _state(entry):
         problem = _CHANGED
+    if problem is None and is_compacted(str(entry.folder)):
+        problem = "its files are being merged"
     # who stores the result of a task has a claim, of which nobody needs one who has a CacheDict
     if problem is None and entry.kind in ("map", "") and held_writers(str(entry.folder)):
         problem = "somebody may be writing to it: a process that has it open, or one of another machine less than a day ago"
