@@ -27,8 +27,13 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The file, a 
 
 def export(
     uids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[UID]...", help="Entries, of whose uids a clear part is enough; else all.", show_default=False),
+        list[str],
+        typer.Argument(
+            metavar="[UID...]",
+            help="Entries, of whose uids a clear part is enough; else all.",
+            default_factory=list,
+            show_default=False,
+        ),
     ],
     bundle: BundlePath,
     folder: Folder = None,

@@ -5,7 +5,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from exca_like import files
@@ -129,8 +129,10 @@ class Folder:
                     os.makedirs(folder, exist_ok=True)
                     shutil.copyfile(path, temporary)
                     os.replace(temporary, target)
-            finally:
-                files.remove(temporary)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary)
+                raise
 
 
 class Remote:
