@@ -29,7 +29,7 @@ def export(
     uids: Annotated[
         list[str],
         typer.Argument(
-            metavar="[UID...]",
+            metavar="UID...",
             help="Entries, of whose uids a clear part is enough; else all.",
             default_factory=list,
             show_default=False,

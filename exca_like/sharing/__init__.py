@@ -5,21 +5,18 @@ What arrives is found by whoever asks for it, as if it had been computed there, 
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from exca_like import layout
 from exca_like.catalog import Catalog
-from exca_like.entries import Entry
 from exca_like.errors import CacheFolderError, TransferError
 from exca_like.sharing.places import Bundle, Folder, place_at
-from exca_like.sharing.plans import Chosen, wanted
-from exca_like.sharing.receiving import receive
+from exca_like.sharing.plans import wanted
+from exca_like.sharing.receiving import Choice, receive
 from exca_like.sharing.sending import send
 from exca_like.sharing.transfer import FolderTransfer, Place, Transfer
-
-Choice = Callable[[Catalog], Iterable[Entry]]
 
 
 def export_bundle(folder_or_catalog: str | Path | Catalog, bundle: str | Path, *, dry_run: bool = False) -> Transfer:
@@ -223,12 +220,7 @@ def _receive(place: Place, folder: str | Path, choose: Choice | None, *, dry_run
     except OSError as error:
         msg = f"can't make the cache root {root}: {error.strerror or error}. Check the permissions."
         raise CacheFolderError(error.errno, msg) from error
-
-    def chosen(mirror: str) -> Chosen:
-        catalog = Catalog(mirror)
-        return wanted(catalog if choose is None else choose(catalog), mirror)
-
-    return receive(place, root, chosen, dry_run=dry_run, permissions=permissions)
+    return receive(place, root, choose, dry_run=dry_run, permissions=permissions)
 
 
 __all__ = ["FolderTransfer", "Transfer", "export_bundle", "import_bundle", "pull", "push"]

@@ -4,7 +4,8 @@ import errno
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from exca_like.errors import ConfigValueError, ExcaLikeError, TransferError
 
 _READ = "Check the address, the permissions and the connection, and try again."
 _WRITTEN = "What has arrived stays; do the same again to go on."
+_THREADS = 8
 _WITHOUT = "pip install 'exca_like[remote]'"
 
 
@@ -108,31 +110,42 @@ class Folder:
 
     def get(self, names: Sequence[str], folder: str) -> None:
         """Fetch files into a folder; those that are gone are left out."""
-        for name in names:
-            os.makedirs(os.path.dirname(f"{folder}/{name}"), exist_ok=True)
-            try:
-                shutil.copyfile(f"{self._path}/{name}", f"{folder}/{name}")
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                msg = f"can't copy {self._path}/{name}: {error.strerror or error}. {_READ}"
-                raise TransferError(error.errno, msg) from error
+        _at_once(lambda name: self._get(name, f"{folder}/{name}"), names)
+
+    def _get(self, name: str, path: str) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            shutil.copyfile(f"{self._path}/{name}", path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            msg = f"can't copy {self._path}/{name}: {error.strerror or error}. {_READ}"
+            raise TransferError(error.errno, msg) from error
 
     def put(self, paths: Mapping[str, str]) -> None:
         """Copy files into the folder; each appears whole."""
-        for name, path in paths.items():
-            target = f"{self._path}/{name}"
-            folder = os.path.dirname(target)
-            temporary = f"{folder}/{files.TEMPORARY_PREFIX}{files.token()}"
-            try:
-                with _writing(target):
-                    os.makedirs(folder, exist_ok=True)
-                    shutil.copyfile(path, temporary)
-                    os.replace(temporary, target)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary)
-                raise
+        _at_once(lambda name: self._put(paths[name], f"{self._path}/{name}"), paths)
+
+    @staticmethod
+    def _put(path: str, target: str) -> None:
+        folder = os.path.dirname(target)
+        temporary = f"{folder}/{files.TEMPORARY_PREFIX}{files.token()}"
+        try:
+            with _writing(target):
+                os.makedirs(folder, exist_ok=True)
+                shutil.copyfile(path, temporary)
+                os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def _at_once(function: Callable[[str], None], names: Iterable[str]) -> None:
+    """Call a function for each name, in a few threads: network file systems let each call wait."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(function, names):
+            pass
 
 
 class Remote:

@@ -114,8 +114,11 @@ class Plan:
         return posixpath.normpath(f"{self.uid}/{name}")
 
     def read(self, item: Item) -> Found | None:
-        """What the line of an item says; None if it is gone."""
-        return _at(self.ours, item.place)
+        """What the line of an item is to say at the other side; None if it is gone."""
+        found = _at(self.ours, item.place)
+        if found is not None and isinstance(meta := found.info.get("#meta"), dict):
+            meta.pop("pin", None)  # which is for the cache that it was computed for
+        return found
 
     def is_there(self, key: str) -> bool:
         """Whether there is a result by now."""

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from exca_like import files, layout
 from exca_like.cachedict import blocks, moving
@@ -11,6 +11,8 @@ from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.paths import restore
 from exca_like.cachedict.journal import INFO, JOURNALS, infos_in
 from exca_like.cachedict.writer import Writer
+from exca_like.catalog import Catalog
+from exca_like.entries import Entry
 from exca_like.errors import CorruptEntryError, TransferError
 from exca_like.executors import job_is_over
 from exca_like.records import Records, digest_of
@@ -19,7 +21,6 @@ from exca_like.sharing.plans import (
     NO_DATA,
     PIECE,
     YAMLS,
-    Chosen,
     Found,
     Item,
     Plan,
@@ -28,17 +29,19 @@ from exca_like.sharing.plans import (
     is_sound,
     scratch,
     sizes_in,
+    wanted,
 )
 from exca_like.sharing.transfer import Place, Transfer
+
+Choice = Callable[[Catalog], Iterable[Entry]]
+"""Given a catalog, returns those of its entries that are wanted."""
 
 _CODE = f"{layout.PROVENANCE}/code-"
 _HELD = "somebody computes it here at this moment"
 
 
-def receive(
-    place: Place, root: str, choose: Callable[[str], Chosen], *, dry_run: bool, permissions: int | None = None
-) -> Transfer:
-    """Take results from a place into a cache root; ``choose`` is given a folder with its journals.
+def receive(place: Place, root: str, choose: Choice | None, *, dry_run: bool, permissions: int | None = None) -> Transfer:
+    """Take results from a place into a cache root: those that ``choose`` returns of its catalog, or all.
 
     Raises
     ------
@@ -52,9 +55,14 @@ def receive(
         msg = f"there are no results in {place}: check the address, or send some there"
         raise TransferError(errno.ENOENT, msg)
     with scratch(root) as mirror:
-        place.get([name for name in sizes if name.endswith((*JOURNALS, *YAMLS))], mirror)
+        # the catalog needs the configs of maps to filter them; else only those of new folders are needed
+        place.get([name for name in sizes if name.endswith(JOURNALS if choose is None else (*JOURNALS, *YAMLS))], mirror)
+        catalog = Catalog(mirror)
+        chosen = wanted(catalog if choose is None else choose(catalog), mirror)
         there, here = Side(mirror, lambda name: sizes.get(name, -1)), Side(root, sizes_in(root))
-        plans = [compare(there, here, uid, keys) for uid, keys in sorted(choose(mirror).items())]
+        plans = [compare(there, here, uid, keys) for uid, keys in sorted(chosen.items())]
+        if choose is None:
+            place.get([n for plan in plans if plan.items for n in map(plan.name, YAMLS) if n in sizes], mirror)
         work: list[tuple[Plan, list[Item]]] = []
         for plan in plans:
             plan.refuse_others()
@@ -95,6 +103,7 @@ class _Arrival:
             while end < len(work) and size < PIECE and end - start < MOST:
                 size += sum(item.size for item in work[end][1])
                 end += 1
+            os.utime(self._mirror)  # since when it may be left over, see `exca_like.pruning`
             self._fetch({name for names in needed[start:end] for name in names}, dry_run=dry_run)
             for (plan, piece), names in zip(work[start:end], needed[start:end], strict=True):
                 if dry_run:

@@ -102,11 +102,8 @@ class _Load:
             problem = NO_DATA if one is None else None if self._dry_run else one.problem_in(plan.folder, item.key)
             if one is None or problem is not None:
                 plan.leave_out(item.key, problem or NO_DATA)
-                continue
-            meta = one.info.get("#meta")
-            if isinstance(meta, dict):
-                meta.pop("pin", None)  # which is for this cache
-            found.append((item.key, one))
+            else:
+                found.append((item.key, one))
         return found
 
     def _write(self, plan: Plan, found: Sequence[tuple[str, Found]]) -> None:

@@ -301,11 +301,13 @@ def test_what_says_something_of_one_machine_stays(tmp_path: Path) -> None:
         (entry.folder / "host-1-0123456789abcdef.claim").write_bytes(b"{}")
     assert counts(export_bundle(tmp_path / "a", tmp_path / "b.zip")) == (2, 0, 0, 0)  # track=False is no part of bundles
     import_bundle(tmp_path / "b.zip", tmp_path / "c")
-    names = {path.name for path in (tmp_path / "c").rglob("*")}
-    assert not names & {"job.json", "pinned", "logs"} and not any(name.endswith(".claim") for name in names)
-    entries = list(Catalog(tmp_path / "c"))
-    assert [(entry.status, entry.is_pinned) for entry in entries] == [("completed", False)] * 2
-    assert all(entry.handle() is None for entry in entries)
+    assert counts(pull(tmp_path / "a", tmp_path / "d")) == (2, 0, 0, 0)  # from the cache itself
+    for root in (tmp_path / "c", tmp_path / "d"):
+        names = {path.name for path in root.rglob("*")}
+        assert not names & {"job.json", "pinned", "logs"} and not any(name.endswith(".claim") for name in names)
+        entries = list(Catalog(root))
+        assert [(entry.status, entry.is_pinned) for entry in entries] == [("completed", False)] * 2
+        assert all(entry.handle() is None for entry in entries)
 
 
 def lambda_free(x: int) -> int:
