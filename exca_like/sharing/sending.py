@@ -114,14 +114,13 @@ class _Load:
         writer = Writer(f"{self._stage}/{plan.uid}")
         # the same results make the same files: who goes on with a push, or pushes them as well, finds them there
         writer.name = f"shared-0-{hasher.hexdigest()}"
+        journal = writer.ready(INFO)
         for key, one in found:
-            journal = writer.ready(INFO)
             moving.repack(one.info, one.owner, plan.folder, writer)
             writer.append_line(journal, moving.line_of(key, one.info))
-        made = [journal.name, *(file.name for file in writer.files.values() if file is not journal)]
+        for file in writer.files.values():
+            (self._journals if file is journal else self._data)[plan.name(file.name)] = f"{writer.folder}/{file.name}"
         writer.end()
-        for name in made:
-            (self._journals if name.endswith(INFO) else self._data)[plan.name(name)] = f"{writer.folder}/{name}"
 
     def _count(self, plan: Plan, found: Sequence[Found]) -> None:
         """Note what `_write` would send."""

@@ -688,6 +688,35 @@ def test_pull_from_a_cache_that_is_written_to(tmp_path: Path) -> None:
     assert counts(pull(tmp_path / "a", tmp_path / "b")) == (2, 0, 0, 0)
 
 
+WRITER = """
+import sys, test_sharing
+for start in range(0, 120, 3):
+    list(test_sharing.Items(infra={"folder": sys.argv[1], "keep_in_ram": False}).process(range(start, start + 3)))
+    print(start, flush=True)
+"""
+
+
+def test_beside_a_writer_and_compactions(tmp_path: Path) -> None:
+    """Whatever the source does meanwhile, what arrives is whole, and in the end all is there."""
+    arguments = [sys.executable, "-c", WRITER, str(tmp_path / "a")]
+    with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None and writer.stdout.readline()
+        there = 0
+        while writer.poll() is None:
+            done = push(tmp_path / "a", tmp_path / "place")
+            assert done.present >= there and not done.different
+            there = done.added + done.present
+            maintenance.compact(tmp_path / "a")
+            pulled = pull(tmp_path / "place", tmp_path / "b")
+            assert pulled.is_complete and pulled.added + pulled.present == there
+    assert writer.returncode == 0
+    done = push(tmp_path / "a", tmp_path / "place")
+    assert done.is_complete and done.added + done.present == 120
+    pull(tmp_path / "place", tmp_path / "b")
+    assert [x[0] for x in Items(infra={"folder": tmp_path / "b"}).process(range(120))] == list(range(120))
+    assert maintenance.verify(tmp_path / "b").is_clean and maintenance.verify(tmp_path / "place").is_clean
+
+
 def test_wrong_addresses(filled: Path, tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
