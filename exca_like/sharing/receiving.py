@@ -92,6 +92,7 @@ class _Arrival:
         self._root = root
         self._permissions = permissions
         self._fetched: set[str] = set()
+        self._kept: set[str] = set()
 
     def run(self, work: Sequence[tuple[Plan, list[Item]]], *, dry_run: bool) -> None:
         """Take in all pieces, as many at once as a limited size allows."""
@@ -192,6 +193,9 @@ class _Arrival:
                 restore(folder, part, self._permissions)
 
     def _keep_record(self, name: str) -> None:
+        if name in self._kept:  # of many results it is the same
+            return
+        self._kept.add(name)
         try:
             text = files.read_bytes(f"{self._mirror}/{name}")
         except FileNotFoundError:

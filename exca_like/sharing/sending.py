@@ -1,5 +1,6 @@
 """Results that leave a cache root: written to new files, piece by piece, which are sent before the journals that name them."""
 
+import errno
 import filecmp
 import hashlib
 import os
@@ -11,7 +12,7 @@ from exca_like import files, layout
 from exca_like.cachedict import blocks, moving
 from exca_like.cachedict.journal import INFO, JOURNALS
 from exca_like.cachedict.writer import DATA, Writer
-from exca_like.errors import TransferError
+from exca_like.errors import CorruptEntryError, TransferError
 from exca_like.sharing.plans import (
     MOST,
     NO_DATA,
@@ -48,11 +49,15 @@ def send(root: str, place: Place, chosen: Chosen, *, check: bool, dry_run: bool)
         identities = [plan.name(layout.FULL_UID) for plan in plans if plan.items]
         place.get([name for name in identities if name in sizes], mirror)
         load = _Load(place, sizes, temporary, Transfer([plan.report for plan in plans]), check=check, dry_run=dry_run)
-        for plan in plans:
-            plan.refuse_others()
-            for piece in plan.pieces():
-                load.add(plan, piece)
-        load.send()
+        try:
+            for plan in plans:
+                plan.refuse_others()
+                for piece in plan.pieces():
+                    load.add(plan, piece)
+            load.send()
+        except (FileNotFoundError, CorruptEntryError) as error:
+            msg = f"results of {root} were removed or merged while they were sent: do the same again, to go on ({error})"
+            raise TransferError(errno.ENOENT, msg) from error
     return load.transfer
 
 
@@ -82,10 +87,10 @@ class _Load:
         found = self._usable(plan, piece)
         if not found:
             return
-        for _, one in found:
-            for name in [*one.records(plan.uid), *map(plan.name, YAMLS), *map(plan.name, moving.own_files(one.info))]:
-                if os.path.isfile(path := f"{plan.source.root}/{name}"):
-                    self._data[name] = path
+        about = {record for _, one in found for record in one.records(plan.uid)} | set(map(plan.name, YAMLS))
+        own = [plan.name(name) for _, one in found for name in moving.own_files(one.info)]
+        for name in [*(name for name in sorted(about) if plan.source.size_of(name) >= 0), *own]:
+            self._data[name] = f"{plan.source.root}/{name}"
         if self._dry_run:
             self._count(plan, [one for _, one in found])
         else:

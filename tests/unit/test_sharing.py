@@ -19,11 +19,13 @@ import pytest
 import exca_like
 from exca_like import CacheDict, maintenance, sharing
 from exca_like.cachedict import DumpContext
+from exca_like.cachedict.handlers.paths import restore
 from exca_like.catalog import Catalog
-from exca_like.errors import CacheFolderError, ConfigValueError, TransferError
+from exca_like.errors import CacheFolderError, ConfigValueError, CorruptEntryError, TransferError
 from exca_like.sharing import export_bundle, import_bundle, places, plans, pull, push, receiving, sending
 
 HERE = Path(__file__)
+EXCA = HERE.parents[1] / "compat" / "exca_caches" / "0.6.0"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, sys.path)])}
 
 
@@ -463,6 +465,33 @@ def test_what_can_not_be_moved(tmp_path: Path) -> None:
             del DumpContext.HANDLERS[name]
 
 
+def test_results_of_exca_stay(tmp_path: Path) -> None:
+    shutil.copytree(EXCA, tmp_path / "a")
+    done = push(tmp_path / "a", tmp_path / "b")
+    assert done.added == 0 and done.left_out == sum(entry.values for entry in Catalog(tmp_path / "a")) > 0
+    assert "it is gone, or exca stored it, without checksums" in str(done) and not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"filename": "data/00/../x"},
+        {"filename": "/data/00/x"},
+        {"files": [["../../../out", "0"]]},
+        {"folders": ["../../../../out"]},
+        {"links": [["a", "../.."]]},
+        {"links": [["a", "/etc"]]},
+    ],
+)
+def test_folders_that_lead_out(change: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "root" / "data" / "00" / "x" / "made").mkdir(parents=True)
+    info = {"filename": "data/00/x/made", "files": [], "folders": [], "links": []}
+    with pytest.raises(CorruptEntryError, match="out of its folder|outside of its folder"):
+        restore(str(tmp_path / "root"), {**info, **change}, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+    assert not list((tmp_path / "root" / "data" / "00" / "x" / "made").iterdir())
+
+
 def echo(value: bytes) -> bytes:
     return value
 
@@ -678,6 +707,24 @@ def test_the_source_loses_data_meanwhile(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sending._Load, "_usable", removing)
     done = push(tmp_path / "a", tmp_path / "b")
     assert counts(done) == (1, 0, 0, 1) and "its data are not there" in str(done)
+
+
+def test_files_vanish_while_they_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just after they were checked: no line arrives without its data."""
+    list(Npy(infra={"folder": tmp_path / "a"}).process(range(2)))
+    usable = sending._Load._usable
+
+    def removing(self, plan, piece):
+        found = usable(self, plan, piece)
+        next(Path(plan.folder).glob("data/??/*")).unlink()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sending._Load, "_usable", removing)
+        with pytest.raises(TransferError, match="were removed or merged while they were sent: do the same again"):
+            push(tmp_path / "a", tmp_path / "b")
+    assert not list((tmp_path).glob("b/**/*.jsonl"))
+    assert counts(push(tmp_path / "a", tmp_path / "b")) == (1, 0, 0, 1)
 
 
 def test_pull_from_a_cache_that_is_written_to(tmp_path: Path) -> None:
