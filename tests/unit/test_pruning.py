@@ -420,14 +420,18 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
         (method / f".removed-{name}" / "uid.yaml").write_text("seed: 3")
     assert uids(tmp_path) == ["default"]
     assert maintenance.verify(tmp_path).folders == 1 and maintenance.migrate_exca(tmp_path) == []
-    stale = time.time() + 2 * pruning._STALE_S
+    (tmp_path / ".tmp-shared" / "there").mkdir(parents=True)
+    stale = time.time() + 2 * pruning._STALE_S[".removed-"]
     prune(tmp_path, older_than="1d")
     assert len(hidden(tmp_path)) == 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pruning.time, "time", lambda: stale)
         os.utime(method / ".removed-new", (stale, stale))
         prune(tmp_path, older_than="1d", dry_run=False)
-    assert hidden(tmp_path) == [method / ".removed-new"] and uids(tmp_path) == ["default"]
+        assert hidden(tmp_path) == [method / ".removed-new"] and (tmp_path / ".tmp-shared").exists()
+        stale += pruning._STALE_S[".tmp-"]
+        prune(tmp_path, older_than="1000d", dry_run=False)
+    assert not hidden(tmp_path) and not (tmp_path / ".tmp-shared").exists() and uids(tmp_path) == ["default"]
 
 
 # beside others
