@@ -217,7 +217,7 @@ class Remote:
         try:
             yield
         except Exception as error:
-            number = error.errno if isinstance(error, OSError) else None
+            number = getattr(error, "errno", None) or errno.EIO
             msg = f"can't {what} {self._url}: {type(error).__name__}: {error}. {hint}"
             raise TransferError(number, msg) from error
 
