@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from exca_like import files, layout, pins, yamltext
+from exca_like import files, hits, layout, pins, yamltext
 from exca_like.cachedict import CacheDict
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.context import AllowPickle
@@ -73,6 +73,11 @@ class Entry:
 
     def __str__(self) -> str:
         return f"{self.uid}: {self.status}" + (f" ({self.reason})" if self.reason else "")
+
+    @property
+    def hits(self) -> int:
+        """How often it was taken from the cache, since that is counted (`exca_like.hits`); of a map, how many items were."""
+        return hits.hits_of(str(self.root)).of(self.uid)
 
     @property
     def root(self) -> Path:

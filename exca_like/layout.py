@@ -18,6 +18,7 @@
       provenance/<digest>.json                  records that results share: which command, packages and commit they come
                                                 from (see exca_like.records and exca_like.runs)
       provenance/code-<digest>.json             the code that results were computed by (see exca_like.watching)
+      .hits/<process id>-<token>.jsonl          how often results were taken from the cache (see exca_like.hits)
 
 With ``code="recompute"``, the version of a method is followed by ``~`` and the digest of its code.
 """
@@ -34,6 +35,7 @@ JOB = "job.json"
 EXCA_JOB = "job.pkl"
 DEFAULT_UID = "default"
 PROVENANCE = "provenance"
+HITS = ".hits"
 PIN = "pinned"
 RESULT = "result"
 """The key of what a task returned."""

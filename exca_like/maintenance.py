@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exca_like import files, layout
+from exca_like import files, hits, layout
 from exca_like.cachedict.compact import Compaction, compact_folder
 from exca_like.cachedict.journal import JOURNALS
 from exca_like.cachedict.verify import Problem, examine
@@ -221,7 +221,9 @@ def compact(folder: str | Path, permissions: int | None = None) -> list[Compacti
     CacheFolderError
         There is no such folder, or it can't be written to.
     """
-    return [compact_folder(path, permissions) for path in _entry_folders(folder)]
+    done = [compact_folder(path, permissions) for path in _entry_folders(folder)]
+    hits.merge(layout.absolute(folder))
+    return done
 
 
 def _entry_folders(folder: str | Path) -> Iterator[str]:

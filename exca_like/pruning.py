@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from exca_like import files, tables
 from exca_like.cachedict import CacheDict, blocks
@@ -25,7 +25,7 @@ from exca_like.catalog import Catalog, moment
 from exca_like.entries import Entry, Status, claims_of, look_again
 from exca_like.errors import CacheFolderError, ConfigValueError, ExcaLikeError
 
-Policy = Literal["oldest", "size", "lru"]
+Policy = Literal["oldest", "size", "lru", "lfu"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
@@ -104,7 +104,9 @@ def prune(
         Never remove the newest ones of each method and version, this many. Given without ``older_than`` and ``max_size``, all
         others are removed.
     policy:
-        What ``max_size`` removes first: what was stored longest ago, what is largest, or (``"lru"``) what was read longest ago.
+        What ``max_size`` removes first: what was stored longest ago, what is largest, (``"lru"``) what was read longest ago,
+        or (``"lfu"``) what was taken from the cache the fewest times, as `exca_like.entries.Entry.hits` says, and of that what
+        was read longest ago.
         File systems note the last reading only roughly (often once a day), and some not at all; then the time of storing
         counts. To look at maps and memoised functions with a catalog is to read them, to look at tasks is not.
     status:
@@ -191,10 +193,12 @@ def _plan(
     chosen = {removal.entry.uid for removal in planned}
     total = sum(entry.size for entry in entries) - sum(removal.size for removal in planned)
     reason = f"{'largest' if policy == 'size' else policy} of more than {tables.size(most)}"
-    orders: dict[Policy, Callable[[Entry], float]] = {
+    read = {entry.uid: max(entry.used or stored[entry.uid], stored[entry.uid]).timestamp() for entry in candidates}
+    orders: dict[Policy, Callable[[Entry], Any]] = {
         "oldest": lambda entry: stored[entry.uid].timestamp(),
         "size": lambda entry: -entry.size,
-        "lru": lambda entry: max(entry.used or stored[entry.uid], stored[entry.uid]).timestamp(),
+        "lru": lambda entry: read[entry.uid],
+        "lfu": lambda entry: (entry.hits, read[entry.uid]),
     }
     for entry in sorted(candidates, key=orders[policy]):
         if total <= most:

@@ -16,6 +16,7 @@ _DEFAULTS = {
     "memo_folder": "default: .exca_like of the project",
     "code": "default: warn; of memo: recompute",
     "code_packages": "default: major",
+    "count_hits": "default: true",
 }
 _LONGEST = 40  # characters of a value in the table
 

@@ -259,9 +259,10 @@ TOOL_SETTINGS: dict[str, Callable[[Found], Any]] = {
     "memo_folder": _folder,
     "code": _one_of("ignore", "warn", "recompute"),
     "code_packages": _one_of("none", "major", "minor", "patch"),
+    "count_hits": _yes_or_no,
 }
 """Settings that are no fields of an infra, with what checks their values."""
-ONCE_FOR_ALL = ("progress", "memo_folder", "code", "code_packages")
+ONCE_FOR_ALL = ("progress", "memo_folder", "code", "code_packages", "count_hits")
 """Those that can't differ between clusters."""
 
 

@@ -28,6 +28,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     find.table,
     find.failures,
     find.du,
+    find.stats,
     again.retry,
     clean.cancel,
     clean.pin,

@@ -39,6 +39,7 @@ class Order(enum.StrEnum):
     oldest = "oldest"
     size = "size"
     lru = "lru"
+    lfu = "lfu"
 
 
 def pin(uid: Uid, folder: Folder = None, json: Json = False) -> None:
@@ -74,7 +75,8 @@ def prune(
         int | None, typer.Option("--keep-last", min=0, help="Keep the newest of each method and version, this many.")
     ] = None,
     policy: Annotated[
-        Order, typer.Option(help="What --max-size removes first: the oldest, the largest, or what was read longest ago.")
+        Order,
+        typer.Option(help="What --max-size removes first: the oldest, the largest, what was read longest ago, or least often."),
     ] = Order.oldest,
     status: Status = None,
     method: Method = None,

@@ -1,4 +1,4 @@
-"""``ls``, ``table``, ``du``: what there is."""
+"""``ls``, ``table``, ``du``, ``stats``: what there is."""
 
 import enum
 from collections.abc import Sequence
@@ -154,9 +154,39 @@ def du(
     print_table(tables.Table("", header, rows, most=None, longest=LONGEST))
 
 
+def stats(
+    folder: Folder = None,
+    method: Method = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    json: Json = False,
+) -> None:
+    """Show what there is of each method, how often it was taken from the cache, and the time that this has saved."""
+    found = chosen(folder, method, None, since, before, where).stats()
+    if json:
+        print_json({"methods": [usage.to_record() for usage in found], "total": found.total.to_record()})
+    else:
+        print_table(found.to_table(most=None, longest=LONGEST))
+
+
 def summary_of(entry: "Entry") -> dict[str, Any]:
     """An entry as JSON data."""
-    names = ("uid", "method", "version", "kind", "status", "reason", "time", "duration", "size", "values", "failures", "job")
+    names = (
+        "uid",
+        "method",
+        "version",
+        "kind",
+        "status",
+        "reason",
+        "time",
+        "duration",
+        "size",
+        "values",
+        "failures",
+        "job",
+        "hits",
+    )
     return {name: getattr(entry, name) for name in names} | {"pinned": entry.is_pinned, "folder": str(entry.folder)}
 
 

@@ -16,6 +16,7 @@ from exca_like.cachedict.handlers.containers import holds_paths
 from exca_like.errors import ConfigMismatchError, ExcaLikeError, InfraUsageError, ItemsFailedError, SubmissionError
 from exca_like.executors import open_job
 from exca_like.executors.base import WAVE_S, JobHandle, Resources, cancelled_unless_noted
+from exca_like.hits import counts
 from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.items import AppliedMap
 from exca_like.infra.job import TaskJob, uncached_job
@@ -207,6 +208,7 @@ class CallInfra(MapInfra):
             store = self._open_store()
         key = call.key
         if not self._is_to_be_forced(call, mode):
+            is_kept = store.cache.keep_in_ram and store.cache.in_ram((key,))
             try:
                 value = store.cache[key]
             except KeyError:
@@ -215,6 +217,8 @@ class CallInfra(MapInfra):
             else:
                 if call.code is not None and not call.is_coded:
                     self._compare_call(call, store)
+                if not is_kept:
+                    counts[state.entry, key] += 1
                 return value
         if self.cluster in JOB_CLUSTERS:
             return self._value_of_job(call, store, mode)
@@ -291,6 +295,7 @@ class CallInfra(MapInfra):
         if wanted:
             self._check_plan(planned)
         for key in items.keys() - set(wanted):
+            counts[self._entry(), key] += 1
             if items[key].code is not None and not items[key].is_coded:
                 self._compare_call(items[key], store)
         return mapping.results(planned)

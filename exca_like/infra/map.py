@@ -13,6 +13,7 @@ from exca_like.cachedict.failures import Failure
 from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors.base import CODE, Executor, Resources
 from exca_like.executors.environment import current_job
+from exca_like.hits import counts
 from exca_like.infra.applied import checked_exclusion
 from exca_like.infra.coded import CodedInfra
 from exca_like.infra.items import SHORTEST, AppliedMap
@@ -270,10 +271,14 @@ class MapInfra(CodedInfra):
             keys, kept = self._seen_once(items, store, applied, mode)
         elif mode != "force":  # what is known need not be looked at: it is loaded
             if len(keys) == 1 and (value := store.cache.known(keys[0], _MISSING)) is not _MISSING:
+                counts[state.entry] += 1
                 return iter((value,))  # a generator costs more than the value
             if not store.cache.unknown(keys):
+                counts[state.entry] += len(keys)
                 return self._stored(items, keys, store)
         missing = self._missing(items, keys, kept, store, mode)
+        if len(keys) > len(missing):
+            counts[state.entry] += len(keys) - len(missing)
         if not missing:
             return self._stored(items, keys, store)
         planned = self._mapping(items, keys, missing, store, mode)

@@ -12,6 +12,7 @@ from exca_like.errors import CacheFolderError, InfraTypeError, InfraUsageError, 
 from exca_like.executors import open_job
 from exca_like.executors.base import Attempt, JobHandle
 from exca_like.executors.environment import current_job, is_first_of_job
+from exca_like.hits import counts
 from exca_like.infra.again import settle
 from exca_like.infra.applied import FIELDS, check_task_signature
 from exca_like.infra.arrays import check_sizes, infras_of, submit_all
@@ -263,6 +264,7 @@ class TaskInfra(CodedInfra):
                 compared = state.compared
                 if compared is None or compared[0] is not state.store.line() or not compared[1].is_current():
                     self._compare_code(state)
+                counts[state.entry] += 1
                 return found.get()
             if mode != "force" and self._is_running():
                 return self._run_in_job(mode)
@@ -378,6 +380,7 @@ class TaskInfra(CodedInfra):
             return None
         if kind == "value":
             self._compare_code(self._linked_state)
+            counts[self._entry()] += 1
         job = self._current_job(mode)
         if kind is not None or job._compute is not None:
             return job

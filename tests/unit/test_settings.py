@@ -142,6 +142,7 @@ def test_every_field_of_resources_but_the_name_has_a_setting(place):
         "code",
         "code_packages",
         "mode",
+        "count_hits",
     } - {"job_name"}
     assert settings.isdisjoint({"folder", "cluster", "version"})
 
