@@ -1,5 +1,8 @@
 """Settings of Sphinx for these pages: ``python -m sphinx -W --keep-going -b html docs docs/_build/html``."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -79,8 +82,16 @@ def finish_docstring(*event: Any) -> None:
             lines += ["", f"Default: ``{info.default!r}``."]
 
 
+def write_commands(app: Any) -> None:
+    """Write the page of all commands, from their code."""
+    page = Path(app.srcdir) / "reference" / "commands.md"
+    generate = ["typer", "exca_like.cli.app", "utils", "docs", "--name", "exca-like", "--title", "Commands"]
+    subprocess.run([sys.executable, "-m", *generate, "--output", str(page)], check=True, stdout=subprocess.DEVNULL)
+
+
 def setup(app: Any) -> None:
     """Connect the changes above; called by Sphinx."""
+    app.connect("builder-inited", write_commands)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-process-docstring", keep_plain, priority=100)
     app.connect("autodoc-process-docstring", finish_docstring, priority=900)

@@ -25,6 +25,7 @@
     ├── CacheFolderError (OSError)         the cache folder can't be written or read
     ├── DataFileError (OSError)            a file of the user's, to be stored or loaded, can't be read
     │   └── MissingFileError (FileNotFoundError) it is not there
+    ├── TransferError (OSError)            a bundle, or a place for shared results, can't be read or written
     ├── SubmissionError (RuntimeError)     a job could not be sent to the cluster
     │   └── DependencyError (RuntimeError) a task that it was to come after failed
     ├── WaitTimeoutError (TimeoutError)    tasks that are waited for did not end in time, and go on
@@ -141,6 +142,10 @@ class DataFileError(ExcaLikeError, OSError):
 
 class MissingFileError(DataFileError, FileNotFoundError):
     """A file of the user's, which is to be stored or loaded, is not there."""
+
+
+class TransferError(ExcaLikeError, OSError):
+    """A bundle, or a place that results are sent to or fetched from, can't be read or written."""
 
 
 class SubmissionError(ExcaLikeError, RuntimeError):

@@ -231,7 +231,8 @@ def _entry_folders(folder: str | Path) -> Iterator[str]:
         msg = f"there is no folder {root}: give the folder of a CacheDict, or the one that infras have as their `folder`"
         raise CacheFolderError(errno.ENOENT, msg)
     for parent, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith(files.REMOVED_PREFIX))
+        hidden = (files.REMOVED_PREFIX, files.TEMPORARY_PREFIX)
+        folders[:] = sorted(name for name in folders if not name.startswith(hidden))
         if any(name.endswith(JOURNALS) for name in names):
             yield parent
             folders[:] = [name for name in folders if name != DATA]

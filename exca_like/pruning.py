@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from exca_like import files, tables
 from exca_like.cachedict import CacheDict, blocks
-from exca_like.cachedict.compact import held_writers
+from exca_like.cachedict.compact import held_writers, is_compacted
 from exca_like.cachedict.owners import Owner, describe
 from exca_like.cachedict.writer import DATA
 from exca_like.catalog import Catalog, moment
@@ -30,7 +30,8 @@ Policy = Literal["oldest", "size", "lru"]
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?i?)b?", re.IGNORECASE)
-_STALE_S = 3600.0  # seconds after which a folder that is being deleted is taken for what a killed process left
+# seconds after which folders that are being deleted, or filled, are taken for what killed processes left
+_STALE_S = {files.REMOVED_PREFIX: 3600.0, files.TEMPORARY_PREFIX: 86400.0}
 _AT_ONCE = 1000  # calls that are removed under one lock
 _GONE = "it is gone already"
 _NO_LOCKS = "its file system has no locks, to keep others from computing it meanwhile: delete it by hand, while nothing runs"
@@ -291,6 +292,8 @@ def _problem_of(entry: Entry, holder: Owner | None) -> str | None:
     problem = _objection(now[0])
     if problem is None and _state(now[0]) != _state(entry):
         problem = _CHANGED
+    if problem is None and is_compacted(str(entry.folder)):
+        problem = "its files are being merged"
     # who stores the result of a task has a claim, of which nobody needs one who has a CacheDict
     if problem is None and entry.kind in ("map", "") and held_writers(str(entry.folder)):
         problem = "somebody may be writing to it: a process that has it open, or one of another machine less than a day ago"
@@ -343,12 +346,13 @@ def _sweep(root: str) -> None:
 def _stale(root: str) -> Iterator[str]:
     for parent, folders, _ in os.walk(root):
         for name in folders:
-            if name.startswith(files.REMOVED_PREFIX):
+            age = next((age for prefix, age in _STALE_S.items() if name.startswith(prefix)), None)
+            if age is not None:
                 path = f"{parent}/{name}"
                 try:
                     status = os.stat(path)
                 except OSError:  # it is deleted now
                     continue
-                if time.time() - max(status.st_mtime, status.st_ctime) > _STALE_S:
+                if time.time() - max(status.st_mtime, status.st_ctime) > age:
                     yield path
         folders[:] = [name for name in folders if not name.startswith(".") and name != DATA]

@@ -200,6 +200,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         *,
         tasks_per_job: int = 1,
         max_workers: int = 256,
+        dry_run: bool = False,
         **resources: Any,
     ) -> Self:
         """Submit those that failed again, in one array; the others are left alone.
@@ -210,6 +211,8 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
             Factors, up to 16: ``mem_gb=2.0`` asks for twice the memory that the infra (or the settings) ask for.
         tasks_per_job, max_workers:
             As for `submit`.
+        dry_run:
+            Only see whether it could be done.
         **resources:
             Other fields of the infra that say what a job asks for. Numbers are factors as well (``cpus_per_task=2``); anything
             else is set as it is (``slurm_partition="long"``).
@@ -234,6 +237,8 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
                     msg = f"EXCA_LIKE_MODE={one._mode()} stands in for the mode that would compute failed tasks again: unset it"
                     raise InfraUsageError(msg)
                 again.append(one)
+        if dry_run:
+            return self
         self._send(again, Plan(max_workers, tasks_per_job))
         for one in again:
             if one.cluster == "debug" and (job := one._present_job("cached")) is not None:

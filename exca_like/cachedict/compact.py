@@ -19,12 +19,14 @@ import orjson
 
 from exca_like import files
 from exca_like.cachedict import blocks
+from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.context import DumpContext
 from exca_like.cachedict.index import Index
 from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, infos_in, spans_in
 from exca_like.cachedict.lines import REPLACING_HEAD, deletion, is_sound, seal
 from exca_like.cachedict.writer import BLOBS, DATA, Writer, host_name
 from exca_like.errors import CacheFolderError, CorruptEntryError
+from exca_like.layout import FULL_UID
 
 WRITER_TOKEN = re.compile(r"-([0-9a-f]{16})")  # in names of data files
 _AT_ONCE = 100  # writers, of up to three journals each
@@ -46,17 +48,24 @@ class Compaction:
 def compact_folder(folder: str, permissions: int | None = None) -> Compaction:
     """Merge what writers that are gone have left; drop deleted, duplicate and damaged lines, and their data."""
     before = _size(folder)
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not _may_write(folder):
         msg = f"can't write to {folder}: check its permissions"
         raise CacheFolderError(errno.EACCES, msg)
     left = sorted(writers_of(folder))
     while left:  # not all at once: each journal that is held takes a descriptor
         some, left = left[:_AT_ONCE], left[_AT_ONCE:]
-        with _claimed(folder, some) as idle:
-            if not idle or not _is_worthwhile(folder, idle):
-                continue
-            move = _Move(folder, idle, permissions)
-            move.run()
+        try:
+            with contextlib.ExitStack() as stack:
+                with _staying(folder):
+                    idle = stack.enter_context(_claimed(folder, some))
+                if not idle or not _is_worthwhile(folder, idle):
+                    continue
+                move = _Move(folder, idle, permissions)
+                move.run()
+        except OSError as error:
+            if error.errno != errno.ENOENT or writers_of(folder) & set(some):
+                raise
+            continue  # somebody has removed all of it just before
         if left:  # what was merged is merged with the next ones
             left.append(move.writer.name)
     return Compaction(before[0], _size(folder)[0], before[1], _size(folder)[1])
@@ -74,6 +83,47 @@ def held_writers(folder: str) -> set[str]:
         with _claimed(folder, [writer]) as idle:
             held |= {writer} - idle
     return held
+
+
+def is_compacted(folder: str) -> bool:
+    """Whether journals of a folder are being merged, or what was deleted from them is."""
+    for writer in writers_of(folder):
+        for kind in (INFO, FAILED, DELETED):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                descriptor = os.open(f"{folder}/{writer}{kind}", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+                except OSError:  # a file system without locks
+                    return False
+                finally:
+                    os.close(descriptor)
+    return False
+
+
+@contextlib.contextmanager
+def _staying(folder: str) -> Iterator[None]:
+    """A block in which nobody removes the folder of a config; who does so then sees that its journals are in use."""
+    if os.path.exists(f"{folder}/{FULL_UID}"):
+        with FolderClaims(folder, FULL_UID, lambda _: False).quiet():
+            yield
+    else:
+        yield
+
+
+def _may_write(folder: str) -> bool:
+    """Whether files can be made in a folder, or it is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        return os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _names(folder: str) -> list[str]:

@@ -44,19 +44,22 @@ def retry(
     if not wanted:
         typer.echo("nothing to do: no task failed")
         return
-    if not yes:
-        for entry in wanted:
-            typer.echo(str(entry))
-        typer.echo(f"{len(wanted)} tasks would be submitted again: repeat with --yes to do it")
-        return
     import_from_here()
     more: dict[str, Any] = {
         **read(set_ or []).base,
         "mem_gb": _factor("--mem", mem),
         "timeout_min": _factor("--timeout", timeout),
     }
+    sweeps = list(sweeps_of(wanted))
+    if not yes:
+        for sweep in sweeps:
+            sweep.retry_failed(tasks_per_job=tasks_per_job, dry_run=True, **more)
+        for entry in wanted:
+            typer.echo(str(entry))
+        typer.echo(f"{len(wanted)} tasks would be submitted again: repeat with --yes to do it")
+        return
     is_good = True
-    for sweep in sweeps_of(wanted):
+    for sweep in sweeps:
         sweep.retry_failed(tasks_per_job=tasks_per_job, **more)
         if wait:
             sweep.wait()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from exca_like import __version__
-from exca_like.cli import again, clean, find, logs, look, upkeep
+from exca_like.cli import again, clean, find, logs, look, share, upkeep
 from exca_like.cli.run import run as run_config
 
 _EPILOG = "Each command has its own --help. The folder is given with --folder, or as EXCA_LIKE_FOLDER."
@@ -37,9 +37,13 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     upkeep.verify,
     upkeep.compact,
     upkeep.migrate,
+    share.export,
+    share.push,
+    share.pull,
     look.settings,
 )
 app.command("run")(run_config)
+app.command("import")(share.import_)
 for command in _COMMANDS:
     app.command()(command)
 

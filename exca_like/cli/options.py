@@ -71,6 +71,14 @@ def chosen(
     return catalog_of(folder).filter(method, status=statuses(status), since=since, before=before, config=config)
 
 
+def selected(catalog: "Catalog", uids: list[str] | None) -> "Catalog":
+    """Those entries of a catalog that are named by clear parts of their uids; all, if none are."""
+    if not uids:
+        return catalog
+    named = {catalog[uid].uid for uid in uids}
+    return catalog.filter(where=lambda entry: entry.uid in named)
+
+
 def statuses(text: str | None) -> Any:
     """The statuses of ``failed,lost``; None if none are given."""
     return None if text is None else [word.strip() for word in text.split(",")]

@@ -290,7 +290,9 @@ def run_all(folder: Path, seconds: float, *, writers: int, compactors: int = 1, 
     stable = [key_of(kind, "stable", number) for kind in KINDS for number in range(5)]
     write_keys(folder, stable)
     compacting = [Child(compact_until, folder, stop) for _ in range(compactors)]
-    readers = [Child(read_until, folder, stop, stable, seed + n, how) for n, how in enumerate(("items", "same", "fresh"))]
+    readers = [
+        Child(read_until, folder, stop, stable, seed + n, how) for n, how in enumerate(("items", "same", "fresh", "items"))
+    ]
     writing = [Child(write_until, folder, stop, seed + slot) for slot in range(writers)]
     adding = Child(add_until, folder, stop)
     everybody = [*compacting, *readers, *writing, adding]

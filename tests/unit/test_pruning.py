@@ -420,14 +420,18 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
         (method / f".removed-{name}" / "uid.yaml").write_text("seed: 3")
     assert uids(tmp_path) == ["default"]
     assert maintenance.verify(tmp_path).folders == 1 and maintenance.migrate_exca(tmp_path) == []
-    stale = time.time() + 2 * pruning._STALE_S
+    (tmp_path / ".tmp-shared" / "there").mkdir(parents=True)
+    stale = time.time() + 2 * pruning._STALE_S[".removed-"]
     prune(tmp_path, older_than="1d")
     assert len(hidden(tmp_path)) == 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pruning.time, "time", lambda: stale)
         os.utime(method / ".removed-new", (stale, stale))
         prune(tmp_path, older_than="1d", dry_run=False)
-    assert hidden(tmp_path) == [method / ".removed-new"] and uids(tmp_path) == ["default"]
+        assert hidden(tmp_path) == [method / ".removed-new"] and (tmp_path / ".tmp-shared").exists()
+        stale += pruning._STALE_S[".tmp-"]
+        prune(tmp_path, older_than="1000d", dry_run=False)
+    assert not hidden(tmp_path) and not (tmp_path / ".tmp-shared").exists() and uids(tmp_path) == ["default"]
 
 
 # beside others
@@ -438,6 +442,7 @@ import numpy as np
 from test_pruning import Items, double, task
 import exca_like
 from exca_like.catalog import Catalog
+from exca_like import maintenance
 from exca_like.pruning import prune
 what, folder, seconds, number = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 random.seed(number)
@@ -453,6 +458,9 @@ while time.monotonic() < end:
         problems.update((one.entry.kind, one.problem.partition(",")[0]) for one in done if one.problem is not None)
         assert not any((one.problem or "").startswith("it can't") for one in done), done
         continue
+    if what == "compact":
+        maintenance.compact(folder)
+        continue
     seed = random.randrange(6)
     one = random.choice([tasks[seed], task(folder, seed, 3000)])
     if what == "write" or one.infra.status() == "completed":
@@ -466,6 +474,7 @@ while time.monotonic() < end:
         for entry in Catalog(folder):
             entry.record(), str(entry)
 assert rounds > 3, rounds
+print(what, rounds, dict(removed), flush=True)
 if what == "prune":
     assert min(removed[kind] for kind in ("task", "map", "memo")) > 0, (removed, problems)
 """
@@ -478,7 +487,8 @@ def start(folder: Path, what: str, seconds: float, number: int) -> subprocess.Po
     )
 
 
-def test_beside_writers_and_readers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_beside_writers_and_readers(tmp_path: Path, seconds: float) -> None:
     """Nobody raises, nothing is computed by two at once, and what is pinned or was stored since is there."""
     tmp_path = tmp_path / "cache"
     kept = [task(tmp_path, 100 + number, 3000) for number in range(3)]
@@ -489,10 +499,13 @@ def test_beside_writers_and_readers(tmp_path: Path) -> None:
     for entry in Catalog(tmp_path):
         entry.pin()
     times = {entry.uid: entry.time for entry in Catalog(tmp_path)}
-    workers = [start(tmp_path, what, 3, number) for number, what in enumerate(["write"] * 3 + ["read"] * 2 + ["prune"])]
-    ends = [worker.communicate(timeout=120) for worker in workers]
+    workers = [
+        start(tmp_path, what, seconds, number) for number, what in enumerate([*["write", "read"] * 4, "prune", "compact"])
+    ]
+    ends = [worker.communicate(timeout=120 + seconds) for worker in workers]
     for worker, (_, err) in zip(workers, ends, strict=True):
         assert worker.returncode == 0, err
+    print("; ".join(out.splitlines()[-1] for out, _ in ends))
     assert maintenance.verify(tmp_path).is_clean and not hidden(tmp_path)
     assert {entry.uid: entry.time for entry in Catalog(tmp_path) if entry.is_pinned} == times
     for entry in Catalog(tmp_path).filter("Task.run"):

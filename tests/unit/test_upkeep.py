@@ -102,7 +102,7 @@ def test_many_writers_are_compacted_in_turns(tmp_path, monkeypatch):
 
 def test_folders_that_can_not_be_written_to_say_so(tmp_path, monkeypatch):
     fill(tmp_path, a=1)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: False)
     with pytest.raises(CacheFolderError, match="check its permissions"):
         compact(tmp_path)
 

@@ -146,6 +146,32 @@ def blobs_of(info: dict[str, Any]) -> Iterator[str]:
     return map(_blob, _digests(info))
 
 
+def restore(folder: str, info: dict[str, Any], permissions: int | None) -> None:
+    """Make the plain files of an entry that came from elsewhere what they were: links, folders, modes, shared bytes."""
+    filename = info["filename"]
+    own = os.path.dirname(filename)
+    named = [filename, *info.get("folders", ()), *(name for name, _ in (*info.get("files", ()), *info.get("links", ())))]
+    if filename.count("/") != 3 or any(name.startswith("/") or ".." in name.split("/") for name in named):
+        msg = f"it names the file {filename!r}, outside of its folder"
+        raise CorruptEntryError(msg)
+    for relative in info.get("folders", ()):
+        files.make_folders(f"{folder}/{filename}/{relative}", permissions, above=folder)
+    for relative, digest in info.get("files", [("", info.get("blob", ""))]):
+        path = f"{folder}/{filename}/{relative}" if relative else f"{folder}/{filename}"
+        allowed = stat.S_IMODE(os.stat(path).st_mode)
+        os.chmod(path, (allowed | (allowed & 0o444) >> 2 if digest.endswith("x") else allowed) & 0o555)
+        _share(folder, path, _blob(digest), f"{folder}/{own}/{files.TEMPORARY_PREFIX}{files.token()}", permissions)
+    for relative, text in info.get("links", ()):
+        target = os.path.normpath(os.path.join(os.path.dirname(relative), text))
+        path = f"{folder}/{filename}/{relative}"
+        if target.startswith(("/", "..")) or not os.path.realpath(os.path.dirname(path)).startswith(os.path.realpath(folder)):
+            msg = f"its link {relative} leads out of its folder"
+            raise CorruptEntryError(msg)
+        if not os.path.lexists(path):
+            files.make_folders(os.path.dirname(path), permissions, above=folder)
+            os.symlink(text, path)
+
+
 def _digests(info: dict[str, Any]) -> list[str]:
     return [info["blob"]] if "blob" in info else [digest for _, digest in info.get("files", ())]
 

@@ -1,0 +1,117 @@
+"""``export``, ``import``, ``push``, ``pull``: results that go to other machines, and come from there."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exca_like.cli.options import Before, Config, Folder, Json, Method, Since, chosen, field_of, print_json, root_of, selected
+
+if TYPE_CHECKING:
+    from exca_like.catalog import Catalog
+    from exca_like.sharing import Transfer
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")]
+SomeUids = Annotated[
+    list[str] | None, typer.Option("--uid", "-u", help="Only this entry, of whose uid a clear part is enough; can be repeated.")
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", "-o", metavar="KEY=VALUE", help="For fsspec, like endpoint_url=http://localhost:9000; can be repeated."
+    ),
+]
+Url = Annotated[str, typer.Argument(help="A folder, or a URL like s3://bucket/folder.", show_default=False)]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The file, a zip archive.", show_default=False)]
+
+
+def export(
+    uids: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="UID...",
+            help="Entries, of whose uids a clear part is enough; else all.",
+            default_factory=list,
+            show_default=False,
+        ),
+    ],
+    bundle: BundlePath,
+    folder: Folder = None,
+    method: Method = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Write results with their provenance to one file, for `import`; errors are left out."""
+    from exca_like import sharing
+
+    some = selected(chosen(folder, method, None, since, before, where), uids)
+    _report(sharing.export_bundle(some, bundle, dry_run=dry_run), dry_run=dry_run, json=json)
+
+
+def import_(bundle: BundlePath, folder: Folder = None, dry_run: DryRun = False, json: Json = False) -> None:
+    """Take in the results of a bundle; what is there already stays. Import only what comes from people you trust."""
+    from exca_like import sharing
+
+    _report(sharing.import_bundle(bundle, root_of(folder), dry_run=dry_run), dry_run=dry_run, json=json)
+
+
+def push(
+    url: Url,
+    folder: Folder = None,
+    uid: SomeUids = None,
+    method: Method = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    option: Options = None,
+    check: Annotated[bool, typer.Option(help="Read back what was sent, and compare it.")] = True,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Send results that are missing there to a folder or an object store; repeat it to go on."""
+    from exca_like import sharing
+
+    some = selected(chosen(folder, method, None, since, before, where), uid)
+    done = sharing.push(some, url, options=_options(option), check=check, dry_run=dry_run)
+    _report(done, dry_run=dry_run, json=json)
+
+
+def pull(
+    url: Url,
+    folder: Folder = None,
+    uid: SomeUids = None,
+    method: Method = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    option: Options = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Take results that are missing here from where `push` sent them, or from any cache root; repeat it to go on."""
+    from exca_like import sharing
+
+    config = None if not where else dict(map(field_of, where))
+
+    def choose(there: "Catalog") -> "Catalog":
+        return selected(there.filter(method, since=since, before=before, config=config), uid)
+
+    done = sharing.pull(url, root_of(folder), choose=choose, options=_options(option), dry_run=dry_run)
+    _report(done, dry_run=dry_run, json=json)
+
+
+def _options(given: list[str] | None) -> dict[str, Any]:
+    return dict(map(field_of, given or ()))
+
+
+def _report(done: "Transfer", *, dry_run: bool, json: bool) -> None:
+    """Show what was moved; ends with 1 if something that was asked for is not at the other side."""
+    if json:
+        about = {name: getattr(done, name) for name in ("added", "present", "different", "left_out", "files", "size")}
+        print_json({"dry_run": dry_run, **about, "folders": [vars(folder) for folder in done.folders]})
+    else:
+        typer.echo(f"{done}\nnothing was moved: this is the plan" if dry_run else str(done))
+    raise typer.Exit(0 if done.is_complete else 1)

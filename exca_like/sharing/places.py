@@ -1,0 +1,241 @@
+"""Where results are sent to and fetched from: a bundle, a folder, or whatever fsspec opens."""
+
+import errno
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, Self
+
+from exca_like import files
+from exca_like.errors import ConfigValueError, ExcaLikeError, TransferError
+
+_READ = "Check the address, the permissions and the connection, and try again."
+_WRITTEN = "What has arrived stays; do the same again to go on."
+_THREADS = 8
+_WITHOUT = "pip install 'exca_like[remote]'"
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """A block in which errors of the file system are about a file that is written."""
+    try:
+        yield
+    except ExcaLikeError:
+        raise
+    except OSError as error:
+        msg = f"can't write {path}: {error.strerror or error}. Check the permissions and the space left, and do the same again."
+        raise TransferError(error.errno, msg) from error
+
+
+class Bundle:
+    """A zip file, without compression, that holds a cache root."""
+
+    def __init__(self, path: str, archive: zipfile.ZipFile) -> None:
+        self._path = path
+        self._archive = archive
+
+    @classmethod
+    @contextmanager
+    def new(cls, path: str) -> Iterator[Self]:
+        """A bundle to be written, which appears when the block ends well."""
+        folder, name = os.path.split(path)
+        temporary = os.path.join(folder, f"{files.TEMPORARY_PREFIX}{files.token()}-{name[:64]}")
+        try:
+            with _writing(path), zipfile.ZipFile(temporary, "x", strict_timestamps=False) as archive:
+                yield cls(path, archive)
+            os.replace(temporary, path)
+        finally:
+            files.remove(temporary)
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: str) -> Iterator[Self]:
+        """A bundle to be read."""
+        try:
+            archive = zipfile.ZipFile(path)
+        except OSError as error:
+            raise TransferError(error.errno, f"can't read the bundle {path}: {error.strerror or error}") from error
+        except zipfile.BadZipFile as error:
+            msg = f"{path} is no bundle, or it was cut short: {error}. Copy it again, or write it anew with `exca-like export`."
+            raise TransferError(errno.EINVAL, msg) from error
+        with archive:
+            yield cls(path, archive)
+
+    def __str__(self) -> str:
+        return self._path
+
+    def sizes(self) -> dict[str, int]:
+        """All files that there are, with their bytes."""
+        return {info.filename: info.file_size for info in self._archive.infolist() if not info.is_dir()}
+
+    def get(self, names: Sequence[str], folder: str) -> None:
+        """Fetch files into a folder; damaged ones are left out."""
+        for name in names:
+            path = f"{folder}/{name}"
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            try:
+                with self._archive.open(name) as source, open(path, "xb") as target:
+                    shutil.copyfileobj(source, target)
+            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, KeyError):
+                files.remove(path)
+
+    def put(self, paths: Mapping[str, str]) -> None:
+        """Add files."""
+        for name, path in paths.items():
+            self._archive.write(path, name)
+
+
+class Folder:
+    """A folder that is, or becomes, a cache root."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return self._path
+
+    def sizes(self) -> dict[str, int]:
+        """All files that there are, with their bytes."""
+        found: dict[str, int] = {}
+        for parent, _, names in os.walk(self._path):
+            for name in names:
+                try:
+                    found[os.path.relpath(f"{parent}/{name}", self._path)] = os.stat(f"{parent}/{name}").st_size
+                except OSError:  # it was removed just now
+                    continue
+        return found
+
+    def get(self, names: Sequence[str], folder: str) -> None:
+        """Fetch files into a folder; those that are gone are left out."""
+        _at_once(lambda name: self._get(name, f"{folder}/{name}"), names)
+
+    def _get(self, name: str, path: str) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            shutil.copyfile(f"{self._path}/{name}", path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            msg = f"can't copy {self._path}/{name}: {error.strerror or error}. {_READ}"
+            raise TransferError(error.errno, msg) from error
+
+    def put(self, paths: Mapping[str, str]) -> None:
+        """Copy files into the folder; each appears whole."""
+        _at_once(lambda name: self._put(paths[name], f"{self._path}/{name}"), paths)
+
+    @staticmethod
+    def _put(path: str, target: str) -> None:
+        folder = os.path.dirname(target)
+        temporary = f"{folder}/{files.TEMPORARY_PREFIX}{files.token()}"
+        try:
+            with _writing(target):
+                os.makedirs(folder, exist_ok=True)
+                shutil.copyfile(path, temporary)
+                os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def _at_once(function: Callable[[str], None], names: Iterable[str]) -> None:
+    """Call a function for each name, in a few threads: network file systems let each call wait."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(function, names):
+            pass
+
+
+class Remote:
+    """What fsspec opens: an object store, another machine."""
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        protocol = url.partition("://")[0]
+        try:
+            import fsspec
+        except ImportError as error:
+            msg = f"{url} needs fsspec, which is not installed: {_WITHOUT}"
+            raise ImportError(msg) from error
+        try:
+            self._system, path = fsspec.core.url_to_fs(url, **options)
+        except ImportError as error:
+            msg = f"{url} needs a package for {protocol}, which is not installed: {_WITHOUT} has that for s3; {error}"
+            raise ImportError(msg) from error
+        except ValueError as error:
+            msg = f"{url} is no address that fsspec knows, like s3://bucket/folder: {error}"
+            raise ConfigValueError(msg) from error
+        except TypeError as error:
+            msg = f"{protocol} does not know an option: {error}"
+            raise ConfigValueError(msg) from error
+        self._url = url
+        self._base = path.rstrip("/")
+
+    def __str__(self) -> str:
+        return self._url
+
+    def sizes(self) -> dict[str, int]:
+        """All files that there are, with their bytes."""
+        with self._errors("read", _READ):
+            self._system.invalidate_cache()
+            try:
+                found = self._system.find(self._base, detail=True)
+            except FileNotFoundError:
+                if not self._system.exists(self._base.partition("/")[0]):  # of an object store, the bucket
+                    raise
+                return {}
+        return {path[len(self._base) + 1 :]: info["size"] or 0 for path, info in found.items()}
+
+    def get(self, names: Sequence[str], folder: str) -> None:
+        """Fetch files into a folder, several at once; those that are gone are left out."""
+        for parent in {os.path.dirname(f"{folder}/{name}") for name in names}:
+            os.makedirs(parent, exist_ok=True)
+        with self._errors("read", _READ):
+            try:
+                self._get(names, folder)
+            except FileNotFoundError:
+                for name in names:
+                    try:
+                        self._get([name], folder)
+                    except FileNotFoundError:
+                        files.remove(f"{folder}/{name}")
+
+    def _get(self, names: Sequence[str], folder: str) -> None:
+        if names:
+            self._system.get([f"{self._base}/{name}" for name in names], [f"{folder}/{name}" for name in names])
+
+    def put(self, paths: Mapping[str, str]) -> None:
+        """Send files, several at once."""
+        if paths:
+            with self._errors("write", _WRITTEN):
+                self._system.put(list(paths.values()), [f"{self._base}/{name}" for name in paths])
+
+    @contextmanager
+    def _errors(self, what: str, hint: str) -> Iterator[None]:
+        """A block in which errors, which are of many classes, are about the place."""
+        try:
+            yield
+        except Exception as error:
+            number = getattr(error, "errno", None) or errno.EIO
+            msg = f"can't {what} {self._url}: {type(error).__name__}: {error}. {hint}"
+            raise TransferError(number, msg) from error
+
+
+def place_at(url: str, options: Mapping[str, Any]) -> Folder | Remote:
+    """The place with an address: a path, or a URL.
+
+    Raises
+    ------
+    ImportError
+        A package is missing that it needs.
+    ConfigValueError
+        It is no address, or an option is not known.
+    """
+    path = url.removeprefix("file://")
+    if "://" in path:
+        return Remote(url, options)
+    if options:
+        msg = f"{url} is a folder, which has no options: {', '.join(options)}"
+        raise ConfigValueError(msg)
+    return Folder(os.path.abspath(os.path.expanduser(path)))

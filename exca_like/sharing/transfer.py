@@ -1,0 +1,96 @@
+"""What takes part in a transfer: a place for files, and what came of the results of each folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from exca_like import tables
+from exca_like.layout import RESULT
+
+
+class Place(Protocol):
+    """Files of a cache root, wherever they are, by their names relative to it."""
+
+    def sizes(self) -> dict[str, int]:
+        """All files that there are, with their bytes."""
+        ...
+
+    def get(self, names: Sequence[str], folder: str) -> None:
+        """Fetch files into a folder, in which they keep their names; those that are gone or can't be read are left out."""
+        ...
+
+    def put(self, paths: Mapping[str, str]) -> None:
+        """Send files, given by name; others see each whole or not at all."""
+        ...
+
+
+@dataclass
+class FolderTransfer:
+    """What came of the results of one folder: of a task, a map, or a memoised function."""
+
+    uid: str
+    added: int = 0
+    """Results that were (in a dry run: would be) moved."""
+    present: int = 0
+    """Results that were there already."""
+    different: list[str] = field(default_factory=list)
+    """Keys of results that are there with other bytes, and stay as they are."""
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """Keys of what could not be moved, by the reason."""
+
+
+@dataclass
+class Transfer:
+    """What was moved, or with ``dry_run`` would be."""
+
+    folders: list[FolderTransfer] = field(default_factory=list)
+    files: int = 0
+    """Files that travelled, those that were looked at to compare not counted."""
+    size: int = 0
+    """Their bytes."""
+
+    @property
+    def added(self) -> int:
+        """Results that were (in a dry run: would be) moved."""
+        return sum(folder.added for folder in self.folders)
+
+    @property
+    def present(self) -> int:
+        """Results that were there already."""
+        return sum(folder.present for folder in self.folders)
+
+    @property
+    def different(self) -> int:
+        """Results that are there with other bytes, and stay as they are."""
+        return sum(len(folder.different) for folder in self.folders)
+
+    @property
+    def left_out(self) -> int:
+        """Results that could not be moved."""
+        return sum(len(keys) for folder in self.folders for keys in folder.left_out.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was asked for is at the other side now, as it is at this one."""
+        return not self.different and not self.left_out
+
+    def __str__(self) -> str:
+        counts = {
+            f"{self.added} added": self.added,
+            f"{self.present} there already": self.present,
+            f"{self.different} there with other bytes, and left as they are": self.different,
+            f"{self.left_out} left out": self.left_out,
+        }
+        lines = [", ".join(text for text, number in counts.items() if number) or "nothing to move: there are no results"]
+        if self.files:
+            lines[0] += f" ({self.files} files, {tables.size(self.size)})"
+        for folder in self.folders:
+            reasons = {"it is there with other bytes": folder.different} if folder.different else {}
+            lines += [_line(folder.uid, why, keys) for why, keys in {**reasons, **folder.left_out}.items()]
+        return "\n".join(lines)
+
+
+def _line(uid: str, why: str, keys: Sequence[str]) -> str:
+    named = "" if len(keys) == 1 and keys[0] == RESULT else f"/{keys[0]}"
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f"{uid}{named}{more}: {why}"

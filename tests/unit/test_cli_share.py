@@ -1,0 +1,132 @@
+"""The commands ``export``, ``import``, ``push`` and ``pull``, with good and bad input."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from test_catalog import Train, fill
+
+from exca_like.catalog import Catalog
+from exca_like.cli.app import run
+from exca_like.cli.share import _options
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("root")
+    fill(folder)
+    return folder
+
+
+@pytest.fixture
+def command(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run a command in an empty folder: how it ended, what it printed, and what it printed as errors, boxes taken away."""
+    monkeypatch.setenv("EXCA_LIKE_FOLDER", str(filled))
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("warnings.showwarning", None)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        ended = run([str(argument) for argument in arguments])
+        said = capfd.readouterr()
+        return ended, said.out, re.sub(r"[│╭╮╰╯─]+", "", said.err)
+
+    return call
+
+
+def good(result: tuple[int, str, str]) -> str:
+    ended, out, err = result
+    assert (ended, err) == (0, ""), (out, err)
+    return out
+
+
+def test_export_and_import(command, tmp_path: Path) -> None:
+    plan = good(command("export", "b.zip", "--dry-run"))
+    assert re.fullmatch(r"17 added \(\d+ files, \d+ kB\)\nnothing was moved: this is the plan\n", plan)
+    assert not (tmp_path / "b.zip").exists()
+    assert good(command("export", "b.zip")).startswith("17 added (")
+    plan = good(command("import", "b.zip", "--folder", "new", "--dry-run"))
+    assert plan.startswith("17 added (") and not (tmp_path / "new").exists()
+    assert good(command("import", "b.zip", "--folder", "new")).startswith("17 added (")
+    assert good(command("import", "b.zip", "--folder", "new")) == "17 there already\n"
+    found = json.loads(good(command("import", "b.zip", "--folder", "new", "--json")))
+    assert (found["added"], found["present"], found["size"], found["dry_run"]) == (0, 17, 0, False)
+    assert {folder["uid"] for folder in found["folders"]} == {
+        str(entry.folder.relative_to(tmp_path / "new")) for entry in Catalog("new")
+    }
+
+
+def test_some_are_exported(command) -> None:
+    assert good(command("export", "seed=1-c4ca", "Features.process,0/size=1-", "two.zip")).startswith("4 added (")
+    assert good(command("export", "--method", "Train.run", "--where", "optim.lr=0.5", "one.zip")).startswith("1 added (")
+    good(command("import", "one.zip", "--folder", "one"))
+    assert [entry.changed for entry in Catalog("one")] == [{"seed": 1, "optim.lr": 0.5}]
+    assert good(command("export", "seed=-1-", "none.zip")) == "nothing to move: there are no results\n"
+
+
+def test_push_and_pull(command) -> None:
+    assert "this is the plan" in good(command("push", "shared", "--dry-run")) and not Path("shared").exists()
+    assert good(command("push", "shared", "--uid", "seed=1-c4ca", "--uid", "lr=0.5")).startswith("2 added (")
+    assert good(command("push", "shared", "--no-check")).startswith("15 added, 2 there already (")
+    assert "this is the plan" in good(command("pull", "shared", "--folder", "new", "--dry-run"))
+    assert good(command("pull", "shared", "--folder", "new", "--method", "Train.run", "-w", "seed=1")).startswith("2 added (")
+    assert good(command("pull", "shared", "--folder", "new", "--uid", "Features.process,0/default")).startswith("8 added (")
+    found = json.loads(good(command("pull", "shared", "--folder", "new", "--json")))
+    assert (found["added"], found["present"]) == (7, 10)
+
+
+def test_what_differs_ends_with_1(command) -> None:
+    Train(seed=1, infra={"folder": "a"}).run()
+    (journal,) = Path().glob("a/*/seed=1-*/*-info.jsonl")
+    original = Train.run
+    Train(seed=1, infra={"folder": "b"}).run()
+    (entry,) = Catalog("b")
+    cache = entry._cache("own")
+    with cache.write():
+        cache.put("result", {"accuracy": 7}, replace=True)
+    assert original and journal.exists()
+    ended, out, err = command("push", "b", "--folder", "a")
+    assert (ended, err) == (1, "")
+    assert out.startswith("1 there with other bytes, and left as they are\n") and "it is there with other bytes" in out
+    ended, out, err = command("push", "b", "--folder", "a", "--json")
+    assert ended == 1 and json.loads(out)["folders"][0]["different"] == ["result"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ended", "message"),
+    [
+        (["export"], 2, "Missing argument 'BUNDLE'"),
+        (["export", "nothing", "b.zip"], 1, "no entry of .* has 'nothing' in its uid"),
+        (["export", "seed=1", "b.zip"], 1, "2 entries of .* match 'seed=1'"),
+        (["export", "none/b.zip"], 1, "can't write .*none/b.zip: No such file or directory"),
+        (["export", "."], 1, "there is a file .* already: remove it, or give another name"),
+        (["export", "b.zip", "--since", "yesterday"], 1, "since='yesterday' is neither a time"),
+        (["import"], 2, "Missing argument 'BUNDLE'"),
+        (["import", "none.zip"], 1, "can't read the bundle .*none.zip: No such file"),
+        (["import", "text"], 1, "text is no bundle, or it was cut short"),
+        (["push"], 2, "Missing argument 'URL'"),
+        (["push", "x", "--folder", "/none/at/all"], 1, "there is no folder /none/at/all"),
+        (["push", "text"], 1, "can't write .*text/.*: Not a directory"),
+        (["push", "nope://x"], 1, "nope://x is no address that fsspec knows"),
+        (["push", "x", "--option", "key"], 2, "'key' is not of the form FIELD=VALUE"),
+        (["push", "x", "--option", "key=1"], 1, "x is a folder, which has no options: key"),
+        (["push", "x", "--uid", "nothing"], 1, "no entry of .* has 'nothing' in its uid"),
+        (["pull"], 2, "Missing argument 'URL'"),
+        (["pull", "none"], 1, "there are no results in .*none: check the address"),
+        (["pull", "nope://x"], 1, "nope://x is no address that fsspec knows"),
+    ],
+)
+def test_wrong_input(command, tmp_path: Path, arguments: list[str], ended: int, message: str) -> None:
+    (tmp_path / "text").write_text("no zip")
+    found, out, err = command(*arguments)
+    assert (found, out) == (ended, "")
+    assert re.search(message, " ".join(err.split()), re.IGNORECASE), err
+
+
+def test_options_are_typed() -> None:
+    assert _options(["anon=true", "endpoint_url=http://localhost:9000"]) == {
+        "anon": True,
+        "endpoint_url": "http://localhost:9000",
+    }
