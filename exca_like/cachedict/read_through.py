@@ -109,7 +109,7 @@ class ReadThroughCache(CacheDict[X]):
     def __iter__(self) -> Iterator[str]:
         keys = dict.fromkeys(super().__iter__())  # which looks at the folders
         for other in self._others:
-            keys.update(dict.fromkeys(other))
+            keys.update(dict.fromkeys(other._known()))
         return iter(keys)
 
     def __len__(self) -> int:

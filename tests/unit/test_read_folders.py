@@ -6,7 +6,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import textwrap
 import threading
 import typing as tp
 import warnings
@@ -533,7 +532,8 @@ def test_data_that_cannot_be_read(shared: Folders, monkeypatch: pytest.MonkeyPat
     assert computed == [1, 2]
 
 
-def test_damaged_data(folders: Folders) -> None:
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_damaged_data(folders: Folders, cluster: str | None) -> None:
     Task(infra={"folder": folders.shared}).run()
     list(Map(infra={"folder": folders.shared}).run([100, 200]))
     for path in folders.shared.rglob("data/*"):
@@ -542,12 +542,13 @@ def test_damaged_data(folders: Folders) -> None:
     journal.write_bytes(journal.read_bytes().replace(b"computed", b"destroyed"))
     computed.clear()
     folders.freeze()
+    infra = folders.infra | {"cluster": cluster}
     with pytest.warns(errors.CorruptEntryWarning):
-        assert Task(infra=folders.infra).run() == [1, "computed"]
+        assert Task(infra=infra).run() == [1, "computed"]
     with pytest.warns(errors.CorruptEntryWarning):
-        maps = Map(infra=folders.infra)
-        assert [int(found.sum()) for found in maps.run([100, 200])] == [10_000, 40_000]
-    assert computed == [1, 100, 200]
+        assert [int(found.sum()) for found in Map(infra=infra).run([100, 200])] == [10_000, 40_000]
+    assert computed == ([1, 100, 200] if cluster is None else [])
+    assert Task(infra={"folder": folders.own, "mode": "read-only"}).run() == [1, "computed"]
     assert sorted(Map(infra={"folder": folders.own}).infra.cache_dict) == ["100", "200"]
 
 
@@ -569,41 +570,38 @@ def test_another_config(shared: Folders) -> None:
     assert computed == [1, 1]
 
 
-def test_changed_code(folders: Folders) -> None:
-    def module(text: str) -> tp.Any:
-        code = textwrap.dedent(
-            f"""
-            import typing, pydantic, exca_like
-            class Task(pydantic.BaseModel):
-                infra: exca_like.TaskInfra = exca_like.TaskInfra()
-                maps: exca_like.MapInfra = exca_like.MapInfra()
+CHANGING = """
+import pydantic, exca_like
 
-                @infra.apply
-                def run(self) -> str:
-                    return {text!r}
+class Both(pydantic.BaseModel):
+    task: exca_like.TaskInfra = exca_like.TaskInfra()
+    maps: exca_like.MapInfra = exca_like.MapInfra()
 
-                @maps.apply(item_uid=str)
-                def each(self, items: list[int]) -> typing.Any:
-                    return [{text!r} for _ in items]
-            """
-        )
-        path = folders.own.parent / "changing.py"
-        path.write_text(code)
-        run = "import sys, json, warnings; sys.path.insert(0, {!r}); warnings.simplefilter('always'); import changing"
-        return run.format(str(path.parent))
+    @task.apply
+    def run(self) -> str:
+        return "CODE"
 
-    def call(start: str, infra: dict[str, tp.Any]) -> str:
-        infra = {name: value if isinstance(value, str) else str(value) for name, value in infra.items()}
-        infra["read_folders"] = [infra["read_folders"]] if "read_folders" in infra else []
-        line = f"{start}; task = changing.Task(infra={infra!r}, maps={infra!r}); print(task.run(), *task.each([1]))"
-        done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True)
-        return done.stdout.strip() + " warned" * done.stderr.count("was changed")
+    @maps.apply(item_uid=str)
+    def each(self, items: list[int]) -> list[str]:
+        return ["CODE" for _ in items]
+"""
 
-    own = {"folder": folders.own, "read_folders": folders.shared}
-    assert call(module("first"), {"folder": folders.shared}) == "first first"
+
+def test_changed_code(folders: Folders, tmp_path: pathlib.Path) -> None:
+    def run(text: str, **infra: tp.Any) -> tuple[str, int]:
+        """What both give in a new process, and how many warnings there are."""
+        (tmp_path / "changing.py").write_text(CHANGING.replace("CODE", text))
+        line = f"from changing import Both; both = Both(task={infra}, maps={infra}); print(both.run(), *both.each([1]))"
+        command = [sys.executable, "-W", "always", "-c", line]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout.strip(), sum(done.stderr.count(f"changing.Both.{name} was changed") for name in ("run", "each"))
+
+    assert run("first", folder="shared") == ("first first", 0)
     folders.freeze()
-    assert call(module("second"), own) == "first first warned warned"
-    assert call(module("second"), own | {"code": "recompute"}) == "second second"
+    own = {"folder": "own", "read_folders": ["shared"]}
+    assert run("first", **own) == ("first first", 0)
+    assert run("second", **own) == ("first first", 2)
+    assert run("second", code="recompute", **own) == ("second second", 0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
