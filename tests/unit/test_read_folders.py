@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import typing as tp
 import warnings
@@ -616,42 +617,71 @@ def test_pickles_of_others(folders: Folders) -> None:
     assert isinstance(Pickled(infra=folders.infra | {"allow_pickle": "always"}).run(), Object)
 
 
-def test_folder_that_cannot_be_written_to() -> None:
-    """As another user than root, whom nothing stops."""
-    import tempfile
-
+@pytest.fixture
+def open_folders() -> Iterator[Folders]:
+    """Folders that any user may reach; results are in the shared one."""
     with tempfile.TemporaryDirectory() as top:
-        shared, own = f"{top}/shared", f"{top}/own"
-        os.chmod(top, 0o755)
-        os.mkdir(own)
-        os.chmod(own, 0o777)
-        Task(infra={"folder": shared}).run()
-        list(Map(infra={"folder": shared}).run([1, 2]))
-        for path, names, files in os.walk(shared):
-            os.chmod(path, 0o555)
-            for name in files:
-                os.chmod(f"{path}/{name}", 0o444)
-        before = listing(pathlib.Path(shared))
-        child = os.fork()
-        if not child:
-            try:
-                if os.geteuid() == 0:
-                    os.setgid(65534)
-                    os.setuid(65534)
-                computed.clear()
-                infra = {"folder": own, "read_folders": [shared]}
-                assert Task(infra=infra).run() == [1, "computed"]
-                assert [len(found) for found in Map(infra=infra).run([1, 2, 3])] == [1, 2, 3]
-                assert computed == [3]
-            except BaseException as error:
-                os.write(2, repr(error).encode())
-                os._exit(1)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert status == 0
-        assert listing(pathlib.Path(shared)) == before
-        for path, _, _ in os.walk(shared):
-            os.chmod(path, 0o755)
+        found = Folders(pathlib.Path(top, "own"), pathlib.Path(top, "shared"))
+        pathlib.Path(top).chmod(0o755)
+        found.own.mkdir()
+        found.own.chmod(0o777)
+        Task(infra={"folder": found.shared}).run()
+        list(Map(infra={"folder": found.shared}).run([1, 2]))
+        yield found
+        for path in found.shared.rglob("*"):
+            if path.is_dir():
+                path.chmod(0o755)
+
+
+def as_another_user(function: tp.Callable[[], None]) -> None:
+    """Call a function in a process of a user who is not root, whom nothing stops."""
+    child = os.fork()
+    if not child:
+        try:
+            if os.geteuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            computed.clear()
+            read_through._told.clear()
+            function()
+        except BaseException as error:
+            os.write(2, repr(error).encode())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_folder_that_cannot_be_written_to(open_folders: Folders) -> None:
+    for path in (open_folders.shared, *open_folders.shared.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = listing(open_folders.shared)
+
+    def use() -> None:
+        assert Task(infra=open_folders.infra).run() == [1, "computed"]
+        assert [len(found) for found in Map(infra=open_folders.infra).run([1, 2, 3])] == [1, 2, 3]
+        assert computed == [3]
+
+    as_another_user(use)
+    assert listing(open_folders.shared) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a file from all others and see it again")
+@pytest.mark.parametrize("what", ["the folder", "folders of methods", "folders of configs", "journals"])
+def test_folder_that_cannot_be_read(open_folders: Folders, what: str) -> None:
+    patterns = {"folders of methods": "*", "folders of configs": "*/*", "journals": "*/*/*-info.jsonl"}
+    for path in open_folders.shared.glob(patterns[what]) if what in patterns else [open_folders.shared]:
+        path.chmod(0o700)
+
+    def use() -> None:
+        with pytest.warns(errors.ReadFolderWarning, match="shared.* counts as empty: .*Permission denied"):
+            assert Task(infra=open_folders.infra).run() == [1, "computed"]
+        assert [len(found) for found in Map(infra=open_folders.infra).run([1, 2])] == [1, 2]
+        assert computed == [1, 1, 2]
+        assert len(list(Task(infra=open_folders.infra).infra.iter_cached())) == 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", errors.ReadFolderWarning)
+        as_another_user(use)
 
 
 def test_many_at_once(shared: Folders) -> None:
