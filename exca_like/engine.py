@@ -98,21 +98,12 @@ class Batch(NamedTuple):
     claim: Any = None
 
 
-def look_up(store: Store, key: str, label: Callable[[], str], mode: Mode) -> Outcome | None:
-    """The outcome of a key that a mode takes from the store, if there is one; ``label`` gives its name in messages.
-
-    Raises
-    ------
-    NotCachedError
-        The mode is read-only and it is missing.
-    """
+def look_up(store: Store, key: str, mode: Mode) -> Outcome | None:
+    """The outcome of a key that a mode takes from the store, if there is one."""
     if mode == "force":
         return None
     outcome = store.load(key)
-    if outcome is None:
-        if mode == "read-only":
-            raise not_cached(label())
-    elif outcome.failure is not None and mode == "retry":
+    if outcome is not None and outcome.failure is not None and mode == "retry":
         return None
     return outcome
 

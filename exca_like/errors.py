@@ -213,5 +213,9 @@ class CorruptEntryWarning(UserWarning):
     """A stored entry failed its checks and counts as missing."""
 
 
+class ReadFolderWarning(UserWarning):
+    """One of the ``read_folders`` is not there, can't be read, or holds results of another config; it counts as empty."""
+
+
 class NotRecordedWarning(UserWarning):
     """A value that was given to ``record`` can't be kept beside a result, and is left out."""

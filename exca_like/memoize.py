@@ -161,10 +161,11 @@ class Memo(_Base[P, R]):
         mode = engine.mode_now(self._infra.mode)
         if mode == "off":
             return Lazy("", call.key, f"{infra.uid()}/{call.key}", kept=(self._uncached(args, kwargs),))
-        if mode == "force" or call.key not in infra.cache_dict:
+        holder = None if mode == "force" else infra.holder_of(call)
+        if holder is None:
             infra.value(call, mode)
         return Lazy(
-            self._places.of(call).path,
+            str((holder or infra).uid_folder()),
             call.key,
             f"{infra.uid()}/{call.key}",
             functools.partial(_again, self, call),
@@ -434,7 +435,8 @@ def memo(
         What reading the source does not find: functions and classes whose code counts, and names of variables of the
         function's module whose values count, as they are at each call.
     **infra:
-        How it is computed: fields of a `MapInfra`, for instance ``version``, ``mode``, ``cluster``, ``gpus_per_node``.
+        How it is computed: fields of a `MapInfra`, for instance ``version``, ``mode``, ``cluster``, ``gpus_per_node``, or
+        ``read_folders`` to find results in.
 
     Returns
     -------

@@ -197,8 +197,9 @@ class SharedStore(_CacheStore):
 
     def load(self, key: str) -> Outcome | None:
         """The outcome of a key, if there is one and it passes its checks."""
-        with contextlib.suppress(KeyError):
-            return Outcome(self._cache[key])
+        if self.peek(key) == "value":  # in its own folder: a forced call is not to find what read folders have
+            with contextlib.suppress(KeyError):
+                return Outcome(self._cache[key])
         failure = self._cache.failure(key)
         return None if failure is None else Outcome(failure=failure)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exca_like.errors import NotCachedError
+from exca_like.infra.readers import holder_of
 from exca_like.infra.sending import KEY
 from exca_like.infra.task import TaskInfra
 from exca_like.sweep_status import SweepRow
@@ -55,7 +56,8 @@ def _block(row: SweepRow, infra: TaskInfra) -> tuple[dict[str, Any], dict[str, A
     exported = infra.config(uid=True, exclude_defaults=True).flat()
     config = {key: value for key, value in exported.items() if not _is_swept(key, row.values)}
     result: dict[str, Any] = {}
-    if row.status == "completed" and (outcome := infra._store().load(KEY)) is not None and outcome.failure is None:
+    holder = holder_of(infra) if row.status == "completed" else None
+    if holder is not None and (outcome := holder._store().load(KEY)) is not None and outcome.failure is None:
         result = _columns_of(outcome.value)
     about: dict[str, Any] = {"duration": None, "host": None, "time": None}
     if row.status in ("completed", "failed"):

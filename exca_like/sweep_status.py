@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from exca_like.infra.readers import holder_of
 from exca_like.infra.sending import KEY
 from exca_like.infra.status import StatusDetail
 from exca_like.infra.task import TaskInfra
@@ -141,7 +142,8 @@ def core_hours_of(cached: Sequence[TaskInfra], due: Sequence[TaskInfra]) -> floa
 
 
 def _stored_duration(infra: TaskInfra) -> float | None:
-    found: float | None = noted(infra._store().meta(KEY)).get("duration")
+    holder = holder_of(infra)
+    found: float | None = None if holder is None else noted(holder._store().meta(KEY)).get("duration")
     return found
 
 

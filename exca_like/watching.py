@@ -277,13 +277,13 @@ def names_of(found: Sequence[Change]) -> str:
     return ", ".join(shown) + (f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
 
 
-def warn(label: str, root: str, stored: str, now: CodeState) -> None:
-    """Warn, once in a process, that a result from the cache was computed by other code."""
+def warn(label: str, roots: Iterable[str], stored: str, now: CodeState) -> None:
+    """Warn, once in a process, that a result from the cache, in one of some infras' folders, was computed by other code."""
     method = label.partition("/")[0]
     if (method, stored, now.digest) in _told:
         return
     _told.add((method, stored, now.digest))
-    before = read(root, stored)
+    before = next((state for root in roots if (state := read(root, stored)) is not None), None)
     found = [] if before is None else changes(before, now)
     if before is not None and not found:
         return

@@ -15,6 +15,7 @@ import pydantic
 from exca_like import commits, files, layout, yamltext
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.containers import to_tree
+from exca_like.cachedict.journal import INFO
 from exca_like.cachedict.memory_claims import MemoryClaims
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
@@ -23,6 +24,7 @@ from exca_like.executors.base import Attempt, Executor, Resources
 from exca_like.infra.applied import FIELDS, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.code import with_code
 from exca_like.infra.identity import check_same_identity, mark_of, recognized_by
+from exca_like.infra.readers import stored_configs
 from exca_like.infra.resources import job_fields
 from exca_like.infra.retries import Retries
 from exca_like.infra.state import State
@@ -49,6 +51,9 @@ class BaseInfra(pydantic.BaseModel):
 
     folder: str | Path | None = None
     """Where results and logs are kept; shared by all configs. None: nothing is stored."""
+    read_folders: tuple[str | Path, ...] = ()
+    """More folders to find results in, for instance those of colleagues, in this order after one's own ``folder``. Nothing is
+    written there. A `SubmitInfra`, whose results are not kept, looks for none."""
     version: str = "0"
     """Version of the method's code, part of the cache folder's name: change it when old results are no longer right."""
     cluster: Literal["local", "slurm", "auto", "debug"] | None = None
@@ -304,16 +309,14 @@ class BaseInfra(pydantic.BaseModel):
         return {name: field.linked(owner) for name, field in getattr(type(owner), FIELDS).items()}
 
     def iter_cached(self) -> Iterator[Any]:
-        """Configs of this class that have results (or errors) in the cache, with this infra's settings."""
-        entry = self._entry()
+        """Configs of this class that have results (or errors) in the cache, with this infra's settings.
+
+        Those in ``read_folders``, if they have results there, come after those in one's own folder.
+        """
         owner = self._linked_state.owner
         name = self._field_name()
         settings = {field: self.__dict__[field] for field in self.__pydantic_fields_set__}
-        for sibling in files.visible_folders(entry.method_path) if self.folder is not None else ():
-            folder = entry.sibling(sibling)
-            config = self._stored_config(folder)
-            if config is None:
-                continue
+        for folder, config in stored_configs(self):
             if name in type(owner).model_fields:
                 config[name] = settings
             try:
@@ -325,8 +328,12 @@ class BaseInfra(pydantic.BaseModel):
             self._copy_private_infras(task)
             yield task
 
+    def _has_results(self, folder: EntryFolder) -> bool:
+        """Whether a folder has results, not only errors."""
+        return any(name.endswith(INFO) for name in os.listdir(folder.path))
+
     def _stored_config(self, folder: EntryFolder) -> dict[str, Any] | None:
-        """The whole config that a folder has results of; None if there are none."""
+        """The whole config that a folder has results (or errors) of; None if there are none."""
         try:
             has_results = any(name.endswith(".jsonl") for name in os.listdir(folder.path))
             return dict(ConfDict.from_yaml(Path(folder.config))) if has_results else None

@@ -21,6 +21,7 @@ from exca_like.infra.applied import AppliedMethod
 from exca_like.infra.items import AppliedMap
 from exca_like.infra.job import TaskJob, uncached_job
 from exca_like.infra.map import MapCall, MapInfra, Returned
+from exca_like.infra.readers import reader_with_item
 from exca_like.infra.resources import JOB_CLUSTERS
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
@@ -198,6 +199,13 @@ class CallInfra(MapInfra):
     def _label(self, call: Call) -> str:
         return f"{self.uid()}/{call.key}"
 
+    def holder_of(self, call: Call) -> "CallInfra | None":
+        """The infra whose folder has the result of a call: this one, or that of a read folder; None if there is none."""
+        cache = self._open_store().cache
+        if call.key not in cache:
+            return None
+        return self if cache.mark(call.key) is not None else reader_with_item(self, call.key)
+
     # one call
 
     def value(self, call: Call, mode: engine.Mode) -> Any:
@@ -231,7 +239,7 @@ class CallInfra(MapInfra):
         except KeyError:  # it is in memory, or was deleted
             return
         if stored is not None and call.code is not None and stored != call.code.digest:
-            warn(self._label(call), self._entry().root, stored, call.code)
+            warn(self._label(call), self._roots(), stored, call.code)
 
     def _run_here(self, call: Call, mode: engine.Mode) -> Any:
         """The outcome of a call, computed in this process unless another one does so already."""
@@ -327,8 +335,8 @@ class CallInfra(MapInfra):
         self._check_built()
         patience = engine.Patience(self.uid())
         while True:
-            if call.key in self._open_store().cache and not self._is_to_be_forced(call, mode):
-                return self._job(call)
+            if not self._is_to_be_forced(call, mode) and (holder := self.holder_of(call)) is not None:
+                return holder._job(call)
             if mode == "read-only":
                 raise engine.not_cached(self._label(call))
             if self.cluster not in JOB_CLUSTERS:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pydantic
 
+from exca_like import layout
 from exca_like.errors import CodeChangedError
 from exca_like.infra.base import BaseInfra
 from exca_like.infra.modes import parts_of
@@ -19,7 +20,19 @@ if TYPE_CHECKING:
     from exca_like.explaining import UidExplanation
 
 _CODE = (types.FunctionType, type, abc.ABCMeta, type(pydantic.BaseModel))  # types of functions and classes
-_FORGOTTEN = ("entry", "store", "claims", "exports", "job", "folder_is_checked", "recomputed", "forced", "kept", "compared")
+_FORGOTTEN = (
+    "entry",
+    "store",
+    "readers",
+    "claims",
+    "exports",
+    "job",
+    "folder_is_checked",
+    "recomputed",
+    "forced",
+    "kept",
+    "compared",
+)
 
 
 class CodedInfra(BaseInfra):
@@ -48,7 +61,8 @@ class CodedInfra(BaseInfra):
 
     def _policy(self, state: State) -> CodePolicy:
         if state.policy is None:
-            state.policy = "ignore" if self.folder is None else policy_of(self.code, "warn")
+            is_stored = self.folder is not None or self.read_folders
+            state.policy = policy_of(self.code, "warn") if is_stored else "ignore"
         return state.policy  # type: ignore[no-any-return]
 
     def _code_roots(self, state: State) -> tuple[Any, ...]:
@@ -112,7 +126,11 @@ class CodedInfra(BaseInfra):
         """Warn if a result was computed by other code."""
         now = self._code_state()
         if now is not None and stored != now.digest:
-            warn(self.uid(), self._entry().root, stored, now)
+            warn(self.uid(), self._roots(), stored, now)
+
+    def _roots(self) -> list[str]:
+        """The folders that results may lie in."""
+        return [self._entry().root, *map(layout.absolute, self.read_folders)]
 
     def _is_kept(self, state: State) -> bool:
         """Whether results may be taken from memory without a look at the code."""

@@ -4,6 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pydantic
@@ -16,6 +17,7 @@ from exca_like.confdict import ConfDict
 from exca_like.errors import ConfigMismatchError, CorruptEntryWarning
 from exca_like.explaining import ABSENT, Difference, Explanation, UidExplanation, UidField, differences
 from exca_like.infra.applied import FIELDS
+from exca_like.infra.readers import reader_with_item, reader_with_value
 from exca_like.layout import EntryFolder
 from exca_like.models.export import export
 from exca_like.models.plan import EXCLUDE_ATTRIBUTE, plan_of
@@ -101,6 +103,15 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def explain_task(infra: Any, key: str) -> Explanation:
     """What a call of a task would find."""
+    found = _stored_task(infra, key)
+    if found is None or found.status in ("miss", "corrupt") or (found.status == "failed" and infra.mode == "retry"):
+        reader = reader_with_value(infra)
+        found = of_reader(reader, None if reader is None else _stored_task(reader, key)) or found
+    return found or of_missing(infra)
+
+
+def _stored_task(infra: Any, key: str) -> Explanation | None:
+    """What is to be said of a task by what there is in one's own folder; None if there is nothing."""
     found = _of_folder(infra)
     if found is not None:
         return found
@@ -113,19 +124,35 @@ def explain_task(infra: Any, key: str) -> Explanation:
         return of_value(infra, infra.uid(), noted(store.meta(key)))
     if outcome is not None:
         return of_failure(infra.uid(), outcome.failure, is_raised=infra.mode != "retry")
-    if infra.status() == "running":
+    if infra._own_status() == "running":
         job = infra._handle()
         return Explanation("running", infra.uid(), f"Job {job.job_id} computes it: a call waits for its result.")
-    return _of_damage(infra) or of_missing(infra)
+    return _of_damage(infra)
 
 
 def explain_item(infra: Any, key: str) -> Explanation:
     """What a call of a map would find for one of its items."""
+    found = _stored_item(infra, key)
+    if found is None or found.status in ("miss", "corrupt", "failed"):
+        reader = reader_with_item(infra, key)
+        found = of_reader(reader, None if reader is None else _stored_item(reader, key)) or found
+    return found or of_missing(infra, f"{infra.uid()}/{key}")
+
+
+def of_reader(reader: Any, found: Explanation | None) -> Explanation | None:
+    """What is to be said of what is stored in a read folder; None if it is no result."""
+    if found is None or found.status not in ("hit", "stale"):
+        return None
+    return replace(found, reason=f"{found.reason} It is read from {reader._entry().root}, one of the read_folders.")
+
+
+def _stored_item(infra: Any, key: str) -> Explanation | None:
+    """What is to be said of an item by what there is in one's own folder; None if there is nothing."""
     uid = f"{infra.uid()}/{key}"
     found = _of_folder(infra)
     if found is not None:
         return found
-    cache = infra.cache_dict
+    cache = infra._make_cache(keep_in_ram=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CorruptEntryWarning)
         is_there = key in cache
@@ -143,7 +170,7 @@ def explain_item(infra: Any, key: str) -> Explanation:
     if number:
         reason = f"This item was never computed; {number} others of this config are stored. The next call computes it."
         return _of_damage(infra, uid) or Explanation("miss", uid, reason)
-    return of_missing(infra, uid)
+    return None
 
 
 def _of_folder(infra: Any) -> Explanation | None:

@@ -18,6 +18,7 @@ from exca_like.infra.applied import checked_exclusion
 from exca_like.infra.coded import CodedInfra
 from exca_like.infra.items import SHORTEST, AppliedMap
 from exca_like.infra.modes import InfraMode, mode_of
+from exca_like.infra.readers import cache_through, reader_with_item
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
 from exca_like.recording import noted
@@ -203,17 +204,21 @@ class MapInfra(CodedInfra):
     def _provenance(self, key: str) -> "Provenance":
         from exca_like.provenance import no_entry, provenance_of
 
-        if self.folder is not None and self._check_folder():
-            cache = self._make_cache(keep_in_ram=False)
-            if key in cache or cache.failure_mark(key) is not None:
-                return provenance_of(cache.meta(key), self._entry().root)
+        own = self._make_cache(keep_in_ram=False) if self.folder is not None and self._check_folder() else None
+        reader = None if own is not None and key in own else reader_with_item(self, key)
+        if reader is not None:
+            found: Provenance = reader._provenance(key)
+            return found
+        if own is not None and (key in own or own.failure_mark(key) is not None):
+            return provenance_of(own.meta(key), self._entry().root)
         label = f"{self.uid()}/{key}"
-        raise no_entry(label, has_folder=self.folder is not None)
+        raise no_entry(label, has_folder=self.folder is not None or bool(self.read_folders))
 
     def _item_store(self) -> ItemStore:
         state = self._linked_state
         if state.store is None:
-            made = ItemStore(self._make_cache(keep_in_ram=self.keep_in_ram or self.folder is None), run=self._run())
+            own = self._make_cache(keep_in_ram=self.keep_in_ram or self.folder is None)
+            made = ItemStore(cache_through(self, own), run=self._run())
             state.__dict__.setdefault("store", made)  # another thread may have been first
         store: ItemStore = state.__dict__["store"]
         return store
@@ -264,7 +269,9 @@ class MapInfra(CodedInfra):
         if store is None or not (state.folder_is_checked or self.folder is None):
             store = self._open_store()
         known = state.compared
-        if (known is None or known.watched or not known.fingerprint.is_current()) and self.folder is not None:
+        if (known is None or known.watched or not known.fingerprint.is_current()) and (
+            self.folder is not None or self.read_folders
+        ):
             self._expect_code(state, store)
         kept: dict[str, Any] | None = None
         if keys is None:
@@ -319,7 +326,7 @@ class MapInfra(CodedInfra):
         if self.folder is not None:
             self._check_folder()
         elif not self.keep_in_ram:
-            return ItemStore(self._make_cache(keep_in_ram=True))  # for one call
+            return ItemStore(cache_through(self, self._make_cache(keep_in_ram=True)))  # for one call
         return self._item_store()
 
     def _stored(self, items: Any, keys: list[str], store: ItemStore) -> Iterator[Any]:
@@ -345,7 +352,7 @@ class MapInfra(CodedInfra):
         cache.refresh()
         for item in items:
             keys.append(key := applied.key(item))
-            if forces or cache.mark(key) is None:
+            if forces or cache.unknown((key,)):
                 applied.keep(kept, key, item)
         return keys, kept
 

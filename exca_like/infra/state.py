@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from exca_like.layout import EntryFolder
 
 
+_OF_CONFIG = ("reduced", "parts", "policy", "roots", "code", "code_key", "is_coded", "identity")
+
+
 class State:
     """What an infra knows beside its fields; not copied, not pickled."""
 
@@ -16,6 +19,7 @@ class State:
     exports: Any = None
     reduced: Any = None  # the classes whose defaults are left out of the uid
     store: Any = None
+    readers: Any = None  # see `exca_like.infra.readers`
     claims: Any = None
     job: Any = None
     uncached_job: Any = None  # the last one of mode "off"
@@ -37,3 +41,10 @@ class State:
         self.owner = owner
         self.field = field
         self.applied = applied
+
+    def for_folder(self, entry: "EntryFolder") -> "State":
+        """What is known of the config, without what is known of its folder, for another one."""
+        new = type(self)(self.owner, self.field, self.applied)
+        new.__dict__.update({name: self.__dict__[name] for name in _OF_CONFIG if name in self.__dict__})
+        new.entry = entry
+        return new

@@ -20,6 +20,7 @@ from exca_like.infra.coded import CodedInfra
 from exca_like.infra.identity import config_by_exca
 from exca_like.infra.job import TaskJob
 from exca_like.infra.modes import InfraMode, mode_of
+from exca_like.infra.readers import holder_of, job_elsewhere, reader_with_value, value_elsewhere
 from exca_like.infra.sending import KEY, Plan, check_ended, start_uncached, submit
 from exca_like.infra.state import State
 from exca_like.infra.status import Status, StatusDetail, detail_of
@@ -122,6 +123,11 @@ class TaskInfra(CodedInfra):
 
     def status(self) -> Status:
         """``"not submitted"``, ``"running"``, ``"completed"`` or ``"failed"``; nothing is computed or changed on disk."""
+        status = self._own_status()
+        return "completed" if status == "not submitted" and reader_with_value(self) is not None else status
+
+    def _own_status(self) -> Status:
+        """The same, of one's own folder alone."""
         if self.folder is None or not self._check_folder():
             return "not submitted"
         store, handle = self._store(), self._handle()
@@ -160,12 +166,16 @@ class TaskInfra(CodedInfra):
         """
         from exca_like.provenance import no_entry, provenance_of
 
-        if self.folder is None or not self._check_folder() or (store := self._store()).peek(KEY) is None:
-            raise no_entry(self.uid(), has_folder=self.folder is not None)
-        return provenance_of(store.meta(KEY), self._entry().root)
+        holder = holder_of(self)
+        if holder is None:
+            raise no_entry(self.uid(), has_folder=self.folder is not None or bool(self.read_folders))
+        return provenance_of(holder._store().meta(KEY), holder._entry().root)
 
     def clear_job(self) -> None:
-        """Forget the result or error and the job, which is cancelled if it is queued or running."""
+        """Forget the result or error and the job, which is cancelled if it is queued or running.
+
+        What a read folder has stays there, and is found again.
+        """
         state = self._linked_state
         if self.folder is not None and self._check_folder():
             store, handle = self._store(), self._handle()
@@ -245,7 +255,7 @@ class TaskInfra(CodedInfra):
 
     def _run_without_folder(self, mode: engine.Mode) -> Any:
         self._check_built()
-        found = self._look_up(mode)  # what this instance's job() computed
+        found = self._look_up(mode) or value_elsewhere(self, mode)  # what this instance's job() computed; or what others have
         if found is not None:
             return found.get()
         batch = self._batch(mode)
@@ -254,7 +264,7 @@ class TaskInfra(CodedInfra):
     def _run_here(self, mode: engine.Mode) -> Any:
         state = self._linked_state
         is_new = not state.folder_is_checked
-        if not is_new or self._check_folder() or mode == "read-only":
+        if not is_new or self._check_folder():
             if is_new and state.folder_is_checked and mode != "force":
                 state.store.has_just_looked = True
             found = self._look_up(mode)
@@ -268,6 +278,9 @@ class TaskInfra(CodedInfra):
                 return found.get()
             if mode != "force" and self._is_running():
                 return self._run_in_job(mode)
+        found = value_elsewhere(self, mode)
+        if found is not None:
+            return found.get()
         claim = self._prepare_folder(KEY)
         batch = self._batch(mode)
         if claim is not None:
@@ -306,8 +319,8 @@ class TaskInfra(CodedInfra):
             next(self._compute((KEY,)))
 
     def _look_up(self, mode: engine.Mode) -> Outcome | None:
-        """The stored outcome, if there is one and the mode takes it."""
-        return engine.look_up(self._store(), KEY, self.uid, mode)
+        """The outcome that is stored in one's own folder, if there is one and the mode takes it."""
+        return engine.look_up(self._store(), KEY, mode)
 
     def _compare_code(self, state: State) -> None:
         """Warn if the stored result was computed by other code."""
@@ -348,6 +361,9 @@ class TaskInfra(CodedInfra):
         """The mode of a computation that was found to be needed."""
         return "force" if self._mode() == "force" else "retry"
 
+    def _has_results(self, folder: EntryFolder) -> bool:
+        return FolderStore(folder, dict, allow_pickle="never").peek(KEY) == "value"
+
     def _stored_config(self, folder: EntryFolder) -> dict[str, Any] | None:
         return read_config(folder, KEY) or config_by_exca(folder)
 
@@ -367,16 +383,16 @@ class TaskInfra(CodedInfra):
     def _present_job(self, mode: engine.Mode) -> TaskJob[Any] | None:
         """The job of a task that needs no (new) submission."""
         self._check_built()
+        return self._own_job(mode) or job_elsewhere(self, mode)
+
+    def _own_job(self, mode: engine.Mode) -> TaskJob[Any] | None:
+        """The same, of one's own folder alone."""
         if self.folder is not None and not self._check_folder():
-            if mode == "read-only":
-                raise engine.not_cached(self.uid())
             return None
         if mode == "force":
             return None
         kind = self._store().peek(KEY)
-        if kind is None and mode == "read-only":
-            raise engine.not_cached(self.uid())
-        if kind == "failure" and mode == "retry":
+        if (kind is None and mode == "read-only") or (kind == "failure" and mode == "retry"):
             return None
         if kind == "value":
             self._compare_code(self._linked_state)

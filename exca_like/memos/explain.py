@@ -8,7 +8,8 @@ from exca_like import watching
 from exca_like.errors import CorruptEntryWarning
 from exca_like.explaining import Difference, Explanation, differences
 from exca_like.infra.calls import Call, CallInfra
-from exca_like.infra.explain import damaged, of_failure, when
+from exca_like.infra.explain import damaged, of_failure, of_reader, when
+from exca_like.infra.readers import reader_with_item
 from exca_like.memos.entries import Entry
 from exca_like.memos.keys import shown
 
@@ -30,21 +31,12 @@ def explain_call(infra: CallInfra, call: Call, label: str, stored: Iterable[Entr
     def differing(entry: Entry) -> list[Difference]:
         return differences(entry.config, arguments)
 
-    cache = infra.cache_dict
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CorruptEntryWarning)
-        if call.key in cache:
-            try:
-                _ = cache[call.key]
-            except KeyError:
-                return damaged(label)
-            meta = cache.meta(call.key) or {}
-            changed = [one for one in differences(meta.get("config") or {}, arguments) if one.name in excluded]
-            found = tuple(one._replace(reason=excluded[one.name]) for one in changed)
-            return _of_result(infra, call, label, meta, found)
-    failure = cache.failure(call.key)
-    if failure is not None:
-        return of_failure(label, failure, is_raised=False)
+    there = _stored(infra, call, label, excluded)
+    if there is None or there.status in ("corrupt", "failed"):
+        reader = reader_with_item(infra, call.key)
+        there = of_reader(reader, None if reader is None else _stored(reader, call, label, excluded)) or there
+    if there is not None:
+        return there
     entries = list(stored)
     if not entries:
         return Explanation(
@@ -61,6 +53,25 @@ def explain_call(infra: CallInfra, call: Call, label: str, stored: Iterable[Entr
     found = tuple(one for one in differing(nearest) if one.name not in excluded)
     reason = "A call with these arguments was never computed: the next call computes it."
     return Explanation("miss", label, reason, nearest.key, found)
+
+
+def _stored(infra: CallInfra, call: Call, label: str, excluded: Mapping[str, str]) -> Explanation | None:
+    """What is to be said of a call by what there is in one's own folder; None if there is nothing."""
+    cache = infra._make_cache(keep_in_ram=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptEntryWarning)
+        if call.key in cache:
+            try:
+                _ = cache[call.key]
+            except KeyError:
+                return damaged(label)
+            meta = cache.meta(call.key) or {}
+            arguments = {name: shown(value) for name, value in call.values.items()}
+            changed = [one for one in differences(meta.get("config") or {}, arguments) if one.name in excluded]
+            found = tuple(one._replace(reason=excluded[one.name]) for one in changed)
+            return _of_result(infra, call, label, meta, found)
+    failure = cache.failure(call.key)
+    return None if failure is None else of_failure(label, failure, is_raised=False)
 
 
 def _of_result(

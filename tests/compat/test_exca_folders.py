@@ -84,6 +84,17 @@ def test_task_results(root: Path, lab) -> None:
     assert contents(root) == before
 
 
+def test_folders_of_exca_as_read_folders(root: Path, lab) -> None:
+    migrate_exca(root, dry_run=False)
+    before = contents(root)
+    task = lab.Train(optim={"lr": 0.0123}, infra={"folder": root.parent / "own", "read_folders": [root]})
+    assert task.infra.status() == "completed"
+    assert task.run() == task.infra.job().result() == {"loss": 0.0123}
+    assert len(list(task.infra.iter_cached())) == 6
+    assert not (root.parent / "own").exists()
+    assert contents(root) == before
+
+
 def test_own_results_take_the_place_of_those_by_exca(root: Path, lab) -> None:
     migrate_exca(root, dry_run=False)
     task = lab.Train(infra={"folder": root, "mode": "force"})
