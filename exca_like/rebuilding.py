@@ -9,6 +9,7 @@ import pydantic
 from exca_like.confdict import ConfDict
 from exca_like.entries import Entry
 from exca_like.errors import InfraUsageError, InfraValueError
+from exca_like.explaining import Explanation
 from exca_like.infra.applied import FIELDS
 from exca_like.infra.task import TaskInfra
 from exca_like.sweeps import Member, Sweep
@@ -27,6 +28,25 @@ def rebuild(entry: Entry) -> Any:
         The class takes such a config no more, or makes another one of it.
     """
     return _rebuilt(entry)[0]
+
+
+def explain(entry: Entry) -> Explanation:
+    """Whether a call for the config of a stored task would find its result today, and why, or why not.
+
+    The class is imported, and has to be as it is now; nothing is computed or changed on disk.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        As `rebuild`: for a class that would make another config of it, that is the answer.
+
+    Examples
+    --------
+    >>> print(explain(Catalog("cache")["seed=2"]))  # doctest: +SKIP
+    """
+    config, name = _rebuilt(entry)
+    explanation: Explanation = getattr(config, name).explain()
+    return explanation
 
 
 def sweeps_of(entries: Iterable[Entry]) -> list[Sweep[Any]]:

@@ -331,6 +331,11 @@ def _parsed(path: str, above: str) -> SettingsFile:
     except OSError as error:
         msg = f"can't read the settings file {path}: {error.strerror or error}. Check its permissions, or remove it."
         return SettingsFile(path, above, problem=msg)
+    return parsed_text(path, above, data)
+
+
+def parsed_text(path: str, above: str, data: bytes) -> SettingsFile:
+    """What a file with some content would say."""
     unused = SettingsFile(path, above, f"read, has no [{above.removesuffix('.')}]")
     if above and b"exca_like" not in data:  # the project's file is mostly about other things: no need to understand it
         return unused

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from exca_like import __version__
-from exca_like.cli import again, clean, find, logs, look, share, upkeep
+from exca_like.cli import again, clean, find, logs, look, settings, share, upkeep
+from exca_like.cli.reasons import why
 from exca_like.cli.run import run as run_config
+from exca_like.cli.starting import init
 
 _EPILOG = "Each command has its own --help. The folder is given with --folder, or as EXCA_LIKE_FOLDER."
 
@@ -22,6 +24,7 @@ app = typer.Typer(
 _COMMANDS: tuple[Callable[..., None], ...] = (
     find.ls,
     look.show,
+    why,
     look.status,
     logs.logs,
     look.diff,
@@ -41,12 +44,13 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     share.export,
     share.push,
     share.pull,
-    look.settings,
+    init,
 )
 app.command("run")(run_config)
 app.command("import")(share.import_)
 for command in _COMMANDS:
     app.command()(command)
+app.add_typer(settings.app, name="settings")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""``show``, ``status``, ``diff``, ``settings``: one thing, and how all stands."""
+"""``show``, ``status``, ``diff``: one thing, and how all stands."""
 
 import sys
 import time
@@ -147,17 +147,3 @@ def diff(
     print_table(
         tables.Table("", header, [(name, *map(str, values)) for name, values in rows.items()], most=None, longest=LONGEST)
     )
-
-
-def settings(
-    cluster: Annotated[str | None, typer.Option(help="local, slurm or auto.")] = None,
-    json: Json = False,
-) -> None:
-    """Show what jobs ask for where infras don't say it, and where that is written."""
-    from exca_like.settings import explain
-
-    found = explain(cluster=cluster)
-    if json:
-        print_json({name: {"value": one.value, "source": one.source} for name, one in found.items()})
-    else:
-        typer.echo(str(found))

@@ -30,16 +30,16 @@ def run(
     tasks_per_job: Annotated[int, typer.Option(min=1, help="How many configs of a sweep each job computes.")] = 1,
 ) -> None:
     """Compute the method of a config, or submit it if its infra has a cluster."""
-    cls, method = _target(target)
+    cls, method = target_of(target)
     said = words.read(fields or [])
-    config = _made(cls, said)
+    config = made(cls, said)
     if print_config:
         from exca_like.confdict import ConfDict
         from exca_like.models.export import export
 
         typer.echo(ConfDict(export(config, uid=False, exclude_defaults=False)).to_yaml(), nl=False)
         return
-    name = _infra_of(config, method)
+    name = infra_of(config, method)
     if said.grid:
         import exca_like
 
@@ -92,7 +92,7 @@ def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks
         typer.echo(f"submitted: see `exca-like status --watch --folder {folder}`")
 
 
-def _target(text: str) -> tuple[type[Any], str | None]:
+def target_of(text: str) -> tuple[type[Any], str | None]:
     """The class that is named, and the method, if one is."""
     module_name, sign, path = text.partition(":")
     if not sign or not path:
@@ -131,7 +131,7 @@ def _is_config(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, pydantic.BaseModel)
 
 
-def _made(cls: type[Any], said: words.Words) -> Any:
+def made(cls: type[Any], said: words.Words) -> Any:
     """The config to start from; fields that are swept have the first of their values."""
     import difflib
 
@@ -173,7 +173,7 @@ def _names(cls: type[Any], above: str = "") -> list[str]:
     return found
 
 
-def _infra_of(config: Any, method: str | None) -> str:
+def infra_of(config: Any, method: str | None) -> str:
     """The name of the TaskInfra that a method goes through, or of the only one."""
     from exca_like.infra.applied import FIELDS
     from exca_like.infra.task import TaskInfra

@@ -52,11 +52,24 @@ def checked_files(cls: "type[BaseInfra]") -> tuple[SettingsFile, ...]:
     among = sources.usable_files()
     if _checked.get(cls) is not among:
         for file in among:
-            for above, table in file.all_tables():
-                for key, value in table.items():
-                    _check(cls, file, above, key, value)
+            check_file(cls, file)
         _checked[cls] = among
     return among
+
+
+def check_file(cls: "type[BaseInfra]", file: SettingsFile) -> None:
+    """Raise if a settings file holds anything wrong.
+
+    Raises
+    ------
+    SettingsError
+        It does.
+    """
+    if file.problem:
+        raise SettingsError(file.problem)
+    for above, table in file.all_tables():
+        for key, value in table.items():
+            _check(cls, file, above, key, value)
 
 
 def cluster_of(cluster: str | None, among: Sequence[SettingsFile]) -> str | None:

@@ -26,7 +26,8 @@ def shell(folder: Path, line: str) -> None:
     command, _, note = line.partition("  # ")
     expected = int(note.removeprefix("ends with ")[0]) if note.startswith("ends with ") else 0
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
-    done = subprocess.run(["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    environment = {**os.environ, "PATH": path, "XDG_CONFIG_HOME": str(folder / "config")}
+    done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == expected, f"{line}\n{done.stdout}\n{done.stderr}"
     assert not command.startswith("exca-like ") or done.stdout or expected or ">" in command, line  # each says what it did
 

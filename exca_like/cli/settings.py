@@ -1,0 +1,58 @@
+"""``settings``, which shows them, and ``settings generate`` and ``set``, which write them."""
+
+from typing import Annotated
+
+import typer
+
+from exca_like.cli.options import Json, field_of, print_json
+
+app = typer.Typer(invoke_without_command=True, help="Show the settings that hold here, or write them.")
+
+Project = Annotated[
+    bool, typer.Option("--project", help="In the nearest pyproject.toml, not in the user's file.", show_default=False)
+]
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    cluster: Annotated[str | None, typer.Option(help="local, slurm or auto.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what jobs ask for where infras don't say it, and where that is written."""
+    if context.invoked_subcommand is not None:
+        return
+    from exca_like.settings import explain
+
+    found = explain(cluster=cluster)
+    if json:
+        print_json({name: {"value": one.value, "source": one.source} for name, one in found.items()})
+    else:
+        typer.echo(str(found))
+
+
+@app.command()
+def generate(project: Project = False) -> None:
+    """Print a settings file with all settings, as comments that say what they mean."""
+    from exca_like.settings_files import template
+
+    typer.echo(template(project=project), nl=False)
+
+
+@app.command("set")
+def set_(
+    values: Annotated[
+        list[str], typer.Argument(metavar="NAME=VALUE...", help="Settings, like mem_gb=16; NAME= takes one out.")
+    ],
+    project: Project = False,
+    cluster: Annotated[
+        str | None, typer.Option(help="Only for this cluster: local, or the ClusterName of a Slurm.", metavar="NAME")
+    ] = None,
+) -> None:
+    """Set settings in the user's file, or the project's; comments in it stay."""
+    from exca_like.settings_files import put
+
+    given = dict(map(field_of, values))
+    path = put(given, project=project, cluster=cluster)
+    for name, value in given.items():
+        typer.echo(f"{path}: {name}" + (" is not set any more" if value is None else f" = {value!r}"))

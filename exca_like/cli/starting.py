@@ -1,0 +1,17 @@
+"""``init``: the start of a project."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(folder: Annotated[Path, typer.Argument(help="The folder of the project.")] = Path()) -> None:
+    """Write a small experiment and a file of settings to begin with; nothing is overwritten."""
+    from exca_like import projects
+
+    done = projects.init(folder)
+    for path, is_new in done.items():
+        typer.echo(f"{path}: {'written' if is_new else 'is there already, and stays as it is'}")
+    where = "" if folder == Path() else f"cd {folder}; "
+    typer.echo(f"to go on: {where}exca-like run experiment:Train lr=0.1,0.2,0.3 'seed=range(2)', then exca-like table")
