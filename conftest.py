@@ -44,6 +44,7 @@ def _no_settings_of_this_user(tmp_path_factory):
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         for name in (*JOB_SETTINGS, *sources.TOOL_SETTINGS, "mode"):
             patch.delenv(f"EXCA_LIKE_{name.upper()}", raising=False)
+        patch.setenv("EXCA_LIKE_COUNT_HITS", "0")  # many tests look at all that is in a folder, whenever that would be written
         yield
 
 

@@ -74,21 +74,27 @@ def write() -> None:
     """Write what was counted since the last time; what can't be written is lost."""
     with _lock:
         _writing.due = time.monotonic() + _EVERY_S
-        found: dict[str, dict[str, Any]] = {}
-        for place in list(counts):
-            number = counts.pop(place, 0)
-            entry, key = (place, None) if type(place) is EntryFolder else place or (None, None)
-            if entry is None or not entry.root:  # it is kept in memory only
-                continue
-            hits = found.setdefault(entry.root, {})
-            if key is None:
-                hits[entry.uid] = number
-            else:
-                hits.setdefault(entry.uid, {})[key] = number
+        found = _pending(take=True)
         if found and _is_wanted():
             for root, hits in found.items():
                 with contextlib.suppress(OSError):
                     _append(root, json.dumps({"hits": hits}).encode() + b"\n")
+
+
+def _pending(*, take: bool = False) -> dict[str, dict[str, Any]]:
+    """What was counted and not written, by root and uid; of calls of memoised functions dictionaries by key."""
+    found: dict[str, dict[str, Any]] = {}
+    for place in list(counts):
+        number = counts.pop(place, 0) if take else counts.get(place, 0)
+        entry, key = (place, None) if type(place) is EntryFolder else place or (None, None)
+        if entry is None or not entry.root:  # it is kept in memory only
+            continue
+        hits = found.setdefault(entry.root, {})
+        if key is None:
+            hits[entry.uid] = number
+        else:
+            hits.setdefault(entry.uid, {})[key] = number
+    return found
 
 
 atexit.register(write)
@@ -173,16 +179,19 @@ hits_of = functools.lru_cache(16)(Hits)
 
 
 def read(root: str) -> dict[str, int]:
-    """All hits that were written below a cache root, by uid; those of this process, too."""
-    write()
+    """All hits below a cache root, by uid: those that were written, and those of this process that are not yet."""
     numbers: collections.Counter[str] = collections.Counter()
+    if _is_wanted():
+        for uid, number in _pending().get(root, {}).items():
+            _add(numbers, uid, number)
     for file in _files(f"{root}/{HITS}"):
         for uid, number in file.hits():
-            if isinstance(number, dict):
-                numbers.update({f"{uid}/{key}": one for key, one in number.items()})
-            else:
-                numbers[uid] += number
+            _add(numbers, uid, number)
     return dict(numbers)
+
+
+def _add(numbers: collections.Counter[str], uid: str, number: Any) -> None:
+    numbers.update({f"{uid}/{key}": one for key, one in number.items()} if isinstance(number, dict) else {uid: number})
 
 
 class _File(NamedTuple):

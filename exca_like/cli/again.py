@@ -4,7 +4,19 @@ from typing import Annotated, Any
 
 import typer
 
-from exca_like.cli.options import Before, Config, Folder, Method, Since, Yes, catalog_of, chosen, import_from_here
+from exca_like.cli.options import (
+    Before,
+    Config,
+    Folder,
+    Json,
+    Method,
+    Since,
+    Yes,
+    catalog_of,
+    chosen,
+    import_from_here,
+    print_json,
+)
 
 
 def retry(
@@ -24,6 +36,7 @@ def retry(
     tasks_per_job: Annotated[int, typer.Option(min=1, help="How many tasks each job computes.")] = 1,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the jobs, and show what came out.")] = False,
     yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Submit failed tasks again, with more memory or time if you like. The classes of their configs are imported."""
     from exca_like.cli.words import read
@@ -42,7 +55,10 @@ def retry(
         if entry not in wanted:
             typer.echo(f"{entry.uid} did not fail: it is {entry.status}", err=True)
     if not wanted:
-        typer.echo("nothing to do: no task failed")
+        if json:
+            print_json({"submitted": False, "configs": []})
+        else:
+            typer.echo("nothing to do: no task failed")
         return
     import_from_here()
     more: dict[str, Any] = {
@@ -51,21 +67,20 @@ def retry(
         "timeout_min": _factor("--timeout", timeout),
     }
     sweeps = list(sweeps_of(wanted))
-    if not yes:
+    for sweep in sweeps:
+        sweep.retry_failed(tasks_per_job=tasks_per_job, dry_run=not yes, **more)
+        if wait and yes:
+            sweep.wait()
+    if json:
+        print_json({"submitted": yes, "configs": [vars(row) for sweep in sweeps for row in sweep.status().rows]})
+    elif yes:
         for sweep in sweeps:
-            sweep.retry_failed(tasks_per_job=tasks_per_job, dry_run=True, **more)
+            typer.echo(str(sweep.status()))
+    else:
         for entry in wanted:
             typer.echo(str(entry))
         typer.echo(f"{len(wanted)} tasks would be submitted again: repeat with --yes to do it")
-        return
-    is_good = True
-    for sweep in sweeps:
-        sweep.retry_failed(tasks_per_job=tasks_per_job, **more)
-        if wait:
-            sweep.wait()
-        typer.echo(str(sweep.status()))
-        is_good = is_good and not (wait and len(sweep.failures()))
-    raise typer.Exit(0 if is_good else 1)
+    raise typer.Exit(1 if wait and yes and any(len(sweep.failures()) for sweep in sweeps) else 0)
 
 
 def _factor(option: str, text: str | None) -> float | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from exca_like.cli.options import Folder, catalog_of, root_of
+from exca_like.cli.options import Folder, Json, catalog_of, print_json, root_of
 
 _POLL_S = 0.5
 _BLOCK = 1 << 16  # bytes
@@ -20,6 +20,7 @@ def logs(
     err: Annotated[bool, typer.Option("--err", help="What it printed as errors.")] = False,
     number: Annotated[int, typer.Option("--number", "-n", min=0, help="Only the last lines; 0: all.")] = 0,
     path: Annotated[bool, typer.Option("--path", help="Only where the file is.")] = False,
+    json: Json = False,
 ) -> None:
     """Print what the job of a task has printed so far."""
     handle = _handle(uid, folder)
@@ -28,6 +29,10 @@ def logs(
         typer.echo(file)
         return
     ended = handle.ended()
+    if json:
+        paths = {"stdout": str(handle.paths.stdout), "stderr": str(handle.paths.stderr)}
+        print_json({"job": handle.job_id, "ended": ended and ended.reason, **paths})
+        return
     if not file.exists() and not follow:
         place = handle.whereabouts()
         why = (

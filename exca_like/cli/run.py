@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exca_like.cli import words
-from exca_like.cli.options import import_from_here
+from exca_like.cli.options import Json, import_from_here, print_json
 
 if TYPE_CHECKING:
     from exca_like.sweeps import Sweep
@@ -28,6 +28,7 @@ def run(
     number: Annotated[int, typer.Option("--number", "-n", min=0, help="Only so many configs of a sweep; 0: all.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for jobs, and print what came out.")] = False,
     tasks_per_job: Annotated[int, typer.Option(min=1, help="How many configs of a sweep each job computes.")] = 1,
+    json: Json = False,
 ) -> None:
     """Compute the method of a config, or submit it if its infra has a cluster."""
     cls, method = target_of(target)
@@ -44,52 +45,62 @@ def run(
         import exca_like
 
         configs = exca_like.sweep(config, said.grid, zip=said.zips, infra=name)
-        _sweep(configs[:number] if number else configs, name, dry_run=dry_run, wait=wait, tasks_per_job=tasks_per_job)
+        configs = configs[:number] if number else configs
+        _sweep(configs, name, dry_run=dry_run, wait=wait, tasks_per_job=tasks_per_job, json=json)
     else:
-        _single(config, name, dry_run=dry_run, wait=wait)
+        _single(config, name, dry_run=dry_run, wait=wait, json=json)
 
 
-def _single(config: Any, name: str, *, dry_run: bool, wait: bool) -> None:
+def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) -> None:
     infra = getattr(config, name)
-    if dry_run:
-        typer.echo(f"{infra.uid()}: {infra.status()}")
-    elif infra.cluster is None or infra.folder is None:
+    job, results = None, []
+    if not dry_run and (infra.cluster is None or infra.folder is None):
         from exca_like.cachedict.failures import Failure
 
         try:
-            result = _result(infra)
+            results = [_result(infra)]
         except Exception as error:
             typer.echo(Failure.of(error).traceback, err=True, nl=False)
             raise typer.Exit(1) from None
-        typer.echo(repr(result))
-    else:
+    elif not dry_run:
         job = infra.job()
-        typer.echo(f"{infra.uid()}: job {job.job_id}, {infra.status()}")
-        if wait or infra.cluster == "debug":
-            typer.echo(repr(job.result()))
+        if not json:
+            typer.echo(f"{infra.uid()}: job {job.job_id}, {infra.status()}")
+        results = [job.result()] if wait or infra.cluster == "debug" else []
+    if json:
+        status = "completed" if results else infra.status()
+        about = {"uid": infra.uid(), "status": status, "job": job and job.job_id}
+        print_json(about | ({"result": results[0]} if results else {}))
+    elif dry_run:
+        typer.echo(f"{infra.uid()}: {infra.status()}")
+    for result in results if not json else ():
+        typer.echo(repr(result))
 
 
 def _result(infra: Any) -> Any:
     return getattr(infra._linked_state.owner, infra._linked_state.applied.name)()
 
 
-def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks_per_job: int) -> None:
-    typer.echo(str(configs.plan()))
-    if dry_run:
-        typer.echo(str(configs.status()))
-        return
-    in_process = getattr(configs[0], name).cluster is None
-    configs.submit(tasks_per_job=tasks_per_job)
-    if wait or in_process:
+def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks_per_job: int, json: bool) -> None:
+    plan = configs.plan()
+    if not json:
+        typer.echo(str(plan))
+    is_awaited = not dry_run and (wait or getattr(configs[0], name).cluster is None)
+    if not dry_run:
+        configs.submit(tasks_per_job=tasks_per_job)
+    if is_awaited:
         configs.wait()
+    if json:
+        print_json({"plan": vars(plan), "configs": [vars(row) for row in configs.status().rows]})
+    elif dry_run or is_awaited:
         typer.echo(str(configs.status()))
-        failed = configs.failures()
-        if len(failed):
-            typer.echo(str(failed), err=True)
-            raise typer.Exit(1)
     else:
         folder = os.path.relpath(getattr(configs[0], name).folder)
         typer.echo(f"submitted: see `exca-like status --watch --folder {folder}`")
+    failed = configs.failures() if is_awaited else ()
+    if len(failed):
+        typer.echo(str(failed), err=True)
+        raise typer.Exit(1)
 
 
 def target_of(text: str) -> tuple[type[Any], str | None]:

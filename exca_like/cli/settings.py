@@ -48,11 +48,15 @@ def set_(
     cluster: Annotated[
         str | None, typer.Option(help="Only for this cluster: local, or the ClusterName of a Slurm.", metavar="NAME")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Set settings in the user's file, or the project's; comments in it stay."""
     from exca_like.settings_files import put
 
     given = dict(map(field_of, values))
     path = put(given, project=project, cluster=cluster)
+    if json:
+        print_json({"file": str(path), "settings": given})
+        return
     for name, value in given.items():
         typer.echo(f"{path}: {name}" + (" is not set any more" if value is None else f" = {value!r}"))

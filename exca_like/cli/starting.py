@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
+from exca_like.cli.options import Json, print_json
 
-def init(folder: Annotated[Path, typer.Argument(help="The folder of the project.")] = Path()) -> None:
+
+def init(folder: Annotated[Path, typer.Argument(help="The folder of the project.")] = Path(), json: Json = False) -> None:
     """Write a small experiment and a file of settings to begin with; nothing is overwritten."""
     from exca_like import projects
 
     done = projects.init(folder)
+    if json:
+        print_json({str(path): "written" if is_new else "there already" for path, is_new in done.items()})
+        return
     for path, is_new in done.items():
         typer.echo(f"{path}: {'written' if is_new else 'is there already, and stays as it is'}")
     where = "" if folder == Path() else f"cd {folder}; "

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from exca_like.cli.options import Folder, Json, Yes, print_json, root_of
+from exca_like.cli.options import Folder, Json, Yes, catalog_of, print_json, root_of
 
 
 def verify(
@@ -36,11 +36,15 @@ def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None
     """Merge the files of writers that are gone, and free the space of what was deleted; safe beside readers and writers."""
     from exca_like import maintenance, tables
 
-    root = root_of(folder)
+    catalog = catalog_of(folder)
     if not yes:
-        typer.echo(f"would merge files below {root.absolute()}: repeat with --yes to do it")
+        number = len({entry.folder for entry in catalog})
+        if json:
+            print_json({"folders": number, "files": None, "bytes": None})
+        else:
+            typer.echo(f"would merge files in {number} folders of {catalog.folder}: repeat with --yes to do it")
         return
-    done = maintenance.compact(root)
+    done = maintenance.compact(catalog.folder)
     before, after = sum(one.bytes_before for one in done), sum(one.bytes_after for one in done)
     files = sum(one.files_before for one in done), sum(one.files_after for one in done)
     if json:

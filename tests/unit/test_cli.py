@@ -458,6 +458,80 @@ def test_wrong_input(command, arguments: list[str], ended: int, message: str) ->
     assert re.search(message, " ".join(err.split()), re.IGNORECASE), err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "ended", "message"),
+    [
+        ("run", 2, "Missing argument"),
+        ("run nowhere:Train", 2, "no module 'nowhere'"),
+        ("why base:Bas", 2, "there are Optim, Base"),
+        ("ls --status fail", 1, "must be one of"),
+        ("show nothing", 1, "no entry"),
+        ("status --every 0", 2, "0.2"),
+        ("logs nothing", 1, "no entry"),
+        ("diff nothing else", 1, "no entry"),
+        ("table --sort loss", 2, "no column 'loss'"),
+        ("failures --since soon", 1, "neither a time"),
+        ("du --folder none", 1, "no folder"),
+        ("stats --folder none", 1, "no folder"),
+        ("retry", 2, "say which tasks"),
+        ("retry --failed --mem much", 2, "is no factor"),
+        ("cancel nothing", 1, "no entry"),
+        ("pin nothing", 1, "no entry"),
+        ("unpin nothing", 1, "no entry"),
+        ("rm", 2, "Missing argument"),
+        ("prune", 1, "say what is to be removed"),
+        ("prune --max-size big", 1, "big"),
+        ("verify --folder none", 1, "no folder"),
+        ("compact --folder none", 1, "no folder"),
+        ("migrate none", 1, "no folder"),
+        ("export", 2, "Missing argument"),
+        ("import nothing.zip", 1, "can't read the bundle"),
+        ("push s4://x", 1, "no address"),
+        ("pull none", 1, "no results"),
+        ("init base.py/x", 1, "can't write"),
+        ("settings --cluster moon", 1, "moon"),
+        ("settings set memgb=1", 1, "did you mean 'mem_gb'"),
+        ("settings generate --all", 2, "No such option"),
+    ],
+)
+def test_wrong_input_in_a_process_of_its_own(filled: Path, tmp_path: Path, arguments: str, ended: int, message: str) -> None:
+    (tmp_path / "base.py").write_text(PROGRAM)
+    environment = os.environ | {"EXCA_LIKE_FOLDER": str(filled), "COLUMNS": "300", "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    command = [sys.executable, "-m", "exca_like", *arguments.split()]
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (ended, ""), found
+    assert message in " ".join(found.stderr.split()) and "Traceback" not in found.stderr
+
+
+def test_json_of_commands_that_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(*arguments: str, ended: int = 0) -> dict:
+        command = [sys.executable, "-m", "exca_like", *arguments, "--json"]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert found.returncode == ended, found
+        return json.loads(found.stdout)
+
+    (tmp_path / "base.py").write_text(PROGRAM)
+    assert call("run", "base:Base", "seed=2", "--dry-run")["status"] == "not submitted"
+    assert call("run", "base:Base", "seed=2") == {
+        "uid": "base.Base.run,0/seed=2-c81e728d",
+        "status": "completed",
+        "job": None,
+        "result": 0.2,
+    }
+    found = call("run", "base:Base", "seed=2,3", "infra.cluster=local", "--wait", ended=1)
+    assert (found["plan"]["cached"], found["plan"]["to_submit"]) == (1, 1)
+    assert [row["status"] for row in found["configs"]] == ["completed", "failed"]
+    assert call("retry", "--failed")["submitted"] is False
+    (tmp_path / "fixed").touch()
+    found = call("retry", "--failed", "--yes", "--wait")
+    assert found["submitted"] is True and [row["status"] for row in found["configs"]] == ["completed"]
+    assert call("retry", "--failed") == {"submitted": False, "configs": []}
+    assert Path(call("logs", "seed=3")["stdout"]).is_file()
+    assert call("init", "new")["new/experiment.py"] == "written"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert call("settings", "set", "mem_gb=2")["settings"] == {"mem_gb": 2}
+
+
 def test_where_the_cache_is_looked_for(filled: Path, tmp_path: Path) -> None:
     def call(folder: Path) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "EXCA_LIKE_FOLDER"}

@@ -17,6 +17,11 @@ from exca_like.catalog import Catalog
 from exca_like.pruning import prune
 
 
+@pytest.fixture(autouse=True)
+def _counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EXCA_LIKE_COUNT_HITS", raising=False)
+
+
 class Task(pydantic.BaseModel):
     seed: int = 0
     infra: exca_like.TaskInfra = exca_like.TaskInfra()
@@ -84,7 +89,9 @@ def test_hits_from_disk_are_counted(tmp_path: Path) -> None:
     assert found.pop(one.infra.uid()) == 4
     assert found.pop(items.infra.uid()) == 5
     assert sorted(found.values()) == [0, 2, 3]
-    assert len(files_of(tmp_path)) == 1  # of this process
+    assert files_of(tmp_path) == []  # to look writes nothing
+    hits.write()
+    assert len(files_of(tmp_path)) == 1 and numbers(tmp_path)[one.infra.uid()] == 4
 
 
 def test_results_in_ram_are_not_counted(tmp_path: Path) -> None:
@@ -200,7 +207,7 @@ def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
     for seed in range(2):
         task(tmp_path, seed).run()
         task(tmp_path, seed).run()
-    numbers(tmp_path)
+    hits.write()
     start(tmp_path, 1).wait(60)
     prune(Catalog(tmp_path).filter(config={"seed": 1}), keep_last=0, dry_run=False)
     hits.merge(str(tmp_path))
@@ -228,6 +235,7 @@ def test_stats(tmp_path: Path) -> None:
     assert (tasks.entries, tasks.hits, maps.entries, maps.hits) == (3, 3, 1, 10)
     assert stats.total.hits == 13 and stats.total.saved == pytest.approx(tasks.saved + maps.saved) and maps.saved > 0
     assert stats.total.size == sum(entry.size for entry in Catalog(tmp_path))
+    hits.write()
     assert "time saved" in str(stats) and "total" in str(stats)
 
     def command(*options: str) -> subprocess.CompletedProcess:

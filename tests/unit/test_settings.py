@@ -71,6 +71,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.delenv("EXCA_LIKE_COUNT_HITS")  # which is set for the tests
     return Place(tmp_path, monkeypatch)
 
 
