@@ -208,6 +208,7 @@ class _File(NamedTuple):
 
 def _files(folder: str) -> list[_File]:
     """The files of counts, as they are together at one moment."""
+    found: list[_File] = []
     for _ in range(_TRIES):
         try:
             names = sorted(name for name in os.listdir(folder) if name[0] != ".")
