@@ -11,6 +11,7 @@ import collections
 import contextlib
 import fcntl
 import functools
+import itertools
 import json
 import os
 import stat
@@ -216,10 +217,11 @@ class _File(NamedTuple):
 
 def _files(folder: str) -> list[_File]:
     """The files of counts, as they are together at one moment."""
+    found: list[_File] = []
     for _ in range(_TRIES):
         try:
             names = sorted(name for name in os.listdir(folder) if name[0] != ".")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # nobody has counted here, or not for this user
             return []
         found = [file for name in names if (file := _read(folder, name)) is not None]
         if len(found) == len(names):
@@ -243,10 +245,19 @@ def _read(folder: str, name: str) -> _File | None:
     for text in data.splitlines(keepends=True):
         with contextlib.suppress(ValueError):  # its process was killed, or the disk was full
             line = json.loads(text)
-            if isinstance(line, dict) and isinstance(line.get("hits"), dict):
+            if _is_sound(line):
                 lines.append((start, line))
         start += len(text)
     return _File(name, len(data), lines)
+
+
+def _is_sound(line: Any) -> bool:
+    """Whether a line has the form of those written here."""
+    hits, replaces = (line.get("hits"), line.get("replaces", {})) if isinstance(line, dict) else (None, None)
+    if not isinstance(hits, dict) or not isinstance(replaces, dict):
+        return False
+    groups = (number.values() if isinstance(number, dict) else (number,) for number in hits.values())
+    return all(type(number) is int for number in itertools.chain(replaces.values(), *groups))
 
 
 # merging

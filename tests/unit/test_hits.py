@@ -174,6 +174,40 @@ def test_a_root_that_is_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / ".hits").exists() and numbers(tmp_path) == {}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"hits": {"a": 1',
+        b"\xff",
+        b"[1]",
+        b'{"hits": [1]}',
+        b'{"hits": {"a": "1"}}',
+        b'{"hits": {"a": {"key": null}}}',
+        b'{"hits": {"a": 1}, "replaces": [1]}',
+        b'{"hits": {"a": 1}, "replaces": {"b": "1"}}',
+    ],
+)
+def test_a_wrong_line_counts_as_nothing(tmp_path: Path, line: bytes) -> None:
+    task(tmp_path).run()
+    task(tmp_path).run()
+    hits.write()
+    (tmp_path / ".hits/1-other.jsonl").write_bytes(b'{"hits": {"a": 2}}\n' + line + b"\n")
+    (tmp_path / "a").mkdir()
+    expected = {task(tmp_path).infra.uid(): 1, "a": 2}
+    assert numbers(tmp_path) == expected
+    hits.merge(str(tmp_path))
+    assert numbers(tmp_path) == expected and len(files_of(tmp_path)) == 1
+
+
+def test_what_is_no_folder_of_counts(tmp_path: Path) -> None:
+    (tmp_path / ".hits").write_text("")
+    task(tmp_path).run()
+    task(tmp_path).run()
+    hits.write()
+    maintenance.compact(tmp_path)
+    assert Catalog(tmp_path)[0].hits == 0 and (tmp_path / ".hits").is_file()
+
+
 def test_a_setting_turns_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task(tmp_path).run()
     monkeypatch.setenv("EXCA_LIKE_COUNT_HITS", "no")
