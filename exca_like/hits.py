@@ -294,12 +294,13 @@ def _merge(root: str, names: set[str]) -> None:
         for uid, number in file.hits():
             if not os.path.isdir(f"{root}/{uid}"):
                 continue
+            before = hits.get(uid)  # of the other kind, if a memoised function took the place of a method
             if isinstance(number, dict):
-                calls = collections.Counter(hits.get(uid, {}))
+                calls = collections.Counter(before if isinstance(before, dict) else {})
                 calls.update(number)
                 hits[uid] = dict(calls)
             else:
-                hits[uid] = hits.get(uid, 0) + number
+                hits[uid] = number + (before if isinstance(before, int) else 0)
     # a file that could not be removed, or was appended to after its merger was killed
     replaced = {file.name: file.merged for file in every if file.merged and file.name not in names}
     replaced |= {file.name: file.size for file in mine}

@@ -237,6 +237,16 @@ for _ in range(200):
     assert numbers(tmp_path) == {task(tmp_path).infra.uid(): 603} and len(files_of(tmp_path)) == 1
 
 
+def test_numbers_of_two_kinds_are_merged(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / ".hits").mkdir()
+    for name, number in (("1-a", 2), ("2-b", {"key": 3}), ("3-c", {"key": 4})):
+        (tmp_path / ".hits" / f"{name}.jsonl").write_text(json.dumps({"hits": {"a": number}}) + "\n")
+    assert numbers(tmp_path) == {"a": 2, "a/key": 7}
+    hits.merge(str(tmp_path))
+    assert numbers(tmp_path) == {"a/key": 7}
+
+
 def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
     for seed in range(2):
         task(tmp_path, seed).run()
