@@ -33,12 +33,12 @@ _TRIES = 5  # of reading while others merge
 class _Writing:
     """What this process does about its counts; a forked one begins anew."""
 
-    name = ""  # of its file in each root
     due = 0.0  # when to write next
     is_registered = False
 
 
 _writing = _Writing()
+_names: dict[str, str] = {}  # of this process's file in each root
 _lock = files.ForkSafeLock()
 
 
@@ -62,6 +62,7 @@ counts: "collections.defaultdict[Any, int]" = collections.defaultdict(_begin)
 def _start_anew() -> None:
     """In a forked process: what its parent has counted is the parent's to write."""
     counts.clear()
+    _names.clear()
     _writing.__dict__.clear()
 
 
@@ -116,13 +117,13 @@ def _append(root: str, line: bytes) -> None:
         os.chmod(folder, mode)
     while True:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-        if not _writing.name:
-            _writing.name = _new_name()
+        if root not in _names:
+            _names[root] = _new_name()
             flags |= os.O_CREAT | os.O_EXCL  # a name is never used again: what was merged is known by it
         try:
-            descriptor = os.open(f"{folder}/{_writing.name}", flags, mode & 0o666)
+            descriptor = os.open(f"{folder}/{_names[root]}", flags, mode & 0o666)
         except FileNotFoundError:
-            _writing.name = ""
+            del _names[root]
             if flags & os.O_CREAT:
                 raise
             continue  # it was merged
@@ -132,11 +133,11 @@ def _append(root: str, line: bytes) -> None:
                     os.fchmod(descriptor, mode & 0o666)
                 if os.fstat(descriptor).st_nlink:
                     if os.write(descriptor, line) < len(line):
-                        _writing.name = ""  # nothing may follow half a line
+                        del _names[root]  # nothing may follow half a line
                     return
         finally:
             os.close(descriptor)
-        _writing.name = ""  # it was merged, or is now
+        del _names[root]  # it was merged, or is now
 
 
 def _new_name() -> str:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from exca_like import files, tables
+from exca_like import files, hits, tables
 from exca_like.cachedict import CacheDict, blocks
 from exca_like.cachedict.compact import held_writers, is_compacted
 from exca_like.cachedict.owners import Owner, describe
@@ -148,6 +148,7 @@ def prune(
         return planned
     done = _carry_out(planned)
     _sweep(str(catalog.folder))
+    hits.merge(str(catalog.folder))
     return done
 
 

@@ -44,8 +44,9 @@ class Usage:
 class Stats(tables.Tabular, Sequence[Usage]):
     """What there is of each method, the most time saved first; a table with the total, when printed.
 
-    Hits are counted roughly: those of processes that were killed lack, and results that are kept in memory, loaded from a
-    catalog, or lazily, are not counted. What was removed from the cache does not count any more.
+    A hit is a call or a submission that found its result on disk. They are counted roughly: those of processes that were
+    killed lack. Results that are kept in memory, or loaded from a catalog, a job or a sweep, are not counted. What was removed
+    does not count any more.
 
     Examples
     --------

@@ -187,9 +187,13 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
             How many jobs may run at a time.
         """
         check_sizes(max_workers, tasks_per_job)
-        due = [member.infra for member in self._members if self._state(member.infra) == "due"]
+        states = [self._state(member.infra) for member in self._members]
+        due = [member.infra for member, state in self._with(states) if state == "due"]
         for infra in due[:1]:
             self._check_may_compute(infra)
+        for member, state in self._with(states):
+            if state == "completed":
+                member.infra._count_hit()
         self._send(due, Plan(max_workers, tasks_per_job))
         return self
 

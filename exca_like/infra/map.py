@@ -284,8 +284,8 @@ class MapInfra(CodedInfra):
                 counts[state.entry] += len(keys)
                 return self._stored(items, keys, store)
         missing = self._missing(items, keys, kept, store, mode)
-        if len(keys) > len(missing):
-            counts[state.entry] += len(keys) - len(missing)
+        if found := sum(key not in missing for key in keys):
+            counts[state.entry] += found
         if not missing:
             return self._stored(items, keys, store)
         planned = self._mapping(items, keys, missing, store, mode)

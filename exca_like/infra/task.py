@@ -119,6 +119,8 @@ class TaskInfra(CodedInfra):
             check_ended(self.uid(), [] if state.uncached_job else _jobs_of(after))
             return state.uncached_job or start_uncached(self)
         job = self._present_job("cached" if state.recomputed and mode == "retry" else mode)
+        if job is not None:
+            self._count_hit()
         return job or submit([self], Plan(after=_jobs_of(after)))[0]
 
     def status(self) -> Status:
@@ -300,8 +302,11 @@ class TaskInfra(CodedInfra):
         return outcomes[KEY].get()
 
     def _run_in_job(self, mode: engine.Mode) -> Any:
+        job = self._present_job(mode)
+        if job is not None:
+            self._count_hit()
         try:
-            return (self._present_job(mode) or submit([self])[0]).result()
+            return (job or submit([self])[0]).result()
         except LostOutcomeError:
             if mode == "read-only":
                 raise
@@ -317,6 +322,11 @@ class TaskInfra(CodedInfra):
                 engine.run(self._batch(mode))
         else:  # the first one stores what it returns, the others take part in the computation
             next(self._compute((KEY,)))
+
+    def _count_hit(self) -> None:
+        """Count that somebody who wanted it computed found the result in one's own folder, if it is there."""
+        if self._store().peek(KEY) == "value":
+            counts[self._entry()] += 1
 
     def _look_up(self, mode: engine.Mode) -> Outcome | None:
         """The outcome that is stored in one's own folder, if there is one and the mode takes it."""
@@ -396,7 +406,6 @@ class TaskInfra(CodedInfra):
             return None
         if kind == "value":
             self._compare_code(self._linked_state)
-            counts[self._entry()] += 1
         job = self._current_job(mode)
         if kind is not None or job._compute is not None:
             return job

@@ -104,6 +104,49 @@ def test_results_in_ram_are_not_counted(tmp_path: Path) -> None:
     assert numbers(tmp_path) == {}
 
 
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_what_a_sweep_finds_is_counted_once(tmp_path: Path, cluster: str | None) -> None:
+    base = task(tmp_path, cluster=cluster)
+
+    def used() -> int:
+        sweep = exca_like.sweep(base, {"seed": [1, 2, 3]}).submit().wait()
+        assert sweep.results() == [1, 2, 3] and len(sweep.failures()) == 0
+        return sum(numbers(tmp_path).values())
+
+    assert [used(), used(), used()] == [0, 3, 6]  # at first they were computed
+
+
+def test_what_an_array_and_jobs_find_is_counted_once(tmp_path: Path) -> None:
+    for expected in (0, 2):
+        with task(tmp_path, cluster="local").infra.job_array() as array:
+            array.extend(task(tmp_path, seed) for seed in (1, 2))
+        assert [one.infra.job().result() for one in array] == [1, 2]
+        assert sum(numbers(tmp_path).values()) == expected + 2  # job() was a question of its own
+        hits.write()
+        for file in files_of(tmp_path):
+            file.unlink()
+
+
+def test_items_that_are_given_twice_are_no_hits(tmp_path: Path) -> None:
+    items = Items(infra={"folder": tmp_path})
+    list(items.process([1, 1, 2]))
+    assert numbers(tmp_path) == {}
+    list(items.process([1, 1, 3, 3]))
+    assert numbers(tmp_path) == {items.infra.uid(): 2}
+
+
+def test_two_roots_have_one_file_each(tmp_path: Path) -> None:
+    roots = [tmp_path / "a", tmp_path / "b"]
+    for root in roots:
+        task(root).run()
+    for _ in range(3):
+        for root in roots:
+            task(root).run()
+        hits.write()
+    assert [len(files_of(root)) for root in roots] == [1, 1]
+    assert [numbers(root) for root in roots] == [{task(roots[0]).infra.uid(): 3}] * 2
+
+
 def test_threads(tmp_path: Path) -> None:
     task(tmp_path).run()
     threads = [threading.Thread(target=lambda: [task(tmp_path).run() for _ in range(50)]) for _ in range(4)]
@@ -253,9 +296,10 @@ def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
         task(tmp_path, seed).run()
     hits.write()
     start(tmp_path, 1).wait(60)
-    prune(Catalog(tmp_path).filter(config={"seed": 1}), keep_last=0, dry_run=False)
-    hits.merge(str(tmp_path))
-    assert numbers(tmp_path) == {task(tmp_path).infra.uid(): 2}
+    seeds = Catalog(tmp_path).filter(config={"seed": 1})
+    assert len(prune(seeds, keep_last=0)) == 1 and len(numbers(tmp_path)) == 2
+    prune(seeds, keep_last=0, dry_run=False)
+    assert numbers(tmp_path) == {task(tmp_path).infra.uid(): 2} and len(files_of(tmp_path)) == 1
 
 
 def test_the_least_used_goes_first(tmp_path: Path) -> None:
