@@ -1,6 +1,7 @@
 """The start of a project: an experiment to change, and its settings."""
 
 import errno
+import os
 from pathlib import Path
 
 from exca_like import files
@@ -24,13 +25,15 @@ class Train(pydantic.BaseModel):
 '''
 
 
-def init(folder: str | Path = ".") -> dict[Path, bool]:
+def init(folder: str | Path = ".", *, dry_run: bool = False) -> dict[Path, bool]:
     """Write an experiment, settings and a ``.gitignore`` to begin with; what is there already is left as it is.
 
     Parameters
     ----------
     folder:
         The project's folder; made if it is not there.
+    dry_run:
+        Only tell what would be written.
 
     Returns
     -------
@@ -49,6 +52,8 @@ def init(folder: str | Path = ".") -> dict[Path, bool]:
     root = Path(folder)
     contents = {"experiment.py": EXPERIMENT, "pyproject.toml": template(project=True), ".gitignore": "cache/\n"}
     done = {}
+    if dry_run:
+        return {root / name: not os.path.lexists(root / name) for name in contents}
     try:
         root.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():

@@ -10,19 +10,25 @@ from exca_like.cli.run import infra_of, made, target_of
 
 
 def why(
-    target: Annotated[
-        str, typer.Argument(metavar="UID|MODULE:CLASS[.METHOD]", help="A task that is stored, or the class of a config.")
-    ],
+    target: Annotated[str, typer.Argument(metavar="UID|MODULE:CLASS[.METHOD]", help="An entry, or the class of a config.")],
     fields: Annotated[
         list[str] | None,
         typer.Argument(metavar="[FIELD=VALUE|@FILE.yaml]...", help="Values of the fields of the class, as for run."),
     ] = None,
     folder: Folder = None,
+    no_import: Annotated[
+        bool, typer.Option("--no-import", help="Of what is stored, tell what the files tell, and import no class.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Say why a call would find a result, or would not: what has changed, the nearest config. Classes are imported."""
-    explain = _of_class if ":" in target else _of_entry
-    explanation = explain(target, fields or [], folder)
+    """Say why a call would find a result, or would not: what has changed, the nearest config. Classes of tasks are imported."""
+    if ":" in target:
+        if no_import:
+            msg = "a class can't be asked without importing it: give the uid of what is stored"
+            raise typer.BadParameter(msg, param_hint="--no-import")
+        explanation = _of_class(target, fields or [], folder)
+    else:
+        explanation = _of_entry(target, fields or [], folder, no_import=no_import)
     if json:
         names = ("name", "stored", "now", "reason")
         data = {name: getattr(explanation, name) for name in ("status", "uid", "reason", "nearest")}
@@ -48,16 +54,24 @@ def _of_class(target: str, fields: list[str], folder: Any) -> Any:
     return infra.explain()
 
 
-def _of_entry(target: str, fields: list[str], folder: Any) -> Any:
-    from exca_like.rebuilding import explain
+def _of_entry(target: str, fields: list[str], folder: Any, *, no_import: bool) -> Any:
+    from exca_like import rebuilding, stored
+    from exca_like.errors import InfraUsageError
 
     if fields:
         msg = (
             f"values of fields go with a class, like {target.partition('.')[0]}:Class {fields[0]}; a stored config has its own"
         )
         raise typer.BadParameter(msg, param_hint="FIELD=VALUE")
-    import_from_here()
-    return explain(catalog_of(folder)[target])
+    catalog = catalog_of(folder)
+    entry = catalog[target]
+    if entry.kind == "task" and not no_import:
+        import_from_here()
+        try:
+            return rebuilding.explain(entry)
+        except (InfraUsageError, ImportError) as error:  # what the files tell is better than nothing
+            typer.echo(f"what is in the code now can't be told: {error}", err=True)
+    return stored.explain(entry, catalog)
 
 
 def _plain(value: Any) -> Any:

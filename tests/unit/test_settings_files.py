@@ -137,6 +137,8 @@ def test_a_project_begins(place: Path, command) -> None:
     (place / "project/experiment.py").write_text("# mine")
     assert good(command("init")).count("is there already") == 3
     assert (place / "project/experiment.py").read_text() == "# mine"
+    assert good(command("init", "other", "--dry-run")).count("would be written") == 3 and not (place / "project/other").exists()
+    assert good(command("init", "--dry-run")).count("is there already") == 3
     assert projects.init(place / "new" / "one")[place / "new/one/experiment.py"]
     (place / "file").write_text("")
     with pytest.raises(CacheFolderError, match="can't write"):
@@ -181,12 +183,18 @@ def test_why(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(WHY.replace("lr: float = 0.1", "lr: float = 0.2"))
     ended, text = why("why", "seed=2")
     assert ended == 1 and "other defaults" in text
+    assert why("why", "seed=2", "--no-import")[1].startswith("hit: why_train.Train.run,0/seed=2-")
+    file.rename(place / "project/moved.py")
+    ended, text = why("why", "seed=2")
+    assert ended == 0 and "can't be imported from here" in text and "The result is stored, computed" in text
+    (place / "project/moved.py").rename(file)
     for words, end, message in (
         (["nothing"], 1, "no entry"),
         (["seed=2", "lr=1"], 2, "go with a class"),
         (["why_train:Train", "seed=1,2"], 2, "one value each"),
         (["why_train:Nothing"], 2, "there are Train"),
         (["why_train:Train", "sed=1"], 2, "did you mean seed"),
+        (["why_train:Train", "--no-import"], 2, "give the uid"),
     ):
         ended, text = why("why", *words)
         assert ended == end and message in " ".join(text.replace("│", " ").split()), text
