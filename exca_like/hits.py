@@ -94,8 +94,10 @@ def _pending(*, take: bool = False) -> dict[str, dict[str, Any]]:
         hits = found.setdefault(entry.root, {})
         if key is None:
             hits[entry.uid] = number
-        else:
-            hits.setdefault(entry.uid, {})[key] = number
+        elif isinstance(hits.get(entry.uid), dict):
+            hits[entry.uid][key] = number
+        else:  # or it is of the other kind, see `_merge`
+            hits[entry.uid] = {key: number}
     return found
 
 

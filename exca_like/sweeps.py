@@ -10,6 +10,7 @@ from exca_like.errors import ExcaLikeError, InfraTypeError, InfraUsageError, Inf
 from exca_like.executors import cancel_all
 from exca_like.failures import FailureReport
 from exca_like.grids import Grid, described
+from exca_like.hits import counts
 from exca_like.infra.applied import FIELDS, InfraField
 from exca_like.infra.arrays import check_sizes, submit_all
 from exca_like.infra.job import TaskJob
@@ -193,7 +194,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
             self._check_may_compute(infra)
         for member, state in self._with(states):
             if state == "completed":
-                member.infra._count_hit()
+                counts[member.infra._entry()] += 1
         self._send(due, Plan(max_workers, tasks_per_job))
         return self
 

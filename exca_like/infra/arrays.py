@@ -44,12 +44,10 @@ def submit_all(label: str, infras: Iterable[Any], plan: Plan) -> None:
         mode = infra._mode()
         if mode == "off":
             uncached.append(infra)
-        elif infra._present_job(mode) is None:
+        elif infra._present_job(mode, is_hit=True) is None:
             settings = replace(infra._resources(), job_name=infra.job_name)
             code = (infra.workdir, infra.conda_env, infra.workdir and infra.folder)
             groups.setdefault(repr((infra.cluster, infra._log_folder(), settings, code)), []).append(infra)
-        else:
-            infra._count_hit()
     for group in groups.values():
         submit(group, plan)
     if uncached:  # last, as this process computes them

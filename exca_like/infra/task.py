@@ -118,9 +118,7 @@ class TaskInfra(CodedInfra):
         if mode == "off":
             check_ended(self.uid(), [] if state.uncached_job else _jobs_of(after))
             return state.uncached_job or start_uncached(self)
-        job = self._present_job("cached" if state.recomputed and mode == "retry" else mode)
-        if job is not None:
-            self._count_hit()
+        job = self._present_job("cached" if state.recomputed and mode == "retry" else mode, is_hit=True)
         return job or submit([self], Plan(after=_jobs_of(after)))[0]
 
     def status(self) -> Status:
@@ -302,11 +300,8 @@ class TaskInfra(CodedInfra):
         return outcomes[KEY].get()
 
     def _run_in_job(self, mode: engine.Mode) -> Any:
-        job = self._present_job(mode)
-        if job is not None:
-            self._count_hit()
         try:
-            return (job or submit([self])[0]).result()
+            return (self._present_job(mode, is_hit=True) or submit([self])[0]).result()
         except LostOutcomeError:
             if mode == "read-only":
                 raise
@@ -322,11 +317,6 @@ class TaskInfra(CodedInfra):
                 engine.run(self._batch(mode))
         else:  # the first one stores what it returns, the others take part in the computation
             next(self._compute((KEY,)))
-
-    def _count_hit(self) -> None:
-        """Count that somebody who wanted it computed found the result in one's own folder, if it is there."""
-        if self._store().peek(KEY) == "value":
-            counts[self._entry()] += 1
 
     def _look_up(self, mode: engine.Mode) -> Outcome | None:
         """The outcome that is stored in one's own folder, if there is one and the mode takes it."""
@@ -390,12 +380,12 @@ class TaskInfra(CodedInfra):
     def _is_recognized(self) -> bool:
         return self._store().has_noted(KEY, "fingerprint", self._recognized_by)
 
-    def _present_job(self, mode: engine.Mode) -> TaskJob[Any] | None:
-        """The job of a task that needs no (new) submission."""
+    def _present_job(self, mode: engine.Mode, *, is_hit: bool = False) -> TaskJob[Any] | None:
+        """The job of a task that needs no (new) submission; a hit if it was to be computed, and its result is there."""
         self._check_built()
-        return self._own_job(mode) or job_elsewhere(self, mode)
+        return self._own_job(mode, is_hit=is_hit) or job_elsewhere(self, mode)
 
-    def _own_job(self, mode: engine.Mode) -> TaskJob[Any] | None:
+    def _own_job(self, mode: engine.Mode, *, is_hit: bool) -> TaskJob[Any] | None:
         """The same, of one's own folder alone."""
         if self.folder is not None and not self._check_folder():
             return None
@@ -406,6 +396,8 @@ class TaskInfra(CodedInfra):
             return None
         if kind == "value":
             self._compare_code(self._linked_state)
+            if is_hit:
+                counts[self._entry()] += 1
         job = self._current_job(mode)
         if kind is not None or job._compute is not None:
             return job

@@ -14,6 +14,7 @@ import pytest
 import exca_like
 from exca_like import hits, maintenance
 from exca_like.catalog import Catalog
+from exca_like.layout import EntryFolder
 from exca_like.pruning import prune
 
 
@@ -288,6 +289,11 @@ def test_numbers_of_two_kinds_are_merged(tmp_path: Path) -> None:
     assert numbers(tmp_path) == {"a": 2, "a/key": 7}
     hits.merge(str(tmp_path))
     assert numbers(tmp_path) == {"a/key": 7}
+    entry = EntryFolder(str(tmp_path), "a")
+    hits.counts[entry] += 1
+    hits.counts[entry, "key"] += 1
+    hits.write()
+    assert numbers(tmp_path) == {"a/key": 8}
 
 
 def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
