@@ -193,7 +193,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         for infra in due[:1]:
             self._check_may_compute(infra)
         for member, state in self._with(states):
-            if state == "completed":
+            if state == "completed" and member.infra._own_status() == "completed":  # not in a read folder
                 counts[member.infra._entry()] += 1
         self._send(due, Plan(max_workers, tasks_per_job))
         return self

@@ -17,7 +17,7 @@ import pydantic
 import pytest
 
 import exca_like
-from exca_like import errors
+from exca_like import errors, hits
 from exca_like.cachedict import CacheDict, read_through
 
 computed: list[object] = []
@@ -140,6 +140,13 @@ def test_task(shared: Folders) -> None:
 
 def test_uid_is_the_same(shared: Folders) -> None:
     assert Task(infra=shared.infra).infra.uid() == Task(infra={"folder": shared.own}).infra.uid()
+
+
+def test_clones_have_them(shared: Folders) -> None:
+    clone = Task(x=2, infra=shared.infra).infra.clone_obj({"x": 1})
+    assert clone.infra.read_folders == (shared.shared,)
+    assert clone.run() == [1, "computed"]
+    assert not computed
 
 
 def test_order(folders: Folders, tmp_path: pathlib.Path) -> None:
@@ -480,6 +487,29 @@ def test_memo_of_jobs(folders: Folders) -> None:
     assert found(3) == [6]
     assert list(found.map([1, 3, 4])) == [[2], [6], [8]]
     assert not computed  # not in this process
+
+
+def test_hits_are_not_counted_there(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXCA_LIKE_COUNT_HITS", "1")
+
+    def call(infra: dict[str, tp.Any]) -> None:
+        task = Task(infra=infra)
+        assert task.run() == task.infra.job().result() == [1, "computed"]
+        assert len(list(Map(infra=infra).run([1, 2]))) == 2
+        apply = exca_like.memo(**infra)(double)
+        assert [apply(1), *apply.map([1])] == [[2], [2]]
+
+    call({"folder": folders.shared})
+    hits.write()
+    Task(x=2, infra={"folder": folders.own}).run()  # the own folder is there, so that counts may be written to it
+    computed.clear()
+    folders.freeze()
+    call(folders.infra)
+    sweep = exca_like.sweep(Task(infra=folders.infra), {"x": [1]}).submit()
+    assert sweep.results() == [[1, "computed"]]
+    hits.write()
+    assert not computed
+    assert Task(infra=folders.infra).infra.uid() not in hits.read(str(folders.own))
 
 
 # what is wrong with folders
