@@ -79,7 +79,7 @@ class Bundle:
             try:
                 with self._archive.open(name) as source, open(path, "xb") as target:
                     shutil.copyfileobj(source, target)
-            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, KeyError):
+            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, KeyError):  # what zipfile says of damage
                 files.remove(path)
 
     def put(self, paths: Mapping[str, str]) -> None:

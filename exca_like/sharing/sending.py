@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from exca_like import files, layout
 from exca_like.cachedict import blocks, moving
-from exca_like.cachedict.journal import INFO, JOURNALS
+from exca_like.cachedict.journal import DELETED, INFO, JOURNALS
 from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import CorruptEntryError, TransferError
 from exca_like.sharing.plans import (
@@ -114,6 +114,9 @@ class _Load:
     def _write(self, plan: Plan, found: Sequence[tuple[str, Found]]) -> None:
         """Write the lines and the packed data of results to files of a new writer."""
         hasher = hashlib.blake2b(plan.uid.encode(), digest_size=8)
+        # a deletion there names a line by its file and place: what was deleted must not come back under the same name
+        deleted = sorted((n, size) for n, size in self._sizes.items() if n.endswith(DELETED) and n.startswith(f"{plan.uid}/"))
+        hasher.update(repr(deleted).encode() if deleted else b"")
         for key, one in found:
             hasher.update(repr((key, one.info.get("#meta"), moving.own_files(one.info))).encode() + one.same())
         writer = Writer(f"{self._stage}/{plan.uid}")

@@ -22,6 +22,7 @@ from exca_like.cachedict import DumpContext
 from exca_like.cachedict.handlers.paths import restore
 from exca_like.catalog import Catalog
 from exca_like.errors import CacheFolderError, ConfigValueError, CorruptEntryError, TransferError
+from exca_like.pruning import remove
 from exca_like.sharing import export_bundle, import_bundle, places, plans, pull, push, receiving, sending
 
 HERE = Path(__file__)
@@ -391,6 +392,29 @@ def test_names_that_lead_out_of_a_bundle(tmp_path: Path) -> None:
     assert counts(import_bundle(tmp_path / "b.zip", tmp_path / "deep" / "er" / "root")) == (1, 0, 0, 0)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b.zip", "deep"}
     assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["root"]
+
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_what_was_removed_there_can_be_pushed_again(tmp_path: Path, again: int) -> None:
+    f = memo_of(tmp_path / "mine", echo_number)
+    for number in (1, 2):
+        f(number)
+        push_one(tmp_path, number)
+    for _ in range(again):
+        remove(Catalog(tmp_path / "shared").filter(config={"x": 1}), dry_run=False)
+        assert [entry.config["x"] for entry in Catalog(tmp_path / "shared")] == [2]
+        assert push_one(tmp_path, 1).added == 1
+        assert sorted(entry.config["x"] for entry in Catalog(tmp_path / "shared")) == [1, 2]
+    assert sharing.pull(tmp_path / "shared", tmp_path / "other").added == 2
+    assert memo_of(tmp_path / "other", echo_number, mode="read-only")(1) == 1
+
+
+def echo_number(x: int) -> int:
+    return x
+
+
+def push_one(folder: Path, number: int) -> sharing.Transfer:
+    return sharing.push(Catalog(folder / "mine").filter(config={"x": number}), folder / "shared")
 
 
 def test_what_is_there_stays(tmp_path: Path) -> None:
