@@ -118,7 +118,7 @@ def _append(root: str, line: bytes) -> None:
         os.mkdir(folder)
         os.chmod(folder, mode)
     while True:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC  # network file systems ask for both rights to lock
         if root not in _names:
             _names[root] = _new_name()
             flags |= os.O_CREAT | os.O_EXCL  # a name is never used again: what was merged is known by it
@@ -278,7 +278,7 @@ def merge(root: str) -> None:
 def _is_mine(path: str, stack: contextlib.ExitStack) -> bool:
     """Whether a file could be locked, so that its writer, if it lives, takes another one."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     stack.callback(os.close, descriptor)
