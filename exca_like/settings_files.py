@@ -117,7 +117,7 @@ def put(values: Mapping[str, Any], *, project: bool = False, cluster: str | None
     file = sources.settings_files()[project]
     path = os.path.realpath(file.path)  # which may be a link to somewhere
     try:
-        text = Path(path).read_text() if os.path.exists(path) else ""
+        text = files.read_bytes(path).decode() if os.path.exists(path) else ""
         document = tomlkit.parse(text)
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
         msg = f"can't change the settings file {path}: {error}. Correct it first."

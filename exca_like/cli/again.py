@@ -14,6 +14,7 @@ from exca_like.cli.options import (
     Yes,
     catalog_of,
     chosen,
+    field_of,
     import_from_here,
     print_json,
 )
@@ -31,7 +32,11 @@ def retry(
     timeout: Annotated[str | None, typer.Option(help="Factor of time, like x1.5.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Something else that jobs ask for, like slurm_partition=long."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Something else that jobs ask for, like slurm_partition=long; numbers are factors.",
+        ),
     ] = None,
     tasks_per_job: Annotated[int, typer.Option(min=1, help="How many tasks each job computes.")] = 1,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the jobs, and show what came out.")] = False,
@@ -39,7 +44,6 @@ def retry(
     json: Json = False,
 ) -> None:
     """Submit failed tasks again, with more memory or time if you like. The classes of their configs are imported."""
-    from exca_like.cli.words import read
     from exca_like.rebuilding import sweeps_of
 
     if bool(uids) == failed:
@@ -61,16 +65,14 @@ def retry(
             typer.echo("nothing to do: no task failed")
         return
     import_from_here()
-    more: dict[str, Any] = {
-        **read(set_ or []).base,
-        "mem_gb": _factor("--mem", mem),
-        "timeout_min": _factor("--timeout", timeout),
-    }
+    factors = {"mem_gb": _factor("--mem", mem), "timeout_min": _factor("--timeout", timeout)}
+    more: dict[str, Any] = dict(map(field_of, set_ or ())) | {name: one for name, one in factors.items() if one is not None}
     sweeps = list(sweeps_of(wanted))
-    for sweep in sweeps:
-        sweep.retry_failed(tasks_per_job=tasks_per_job, dry_run=not yes, **more)
-        if wait and yes:
-            sweep.wait()
+    for dry_run in (True, False) if yes else (True,):  # all is checked before anything is submitted
+        for sweep in sweeps:
+            sweep.retry_failed(tasks_per_job=tasks_per_job, dry_run=dry_run, **more)
+    for sweep in sweeps if wait and yes else ():
+        sweep.wait()
     if json:
         print_json({"submitted": yes, "configs": [vars(row) for sweep in sweeps for row in sweep.status().rows]})
     elif yes:

@@ -10,6 +10,7 @@ from exca_like.cli.run import infra_of, made, target_of
 
 
 def why(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="UID|MODULE:CLASS[.METHOD]", help="An entry, or the class of a config.")],
     fields: Annotated[
         list[str] | None,
@@ -26,7 +27,8 @@ def why(
         if no_import:
             msg = "a class can't be asked without importing it: give the uid of what is stored"
             raise typer.BadParameter(msg, param_hint="--no-import")
-        explanation = _of_class(target, fields or [], folder)
+        is_said = getattr(context.get_parameter_source("folder"), "name", "") == "COMMANDLINE"  # not by the environment
+        explanation = _of_class(target, fields or [], folder, replaces=is_said)
     else:
         explanation = _of_entry(target, fields or [], folder, no_import=no_import)
     if json:
@@ -41,7 +43,7 @@ def why(
         typer.echo(str(explanation))
 
 
-def _of_class(target: str, fields: list[str], folder: Any) -> Any:
+def _of_class(target: str, fields: list[str], folder: Any, *, replaces: bool) -> Any:
     cls, method = target_of(target)
     said = words.read(fields)
     if said.grid:
@@ -49,7 +51,7 @@ def _of_class(target: str, fields: list[str], folder: Any) -> Any:
         raise typer.BadParameter(msg, param_hint="FIELD=VALUE")
     config = made(cls, said)
     infra = getattr(config, infra_of(config, method))
-    if infra.folder is None and folder is not None:
+    if folder is not None and (infra.folder is None or replaces):
         infra.folder = folder
     return infra.explain()
 

@@ -53,28 +53,29 @@ def run(
 
 def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) -> None:
     infra = getattr(config, name)
-    job, results = None, []
-    if not dry_run and (infra.cluster is None or infra.folder is None):
-        from exca_like.cachedict.failures import Failure
-
+    is_here = infra.cluster is None or infra.folder is None
+    job = None if dry_run or is_here else infra.job()
+    if job is not None and not json:
+        typer.echo(f"{infra.uid()}: job {job.job_id}, {infra.status()}")
+    results, failure = [], None
+    if not dry_run and (is_here or wait or infra.cluster == "debug"):
         try:
-            results = [_result(infra)]
+            results = [_result(infra) if job is None else job.result()]
         except Exception as error:
-            typer.echo(Failure.of(error).traceback, err=True, nl=False)
-            raise typer.Exit(1) from None
-    elif not dry_run:
-        job = infra.job()
-        if not json:
-            typer.echo(f"{infra.uid()}: job {job.job_id}, {infra.status()}")
-        results = [job.result()] if wait or infra.cluster == "debug" else []
+            from exca_like.cachedict.failures import Failure
+
+            failure = Failure.of(error if job is None else error.with_traceback(None))  # that of the job is beside it
+            typer.echo(failure.traceback, err=True, nl=False)
     if json:
-        status = "completed" if results else infra.status()
+        status = "completed" if results else "failed" if failure else infra.status()
         about = {"uid": infra.uid(), "status": status, "job": job and job.job_id}
         print_json(about | ({"result": results[0]} if results else {}))
     elif dry_run:
         typer.echo(f"{infra.uid()}: {infra.status()}")
     for result in results if not json else ():
         typer.echo(repr(result))
+    if failure is not None:
+        raise typer.Exit(1)
 
 
 def _result(infra: Any) -> Any:
@@ -85,7 +86,7 @@ def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks
     plan = configs.plan()
     if not json:
         typer.echo(str(plan))
-    is_awaited = not dry_run and (wait or getattr(configs[0], name).cluster is None)
+    is_awaited = not dry_run and (wait or getattr(configs[0], name).cluster in (None, "debug"))
     if not dry_run:
         configs.submit(tasks_per_job=tasks_per_job)
     if is_awaited:
@@ -111,7 +112,11 @@ def target_of(text: str) -> tuple[type[Any], str | None]:
         raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
     import_from_here()
     if module_name.endswith(".py"):
-        module_name = module_name.removesuffix(".py").replace(os.sep, ".")
+        path_here = os.path.relpath(module_name)
+        if path_here.startswith(".."):
+            msg = f"{module_name} is not below the current folder: go to its folder first"
+            raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
+        module_name = path_here.removesuffix(".py").replace(os.sep, ".")
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -159,7 +164,9 @@ def made(cls: type[Any], said: words.Words) -> Any:
         except pydantic.ValidationError as error:
             texts = {".".join(map(str, one["loc"])) for one in error.errors() if one["type"] == "string_type"}
             for name in texts & said.texts.keys():  # yaml has made a number of it, or a date
-                values[name] = said.texts[name]
+                values[name] = said.texts[name][0]
+                if name in said.grid and len(said.texts[name]) == len(said.grid[name]):  # else it is a range
+                    said.grid[name] = list(said.texts[name])
             return cls(**values)
     except pydantic.ValidationError as error:
         lines = []

@@ -10,6 +10,7 @@ from exca_like.cli.options import Before, Config, Folder, Json, Method, Since, c
 if TYPE_CHECKING:
     from exca_like.catalog import Catalog
     from exca_like.sharing import Transfer
+    from exca_like.sharing.receiving import Choice
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")]
 SomeUids = Annotated[
@@ -26,17 +27,9 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The file, a 
 
 
 def export(
-    uids: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="UID...",
-            help="Entries, of whose uids a clear part is enough; else all.",
-            default_factory=list,
-            show_default=False,
-        ),
-    ],
     bundle: BundlePath,
     folder: Folder = None,
+    uid: SomeUids = None,
     method: Method = None,
     since: Since = None,
     before: Before = None,
@@ -47,15 +40,26 @@ def export(
     """Write results with their provenance to one file, for `import`; errors are left out."""
     from exca_like import sharing
 
-    some = selected(chosen(folder, method, None, since, before, where), uids)
+    some = selected(chosen(folder, method, None, since, before, where), uid)
     _report(sharing.export_bundle(some, bundle, dry_run=dry_run), dry_run=dry_run, json=json)
 
 
-def import_(bundle: BundlePath, folder: Folder = None, dry_run: DryRun = False, json: Json = False) -> None:
+def import_(
+    bundle: BundlePath,
+    folder: Folder = None,
+    uid: SomeUids = None,
+    method: Method = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
     """Take in the results of a bundle; what is there already stays. Import only what comes from people you trust."""
     from exca_like import sharing
 
-    _report(sharing.import_bundle(bundle, root_of(folder), dry_run=dry_run), dry_run=dry_run, json=json)
+    choose = _choice(uid, method, since, before, where)
+    _report(sharing.import_bundle(bundle, root_of(folder), choose=choose, dry_run=dry_run), dry_run=dry_run, json=json)
 
 
 def push(
@@ -94,13 +98,23 @@ def pull(
     """Take results that are missing here from where `push` sent them, or from any cache root; repeat it to go on."""
     from exca_like import sharing
 
+    choose = _choice(uid, method, since, before, where)
+    done = sharing.pull(url, root_of(folder), choose=choose, options=_options(option), dry_run=dry_run)
+    _report(done, dry_run=dry_run, json=json)
+
+
+def _choice(
+    uids: list[str] | None, method: str | None, since: str | None, before: str | None, where: list[str] | None
+) -> "Choice | None":
+    """What options say is wanted of a place; None for all."""
+    if not any((uids, method, since, before, where)):
+        return None
     config = None if not where else dict(map(field_of, where))
 
     def choose(there: "Catalog") -> "Catalog":
-        return selected(there.filter(method, since=since, before=before, config=config), uid)
+        return selected(there.filter(method, since=since, before=before, config=config), uids)
 
-    done = sharing.pull(url, root_of(folder), choose=choose, options=_options(option), dry_run=dry_run)
-    _report(done, dry_run=dry_run, json=json)
+    return choose
 
 
 def _options(given: list[str] | None) -> dict[str, Any]:

@@ -22,8 +22,8 @@ class Words(NamedTuple):
     """Fields with several values."""
     zips: list[tuple[str, ...]]
     """Fields whose values go together."""
-    texts: dict[str, str]
-    """Single values as they were written."""
+    texts: dict[str, list[str]]
+    """All values as they were written, without quotes."""
 
 
 def read(words: list[str]) -> Words:
@@ -51,16 +51,18 @@ def read(words: list[str]) -> Words:
         if together is not None:
             names = tuple(one.strip() for one in together[1].split(","))
             for one, column in zip(names, _columns(word, text, len(names)), strict=True):
-                found.grid[one] = column
+                found.grid[one] = [field_of(f"x={part}")[1] for part in column]
+                found.texts[one] = list(map(_unquoted, column))
             found.zips.append(names)
             continue
         values = values_of(text)
         if values is None:
             base[name.strip()] = field_of(word)[1]
-            found.texts[name.strip()] = text
+            found.texts[name.strip()] = [_unquoted(text)]
             found.grid.pop(name.strip(), None)
         else:
             found.grid[name.strip()] = values
+            found.texts[name.strip()] = list(map(_unquoted, split(text)))
     return found._replace(base=dict(base))
 
 
@@ -88,15 +90,20 @@ def split(text: str) -> list[str]:
     return parts
 
 
-def _columns(word: str, text: str, number: int) -> list[list[Any]]:
-    """The values of each field of ``zip(a,b)=(1,x),(2,y)``."""
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _columns(word: str, text: str, number: int) -> list[list[str]]:
+    """What is written for each field of ``zip(a,b)=(1,x),(2,y)``."""
     rows = []
     for part in map(str.strip, split(text)):
         row = split(part[1:-1]) if part[:1] == "(" and part[-1:] == ")" else []
         if len(row) != number:
             msg = f"{word!r}: give {number} values in brackets for each config, like zip(a,b)=(1,x),(2,y), not {part!r}"
             raise typer.BadParameter(msg)
-        rows.append([field_of(f"x={one.strip()}")[1] for one in row])
+        rows.append([one.strip() for one in row])
     return [list(column) for column in zip(*rows, strict=True)]
 
 

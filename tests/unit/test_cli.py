@@ -532,6 +532,70 @@ def test_json_of_commands_that_compute(tmp_path: Path, monkeypatch: pytest.Monke
     assert call("settings", "set", "mem_gb=2")["settings"] == {"mem_gb": 2}
 
 
+TEXTS = """
+import pydantic, exca_like
+class Tagged(pydantic.BaseModel):
+    tag: str = ""
+    size: int = 0
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(
+        folder="cache", cluster="local", mem_gb=1, timeout_min=2, slurm_partition="debug")
+    @infra.apply
+    def run(self) -> str:
+        if self.tag == "bad":
+            raise ValueError("bad")
+        return self.tag
+    rest: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache", cluster="local")
+    @rest.apply
+    def other(self) -> str:
+        raise ValueError("other")
+"""
+
+
+def test_numbers_that_are_texts_and_paths_of_scripts(tmp_path: Path) -> None:
+    def call(target: str, *arguments: str, ended: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "exca_like", "run", target, *arguments]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert found.returncode == ended and "exca_like/cli" not in found.stderr, found
+        return found
+
+    (tmp_path / "tagged.py").write_text(TEXTS)
+    for words, texts in ((["tag='1'"], ["1"]), (["tag=01,02"], ["01", "02"]), (["zip(tag,size)=(1,3),('2',4)"], ["1", "2"])):
+        found = json.loads(call("./tagged.py:Tagged.run", *words, "--dry-run", "--json").stdout)
+        tags = [row["values"]["tag"] for row in found["configs"]] if "configs" in found else None
+        assert tags in (None, texts)
+        if tags is None:
+            assert "tag: '1'" in call("tagged:Tagged.run", *words, "--print-config").stdout
+    assert "not below the" in call("/elsewhere/tagged.py:Tagged.run", ended=2).stderr
+    assert "ValueError: bad" in call("tagged:Tagged.run", "tag=bad", "--wait", ended=1).stderr
+    assert json.loads(call("tagged:Tagged.run", "tag=bad", "--wait", "--json", ended=1).stdout)["status"] == "failed"
+    assert "2 completed" in call("tagged:Tagged.run", "tag=a,b", "infra.cluster=debug").stdout
+
+
+def test_retry_sets_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command) -> None:
+    """Lists stay lists, factors that are set by name count, and nothing is sent before all was checked."""
+    from exca_like.sweeps import Sweep
+
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tagged_again.py").write_text(TEXTS)
+    for method in ("run", "other"):
+        subprocess.run(
+            [sys.executable, "-m", "exca_like", "run", f"tagged_again:Tagged.{method}", "tag=bad", "--wait"], check=False
+        )
+    asked: list[tuple[str, dict]] = []
+
+    def retry_failed(self, *, tasks_per_job, dry_run, **resources):
+        asked.append(("plan" if dry_run else "send", resources))
+
+    monkeypatch.setattr(Sweep, "retry_failed", retry_failed)
+    monkeypatch.setattr(Sweep, "wait", lambda self: asked.append(("wait", {})))
+    given = {"slurm_partition": "long,short", "mem_gb": 2}
+    command(
+        "retry", "--failed", "--folder", "cache", "--set", "slurm_partition=long,short", "--set", "mem_gb=2", "--yes", "--wait"
+    )
+    assert asked == [*[("plan", given)] * 2, *[("send", given)] * 2, *[("wait", {})] * 2]
+
+
 def test_where_the_cache_is_looked_for(filled: Path, tmp_path: Path) -> None:
     def call(folder: Path) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "EXCA_LIKE_FOLDER"}

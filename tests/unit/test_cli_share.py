@@ -59,11 +59,15 @@ def test_export_and_import(command, tmp_path: Path) -> None:
 
 
 def test_some_are_exported(command) -> None:
-    assert good(command("export", "seed=1-c4ca", "Features.process,0/size=1-", "two.zip")).startswith("4 added (")
+    assert good(command("export", "two.zip", "-u", "seed=1-c4ca", "-u", "Features.process,0/size=1-")).startswith("4 added (")
     assert good(command("export", "--method", "Train.run", "--where", "optim.lr=0.5", "one.zip")).startswith("1 added (")
     good(command("import", "one.zip", "--folder", "one"))
     assert [entry.changed for entry in Catalog("one")] == [{"seed": 1, "optim.lr": 0.5}]
-    assert good(command("export", "seed=-1-", "none.zip")) == "nothing to move: there are no results\n"
+    good(command("export", "all.zip"))
+    assert good(command("import", "all.zip", "--folder", "some", "-w", "optim.lr=0.5", "-m", "Train.run")).startswith(
+        "1 added ("
+    )
+    assert good(command("export", "none.zip", "-u", "seed=-1-")) == "nothing to move: there are no results\n"
 
 
 def test_push_and_pull(command) -> None:
@@ -98,8 +102,8 @@ def test_what_differs_ends_with_1(command) -> None:
     ("arguments", "ended", "message"),
     [
         (["export"], 2, "Missing argument 'BUNDLE'"),
-        (["export", "nothing", "b.zip"], 1, "no entry of .* has 'nothing' in its uid"),
-        (["export", "seed=1", "b.zip"], 1, "2 entries of .* match 'seed=1'"),
+        (["export", "b.zip", "-u", "nothing"], 1, "no entry of .* has 'nothing' in its uid"),
+        (["export", "b.zip", "-u", "seed=1"], 1, "2 entries of .* match 'seed=1'"),
         (["export", "none/b.zip"], 1, "can't write .*none/b.zip: No such file or directory"),
         (["export", "."], 1, "there is a file .* already: remove it, or give another name"),
         (["export", "b.zip", "--since", "yesterday"], 1, "since='yesterday' is neither a time"),

@@ -188,6 +188,7 @@ def test_why(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended, text = why("why", "seed=2")
     assert ended == 0 and "can't be imported from here" in text and "The result is stored, computed" in text
     (place / "project/moved.py").rename(file)
+    assert why("why", "why_train:Train", "seed=2", "--folder", "elsewhere")[1].startswith("miss")
     for words, end, message in (
         (["nothing"], 1, "no entry"),
         (["seed=2", "lr=1"], 2, "go with a class"),
