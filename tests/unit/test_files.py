@@ -251,11 +251,12 @@ def test_what_a_killed_writer_left_is_found_and_removed(cache, source):
         journal = next(cache.folder.glob("*-info.jsonl"))
         lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(lines[0])  # as if it had been killed before its line
+    assert list((cache.folder / "data").rglob("b-*"))
     found = maintenance.verify(cache.folder)
     assert {problem.kind for problem in found.problems} == {"orphaned"}
     assert not any(problem.path.name == "same-0123456789abcdef" and "/a-" in str(problem.path) for problem in found.problems)
     assert maintenance.verify(cache.folder, repair=True).is_clean
-    assert [path.name for path in cache.folder.rglob("*b-*")] == []
+    assert [path.name for path in (cache.folder / "data").rglob("b-*")] == []  # names of journals may have this, too
     assert len(blobs(cache)) == 2  # of the first entry
     assert (CacheDict(cache.folder)["a"] / "a.txt").read_text() == "hello"
 
