@@ -214,7 +214,7 @@ class CorruptEntryWarning(UserWarning):
 
 
 class ReadFolderWarning(UserWarning):
-    """One of the ``read_folders`` is not there, can't be read, or holds results of another config; it counts as empty."""
+    """One of the ``read_folders`` is not there or can't be read; it counts as empty."""
 
 
 class NotRecordedWarning(UserWarning):

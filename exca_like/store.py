@@ -475,13 +475,12 @@ class ItemStore:
         CacheFolderError
             The folder can't be written to.
         """
-        notes = None if self._notes is None else self._notes.meta(key)
-        meta: Any = notes
+        meta: Any = None if self._notes is None else self._notes.meta(key)
         if failure is None:
             if replaces:
                 self._failures.pop(key, None)
             if recording is not None:
-                meta = recording.of_result(notes)
+                meta = recording.of_result(meta)
             try:
                 if self._notes is None:
                     self.cache.put(key, value, meta, replaces)
@@ -496,7 +495,7 @@ class ItemStore:
             else:
                 return None
         elif recording is not None:
-            meta = recording.of_failure(key, notes)
+            meta = recording.of_failure(key, meta)
         if failure.reason != NOT_TRIED:
             if self.is_in_memory:
                 self._failures[key] = failure

@@ -15,6 +15,7 @@ from exca_like.infra.applied import FIELDS, InfraField
 from exca_like.infra.arrays import check_sizes, submit_all
 from exca_like.infra.job import TaskJob
 from exca_like.infra.sending import KEY, Plan
+from exca_like.infra.status import own_status
 from exca_like.infra.task import TaskInfra
 from exca_like.infra.waiting import as_completed
 from exca_like.progress import Progress
@@ -193,7 +194,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         for infra in due[:1]:
             self._check_may_compute(infra)
         for member, state in self._with(states):
-            if state == "completed" and member.infra._own_status() == "completed":  # not in a read folder
+            if state == "completed" and own_status(member.infra) == "completed":  # not in a read folder
                 counts[member.infra._entry()] += 1
         self._send(due, Plan(max_workers, tasks_per_job))
         return self

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from exca_like.cachedict.core import CacheDict
-from exca_like.errors import CacheUsageError, ReadFolderWarning, ResultLoadError
+from exca_like.errors import CacheUsageError, ConfigMismatchError, ReadFolderWarning, ResultLoadError
 
 X = TypeVar("X")
 _ABSENT: Any = object()
@@ -162,9 +162,15 @@ def _looked_at(others: Sequence[CacheDict[Any]]) -> list[CacheDict[Any]]:
 
 @contextlib.contextmanager
 def reading(folder: object) -> Iterator[None]:
-    """A block that reads in a folder of others, and is left, with a warning, if that can't be done."""
+    """A block that reads in a folder of others, and is left, with a warning, if that can't be done.
+
+    Errors that are for people to decide on are raised, and say which folder they are of.
+    """
     try:
         yield
+    except ConfigMismatchError as error:
+        error.add_note(f"It is in {folder}, one of the read_folders: rather than delete it there, leave that one out of them.")
+        raise
     except ResultLoadError as error:
         error.add_note(f"It is in {folder}, one of the read_folders. Without that one, it is computed into one's own folder.")
         raise

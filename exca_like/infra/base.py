@@ -15,7 +15,6 @@ import pydantic
 from exca_like import commits, files, layout, yamltext
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.containers import to_tree
-from exca_like.cachedict.journal import INFO
 from exca_like.cachedict.memory_claims import MemoryClaims
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
@@ -327,10 +326,6 @@ class BaseInfra(pydantic.BaseModel):
                 continue
             self._copy_private_infras(task)
             yield task
-
-    def _has_results(self, folder: EntryFolder) -> bool:
-        """Whether a folder has results, not only errors."""
-        return any(name.endswith(INFO) for name in os.listdir(folder.path))
 
     def _stored_config(self, folder: EntryFolder) -> dict[str, Any] | None:
         """The whole config that a folder has results (or errors) of; None if there are none."""

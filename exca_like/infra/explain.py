@@ -3,7 +3,7 @@
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from exca_like.confdict import ConfDict
 from exca_like.errors import ConfigMismatchError, CorruptEntryWarning
 from exca_like.explaining import ABSENT, Difference, Explanation, UidExplanation, UidField, differences
 from exca_like.infra.applied import FIELDS
-from exca_like.infra.readers import reader_with_item, reader_with_value
+from exca_like.infra.readers import answers
+from exca_like.infra.status import own_status
 from exca_like.layout import EntryFolder
 from exca_like.models.export import export
 from exca_like.models.plan import EXCLUDE_ATTRIBUTE, plan_of
@@ -105,8 +106,7 @@ def explain_task(infra: Any, key: str) -> Explanation:
     """What a call of a task would find."""
     found = _stored_task(infra, key)
     if found is None or found.status in ("miss", "corrupt") or (found.status == "failed" and infra.mode == "retry"):
-        reader = reader_with_value(infra)
-        found = of_reader(reader, None if reader is None else _stored_task(reader, key)) or found
+        found = of_readers(infra, lambda reader: _stored_task(reader, key)) or found
     return found or of_missing(infra)
 
 
@@ -124,7 +124,7 @@ def _stored_task(infra: Any, key: str) -> Explanation | None:
         return of_value(infra, infra.uid(), noted(store.meta(key)))
     if outcome is not None:
         return of_failure(infra.uid(), outcome.failure, is_raised=infra.mode != "retry")
-    if infra._own_status() == "running":
+    if own_status(infra) == "running":
         job = infra._handle()
         return Explanation("running", infra.uid(), f"Job {job.job_id} computes it: a call waits for its result.")
     return _of_damage(infra)
@@ -134,16 +134,33 @@ def explain_item(infra: Any, key: str) -> Explanation:
     """What a call of a map would find for one of its items."""
     found = _stored_item(infra, key)
     if found is None or found.status in ("miss", "corrupt", "failed"):
-        reader = reader_with_item(infra, key)
-        found = of_reader(reader, None if reader is None else _stored_item(reader, key)) or found
+        found = of_readers(infra, lambda reader: _stored_item(reader, key)) or found
     return found or of_missing(infra, f"{infra.uid()}/{key}")
 
 
-def of_reader(reader: Any, found: Explanation | None) -> Explanation | None:
-    """What is to be said of what is stored in a read folder; None if it is no result."""
-    if found is None or found.status not in ("hit", "stale"):
+def of_readers(infra: Any, explain: Callable[[Any], Explanation | None]) -> Explanation | None:
+    """What is to be said of the first read folder that has the result, or was written for another config; None if none is so.
+
+    Parameters
+    ----------
+    infra:
+        The infra that has them.
+    explain:
+        What is to be said of a reader by what there is in its folder.
+    """
+    return next(answers(infra, lambda reader: _of_reader(reader, explain(reader)), of_other_configs=True), None)
+
+
+def _of_reader(reader: Any, found: Explanation | None) -> Explanation | None:
+    """What is to be said of what is stored in a read folder; None if a call goes on to the next one."""
+    root = reader._entry().root
+    if found is not None and found.status == "mismatch":
+        where = f"It is in {root}, one of the read_folders: rather than delete it there, leave that one out of them."
+    elif found is not None and found.status in ("hit", "stale"):
+        where = f"It is read from {root}, one of the read_folders."
+    else:
         return None
-    return replace(found, reason=f"{found.reason} It is read from {reader._entry().root}, one of the read_folders.")
+    return replace(found, reason=f"{found.reason} {where}")
 
 
 def _stored_item(infra: Any, key: str) -> Explanation | None:

@@ -13,28 +13,44 @@ from exca_like.cachedict.read_through import ReadThroughCache, reading, unread
 from exca_like.engine import Mode, not_cached
 from exca_like.errors import ConfigMismatchError
 from exca_like.infra.job import TaskJob
+from exca_like.infra.status import own_status
 from exca_like.layout import RESULT, EntryFolder
-from exca_like.store import Outcome
+from exca_like.store import FolderStore, Outcome
 
 T = TypeVar("T")
 
 
-def answers(infra: Any, question: Callable[[Any], T | None]) -> Iterator[T]:
+def answers(infra: Any, question: Callable[[Any], T | None], *, of_other_configs: bool = False) -> Iterator[T]:
     """What the readers of an infra answer, in the order of its read folders, but for those that say None.
 
-    Only those are asked whose folder holds something of the infra's config and can be read.
+    Only those are asked whose folder is there and can be read.
+
+    Parameters
+    ----------
+    infra, question:
+        Who asks, and what.
+    of_other_configs:
+        Whether a reader is asked, too, whose folder was written for another config.
+
+    Raises
+    ------
+    ConfigMismatchError
+        There is such a folder, and its reader is not to be asked.
     """
     for reader in _readers(infra) if infra.read_folders else ():
         root = reader._entry().root
         answer = None
         with reading(root):
             try:
-                if reader._check_folder():
-                    answer = question(reader)
-                elif not os.path.isdir(root):
-                    unread(root, "it is not there. Mount it, or take it out of read_folders")
-            except ConfigMismatchError as error:
-                unread(reader._entry().path, str(error).partition("\n\n")[0])
+                is_there = reader._check_folder()
+            except ConfigMismatchError:
+                if not of_other_configs:
+                    raise
+                is_there = True
+            if is_there:
+                answer = question(reader)
+            elif not os.path.isdir(root):
+                unread(root, "it is not there. Mount it, or take it out of read_folders")
         if answer is not None:
             yield answer
 
@@ -75,8 +91,13 @@ def _with_results(infra: Any, entry: EntryFolder) -> Iterator[EntryFolder]:
         with reading(root):
             method = EntryFolder(root, entry.uid)
             siblings = map(method.sibling, files.visible_folders(method.method_path))
-            found = [sibling for sibling in siblings if infra._has_results(sibling)]
+            found = [sibling for sibling in siblings if _has_results(sibling)]
         yield from found
+
+
+def _has_results(folder: EntryFolder) -> bool:
+    """Whether a folder has results, of a task (maybe one that exca has computed) or of items, not only errors."""
+    return FolderStore(folder, dict, allow_pickle="never").peek(RESULT) == "value" or any(True for _ in CacheDict(folder.path))
 
 
 # tasks
@@ -129,7 +150,7 @@ def holder_of(infra: Any) -> Any:
     """The infra whose folder has the outcome that a task stands with: this one, or a reader; None if there is none."""
     if infra.folder is not None and infra._check_folder() and infra._store().peek(RESULT) is not None:
         return infra
-    return reader_with_value(infra) if infra.read_folders and infra._own_status() == "not submitted" else None
+    return reader_with_value(infra) if infra.read_folders and own_status(infra) == "not submitted" else None
 
 
 # maps

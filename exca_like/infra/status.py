@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, cast
 
 from exca_like.executors.base import JobHandle
+from exca_like.layout import RESULT
 from exca_like.store import Outcome
 
 Status = Literal["not submitted", "running", "completed", "failed"]
@@ -73,6 +74,22 @@ class StatusDetail:
         text = " ".join(parts)
         text = f"{text}: {self.reason}" if self.reason else text
         return f"{text}. To go on: {self.hint}." if self.hint else text
+
+
+def own_status(infra: Any) -> Status:
+    """How a task stands by what there is in its own folder; nothing is changed there."""
+    if infra.folder is None or not infra._check_folder():
+        return "not submitted"
+    store, handle = infra._store(), infra._handle()
+    kind = store.peek(RESULT)
+    ended = handle.ended() if handle is not None and kind is None else None
+    if ended is not None:  # it may have stored its outcome since
+        kind = store.peek(RESULT)
+    if kind is not None:
+        return "completed" if kind == "value" else "failed"
+    if ended is None:
+        return "not submitted" if handle is None else "running"
+    return "not submitted" if ended.interrupted else "failed"
 
 
 def detail_of(status: Status, handle: JobHandle | None, outcome: Outcome | None) -> StatusDetail:

@@ -23,7 +23,7 @@ from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.readers import holder_of, job_elsewhere, reader_with_value, value_elsewhere
 from exca_like.infra.sending import KEY, Plan, check_ended, start_uncached, submit
 from exca_like.infra.state import State
-from exca_like.infra.status import Status, StatusDetail, detail_of
+from exca_like.infra.status import Status, StatusDetail, detail_of, own_status
 from exca_like.layout import EntryFolder
 from exca_like.recording import noted
 from exca_like.store import FolderStore, MemoryStore, Outcome, Store, read_config
@@ -123,23 +123,8 @@ class TaskInfra(CodedInfra):
 
     def status(self) -> Status:
         """``"not submitted"``, ``"running"``, ``"completed"`` or ``"failed"``; nothing is computed or changed on disk."""
-        status = self._own_status()
+        status = own_status(self)
         return "completed" if status == "not submitted" and reader_with_value(self) is not None else status
-
-    def _own_status(self) -> Status:
-        """The same, of one's own folder alone."""
-        if self.folder is None or not self._check_folder():
-            return "not submitted"
-        store, handle = self._store(), self._handle()
-        kind = store.peek(KEY)
-        ended = handle.ended() if handle is not None and kind is None else None
-        if ended is not None:  # it may have stored its outcome since
-            kind = store.peek(KEY)
-        if kind is not None:
-            return "completed" if kind == "value" else "failed"
-        if ended is None:
-            return "not submitted" if handle is None else "running"
-        return "not submitted" if ended.interrupted else "failed"
 
     def status_detail(self) -> StatusDetail:
         """How the task stands, in detail: where it waits or runs, or how it failed and what to do about it.
@@ -360,9 +345,6 @@ class TaskInfra(CodedInfra):
     def _recomputing_mode(self) -> engine.Mode:
         """The mode of a computation that was found to be needed."""
         return "force" if self._mode() == "force" else "retry"
-
-    def _has_results(self, folder: EntryFolder) -> bool:
-        return FolderStore(folder, dict, allow_pickle="never").peek(KEY) == "value"
 
     def _stored_config(self, folder: EntryFolder) -> dict[str, Any] | None:
         return read_config(folder, KEY) or config_by_exca(folder)

@@ -8,8 +8,7 @@ from exca_like import watching
 from exca_like.errors import CorruptEntryWarning
 from exca_like.explaining import Difference, Explanation, differences
 from exca_like.infra.calls import Call, CallInfra
-from exca_like.infra.explain import damaged, of_failure, of_reader, when
-from exca_like.infra.readers import reader_with_item
+from exca_like.infra.explain import damaged, of_failure, of_readers, when
 from exca_like.memos.entries import Entry
 from exca_like.memos.keys import shown
 
@@ -33,8 +32,7 @@ def explain_call(infra: CallInfra, call: Call, label: str, stored: Iterable[Entr
 
     there = _stored(infra, call, label, excluded)
     if there is None or there.status in ("corrupt", "failed"):
-        reader = reader_with_item(infra, call.key)
-        there = of_reader(reader, None if reader is None else _stored(reader, call, label, excluded)) or there
+        there = of_readers(infra, lambda reader: _stored(reader, call, label, excluded)) or there
     if there is not None:
         return there
     entries = list(stored)
@@ -57,6 +55,8 @@ def explain_call(infra: CallInfra, call: Call, label: str, stored: Iterable[Entr
 
 def _stored(infra: CallInfra, call: Call, label: str, excluded: Mapping[str, str]) -> Explanation | None:
     """What is to be said of a call by what there is in one's own folder; None if there is nothing."""
+    if infra.folder is not None:
+        infra._check_folder()
     cache = infra._make_cache(keep_in_ram=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CorruptEntryWarning)

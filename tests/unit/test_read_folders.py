@@ -198,6 +198,25 @@ def test_iter_cached_skips_errors_of_others(folders: Folders) -> None:
     assert [task.x for task in Task(infra=folders.infra).infra.iter_cached()] == [2]
 
 
+def test_iter_cached_skips_what_was_deleted(folders: Folders) -> None:
+    Task(infra={"folder": folders.shared}).run()
+    with pytest.raises(ValueError):
+        Task(fails=True, infra={"folder": folders.shared, "mode": "force"}).run()
+    folders.freeze()
+    assert list(Task(infra=folders.infra).infra.iter_cached()) == []
+
+
+def test_iter_cached_beside_a_writer(folders: Folders) -> None:
+    list(Map(infra={"folder": folders.shared}).run([1]))
+    with Map(infra={"folder": folders.shared}).infra.cache_dict.write() as cache:
+        cache["2"] = np.zeros(2)
+        del cache["1"]
+        assert len(list(Map(infra=folders.infra).infra.iter_cached())) == 1
+        del cache["2"]
+        assert list(folders.shared.rglob("*-info.jsonl"))  # which the writer goes on with
+        assert list(Map(infra=folders.infra).infra.iter_cached()) == []
+
+
 def test_errors_of_others_are_none(folders: Folders) -> None:
     with pytest.raises(ValueError):
         Task(fails=True, infra={"folder": folders.shared}).run()
@@ -583,22 +602,80 @@ def test_damaged_data(folders: Folders, cluster: str | None) -> None:
     assert sorted(Map(infra={"folder": folders.own}).infra.cache_dict) == ["100", "200"]
 
 
-def test_another_config(shared: Folders) -> None:
-    def with_default(y: int, name: str, base: type[tp.Any]) -> tp.Any:
-        return pydantic.create_model(name, __base__=base, __module__=__name__, y=(int, y))
+def with_default(y: int, name: str, base: type[tp.Any]) -> tp.Any:
+    return pydantic.create_model(name, __base__=base, __module__=__name__, y=(int, y))
 
+
+@pytest.mark.parametrize("cluster", [None, "local", "debug"])
+def test_another_config(shared: Folders, cluster: str | None) -> None:
     with_default(3, "Changed", Task)(infra={"folder": shared.shared}).run()
     list(with_default(3, "ChangedMap", Map)(infra={"folder": shared.shared}).run([1]))
     shared.freeze()
     computed.clear()
-    task = with_default(4, "Changed", Task)(infra=shared.infra)
-    with pytest.warns(errors.ReadFolderWarning, match=r"y: stored 3, now 4[\s\S]*default was changed"):
-        assert task.infra.status() == "not submitted"
-    assert task.run() == [1, "computed"]
-    maps = with_default(4, "ChangedMap", Map)(infra=shared.infra)
-    with pytest.warns(errors.ReadFolderWarning, match="y: stored 3, now 4"):
-        assert len(list(maps.run([1]))) == 1
-    assert computed == [1, 1]
+    infra = shared.infra | {"cluster": cluster}
+    task = with_default(4, "Changed", Task)(infra=infra)
+    maps = with_default(4, "ChangedMap", Map)(infra=infra)
+
+    def in_array() -> None:
+        with task.infra.job_array() as tasks:
+            tasks.append(task)
+
+    for ask in (
+        task.run,
+        task.infra.job,
+        task.infra.status,
+        task.infra.provenance,
+        in_array,
+        lambda: list(maps.run([1])),
+        lambda: list(maps.run(iter([1]))),
+        lambda: maps.infra.provenance(1),
+        lambda: "1" in maps.infra.cache_dict,
+    ):
+        with pytest.raises(errors.ConfigMismatchError, match=r"y: stored 3, now 4[\s\S]*default was changed") as error:
+            ask()
+        assert [str(shared.shared) in note for note in error.value.__notes__] == [True]
+    for told in (task.infra.explain(), maps.infra.explain(1)):
+        assert told.status == "mismatch"
+        assert [(one.name, one.stored, one.now) for one in told.differences] == [("y", 3, 4)]
+        assert f"It is in {shared.shared}, one of the read_folders: rather than delete it there" in told.reason
+    assert computed == []
+    assert not shared.own.exists()
+
+
+def test_another_config_is_not_asked_for_what_is_there(shared: Folders, tmp_path: pathlib.Path) -> None:
+    with_default(3, "Changed", Task)(infra={"folder": shared.shared}).run()
+    shared.freeze()
+    changed = with_default(4, "Changed", Task)
+    changed(infra={"folder": tmp_path / "first"}).run()
+    first = {"folder": shared.own, "read_folders": [tmp_path / "first", shared.shared]}
+    assert changed(infra=first).infra.explain().status == "hit"
+    computed.clear()
+    assert changed(infra=first).run() == [1, "computed"]
+    assert computed == []
+    assert changed(infra=shared.infra | {"mode": "force"}).run() == [1, "computed"]
+    assert changed(infra=shared.infra).run() == [1, "computed"]  # it is in the own folder now
+    assert computed == [1]
+
+
+def test_memo_of_another_function(folders: Folders) -> None:
+    def made(name: str) -> tp.Any:
+        def function(a: str) -> str:
+            computed.append(a)
+            return f"{name} of {a}"
+
+        function.__qualname__ = name
+        return function
+
+    kept = {"path": "{a}", "subdir": "parts"}
+    exca_like.memo(folder=folders.shared, **kept)(made("one"))("x")
+    folders.freeze()
+    computed.clear()
+    other = exca_like.memo(**folders.infra, prefix="other", **kept)(made("another"))
+    for ask in (other, other.explain, other.provenance, other.submit):
+        with pytest.raises(errors.ConfigMismatchError, match="holds results of .*one,0, not of other,0") as error:
+            ask("x")
+        assert [str(folders.shared) in note for note in error.value.__notes__] == [True]
+    assert computed == []
 
 
 CHANGING = """
