@@ -270,7 +270,7 @@ def _columns(result: Any) -> dict[str, Any]:
 
 def claims_of(folder: str) -> FolderClaims:
     """The claims on what is computed into a folder."""
-    return FolderClaims(folder, layout.FULL_UID, job_is_over)
+    return FolderClaims(folder, layout.FULL_UID, job_is_over, files.mode_in(folder))
 
 
 def look_again(entry: Entry) -> Sequence[Entry]:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,11 +99,23 @@ def create_folder(path: str, files: Mapping[str, bytes], permissions: int | None
 
 
 def permit(path: str, permissions: int | None) -> None:
-    """Give a new file the permissions, or a new folder those that let the same people enter it; None: as the umask says."""
+    """Give a new file the permissions, or a new folder those that let the same people enter it; None: as the umask says.
+
+    A new folder stays in the group of the one that it is in, if that one was made so for a team (setgid).
+    """
     if permissions is not None:
-        if os.path.isdir(path):
-            permissions |= (permissions & 0o444) >> 2
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            permissions |= (permissions & 0o444) >> 2 | mode & stat.S_ISGID
         os.chmod(path, permissions)
+
+
+def mode_in(folder: str) -> int | None:
+    """Permissions for new files of a folder, so that who may read or write there can read or write them; None if it is gone."""
+    try:
+        return stat.S_IMODE(os.stat(folder).st_mode) & 0o666
+    except OSError:
+        return None
 
 
 def make_folders(path: str, permissions: int | None, above: str) -> None:

@@ -309,7 +309,7 @@ def _merge(root: str, names: set[str]) -> None:
     replaced |= {file.name: file.size for file in mine}
     line = json.dumps({"replaces": replaced, "hits": hits}).encode() + b"\n"
     path = f"{folder}/{_new_name()}"
-    files.write_atomic(path, line, stat.S_IMODE(os.stat(root).st_mode) & 0o666)
+    files.write_atomic(path, line, files.mode_in(root))
     files.sync(path)
     for file in mine:
         files.remove(f"{folder}/{file.name}")

@@ -178,7 +178,7 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
         What is damaged is lost either way, and computed again when asked for. What belongs to writers that are at work is
         left as it is.
     permissions:
-        Mode of files that a repair writes; None: as the umask says.
+        Mode of files that a repair writes; None: as that of the folder they are in.
 
     Raises
     ------
@@ -209,7 +209,7 @@ def compact(folder: str | Path, permissions: int | None = None) -> list[Compacti
     folder:
         Where to look.
     permissions:
-        Mode of new files; None: as the umask says.
+        Mode of new files; None: as that of the folder they are in.
 
     Returns
     -------

@@ -43,4 +43,4 @@ def write(folder: str, pinned: Pinned) -> None:
     if not pinned.is_whole and not pinned.keys:
         files.remove(path)
     else:
-        files.write_atomic(path, b"".join(orjson.dumps(key) + b"\n" for key in sorted(pinned.keys)))
+        files.write_atomic(path, b"".join(orjson.dumps(key) + b"\n" for key in sorted(pinned.keys)), files.mode_in(folder))

@@ -312,7 +312,8 @@ def _state(entry: Entry) -> tuple[object, ...]:
 
 def _remove_calls(entries: Sequence[Entry]) -> dict[str, str | None]:
     """Remove some calls that are stored in one folder; returns for each uid why it stays."""
-    claims = claims_of(str(entries[0].folder))
+    folder = str(entries[0].folder)
+    claims = claims_of(folder)
     by_key = {entry.key: entry for entry in entries}
     problems: dict[str, str | None] = dict.fromkeys(by_key, "it is being computed")
 
@@ -324,7 +325,7 @@ def _remove_calls(entries: Sequence[Entry]) -> dict[str, str | None]:
             problems[key] = _GONE if entry is None else _objection(entry) or changed
             if not claims.has_locks:
                 problems[key] = _NO_LOCKS
-        cache: CacheDict[object] = CacheDict(entries[0].folder, allow_pickle="never")
+        cache: CacheDict[object] = CacheDict(folder, permissions=files.mode_in(folder), allow_pickle="never")
         with cache.write():
             for key in free:
                 if problems[key] is None:

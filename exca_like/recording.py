@@ -5,13 +5,12 @@ import datetime
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-from exca_like import runs
+from exca_like import runs, user_warnings
 from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.errors import NotRecordedWarning
 from exca_like.runs import Run
@@ -57,7 +56,7 @@ def record(**values: Any) -> None:
             plain[name] = _plain(value, f"record({name}=...)")
         except _NotPlainError as error:
             msg = f"{error}. It is left out, and all else is kept"
-            warnings.warn(msg, NotRecordedWarning, stacklevel=2)
+            user_warnings.warn(msg, NotRecordedWarning)
     # The stack knows which computation is the innermost of this thread, also of those that are suspended between two items;
     # anything else would have to be told for each of millions of items.
     frame: FrameType | None = sys._getframe(1)

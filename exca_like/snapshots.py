@@ -10,11 +10,10 @@ import logging
 import os
 import stat
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from exca_like import files
+from exca_like import files, user_warnings
 from exca_like.errors import CacheFolderError, SubmissionError
 
 logger = logging.getLogger(__name__)
@@ -167,7 +166,7 @@ class _Walk:
         try:
             mode = os.stat(path).st_mode
         except OSError as error:
-            warnings.warn(f"{path} is a link to {text}, which can't be reached ({error.strerror}): not copied", stacklevel=2)
+            user_warnings.warn(f"{path} is a link to {text}, which can't be reached ({error.strerror}): not copied")
             return
         if not os.path.isabs(text) and not _destination(name, text).startswith("../") and _destination(name, text) != "..":
             self.links.append((name, text))

@@ -4,17 +4,15 @@ import collections
 import functools
 import inspect
 import os
-import sys
 import time
 import types
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, get_args
 
 import orjson
 
-from exca_like import content, files, layout, sources
+from exca_like import content, files, layout, sources, user_warnings
 from exca_like.code.fingerprint import Fingerprint, confirmed, fingerprint
 from exca_like.code.modules import Source, find, import_name, note_loaded
 from exca_like.code.packages import Precision
@@ -293,15 +291,7 @@ def warn(label: str, roots: Iterable[str], stored: str, now: CodeState) -> None:
         "explain() shows how. If it makes a difference, compute again with mode='force', or give another version; "
         "code='recompute' does so by itself, code='ignore' says nothing."
     )
-    warnings.warn(msg, CodeChangedWarning, stacklevel=_frames_to_user())
-
-
-def _frames_to_user() -> int:
-    """How far up the stack the user's call is, for a warning that names it."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("exca_like."):
-        frame, level = frame.f_back, level + 1
-    return level
+    user_warnings.warn(msg, CodeChangedWarning)
 
 
 def check_same(label: str, sent: CodeState, here: CodeState) -> None:

@@ -13,14 +13,13 @@ import errno
 import fcntl
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Self
 
 import orjson
 
-from exca_like import files
+from exca_like import files, user_warnings
 from exca_like.cachedict.digests import RELEASED, Digests, Table, chosen, digests_of, order_of, ordered
 from exca_like.cachedict.owners import LOST_S, Owner, describe, heartbeat, is_mine, lives_here, this_process
 from exca_like.cachedict.writer import host_name, unwritable
@@ -393,7 +392,7 @@ class FolderClaims:
                 raise unwritable(self.folder, self._lock, error) from error
             self.has_locks = False
             msg = f"the file system of {self.folder} has no locks: callers that start at the same moment may both compute"
-            warnings.warn(msg, stacklevel=2)
+            user_warnings.warn(msg)
 
     def _names(self) -> list[str]:
         try:

@@ -218,7 +218,7 @@ class _Move:
         self.folder = folder
         self.idle = idle
         self.index = Index(folder)
-        self.writer = Writer(folder, permissions)
+        self.writer = Writer(folder, files.mode_in(folder) if permissions is None else permissions)
         self.chosen: set[int] = set()
 
     def run(self) -> None:

@@ -8,13 +8,13 @@ import functools
 import os
 import re
 import time
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 from zlib import crc32
 
+from exca_like import user_warnings
 from exca_like.errors import CorruptEntryWarning
 
 INFO, DELETED, FAILED = JOURNALS = ("-info.jsonl", "-deleted.jsonl", "-failed.jsonl")
@@ -207,4 +207,4 @@ def report(problem: str) -> None:
     if problem not in _reported:
         _reported.add(problem)
         msg = f"{problem}. It can be computed again; `exca_like.maintenance.verify` tells what else is damaged."
-        warnings.warn(msg, CorruptEntryWarning, stacklevel=2)
+        user_warnings.warn(msg, CorruptEntryWarning)

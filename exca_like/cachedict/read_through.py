@@ -2,11 +2,11 @@
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from exca_like import user_warnings
 from exca_like.cachedict.core import CacheDict
 from exca_like.errors import CacheUsageError, ConfigMismatchError, ReadFolderWarning, ResultLoadError
 
@@ -183,4 +183,4 @@ def unread(folder: object, why: str) -> None:
     if (str(folder), why) not in _told:
         _told.add((str(folder), why))
         msg = f"the read folder {folder} counts as empty: {why}"
-        warnings.warn(msg, ReadFolderWarning, stacklevel=2)
+        user_warnings.warn(msg, ReadFolderWarning)

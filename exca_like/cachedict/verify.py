@@ -63,7 +63,7 @@ def repair(folder: str, problems: list[Problem], permissions: int | None = None)
     Returns what remains: the files of writers that are at work are left as they are.
     """
     for _ in range(_ROUNDS):  # what a deletion leaves behind is the next round's
-        writer = Writer(folder, permissions)
+        writer = Writer(folder, files.mode_in(folder) if permissions is None else permissions)
         for problem in problems:
             if problem.key is not None and problem.offset is not None:
                 delete_at(writer, problem.key, problem.path.name, problem.offset)

@@ -22,6 +22,23 @@ Options = Annotated[
         "--option", "-o", metavar="KEY=VALUE", help="For fsspec, like endpoint_url=http://localhost:9000; can be repeated."
     ),
 ]
+
+
+def _octal(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 < mode <= 0o777:
+        msg = f"{text} is no mode in octal, like 770"
+        raise typer.BadParameter(msg)
+    return mode
+
+
+Permissions = Annotated[
+    int | None,
+    typer.Option("--permissions", metavar="MODE", parser=_octal, help="Mode of new files, like 770; else as the umask says."),
+]
 Url = Annotated[str, typer.Argument(help="A folder, or a URL like s3://bucket/folder.", show_default=False)]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The file, a zip archive.", show_default=False)]
 
@@ -52,6 +69,7 @@ def import_(
     since: Since = None,
     before: Before = None,
     where: Config = None,
+    permissions: Permissions = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -59,7 +77,8 @@ def import_(
     from exca_like import sharing
 
     choose = _choice(uid, method, since, before, where)
-    _report(sharing.import_bundle(bundle, root_of(folder), choose=choose, dry_run=dry_run), dry_run=dry_run, json=json)
+    done = sharing.import_bundle(bundle, root_of(folder), choose=choose, dry_run=dry_run, permissions=permissions)
+    _report(done, dry_run=dry_run, json=json)
 
 
 def push(
@@ -72,6 +91,7 @@ def push(
     where: Config = None,
     option: Options = None,
     check: Annotated[bool, typer.Option(help="Read back what was sent, and compare it.")] = True,
+    permissions: Permissions = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -79,7 +99,7 @@ def push(
     from exca_like import sharing
 
     some = selected(chosen(folder, method, None, since, before, where), uid)
-    done = sharing.push(some, url, options=_options(option), check=check, dry_run=dry_run)
+    done = sharing.push(some, url, options=_options(option), check=check, dry_run=dry_run, permissions=permissions)
     _report(done, dry_run=dry_run, json=json)
 
 
@@ -92,6 +112,7 @@ def pull(
     before: Before = None,
     where: Config = None,
     option: Options = None,
+    permissions: Permissions = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -99,7 +120,8 @@ def pull(
     from exca_like import sharing
 
     choose = _choice(uid, method, since, before, where)
-    done = sharing.pull(url, root_of(folder), choose=choose, options=_options(option), dry_run=dry_run)
+    place = root_of(folder)
+    done = sharing.pull(url, place, choose=choose, options=_options(option), dry_run=dry_run, permissions=permissions)
     _report(done, dry_run=dry_run, json=json)
 
 

@@ -12,11 +12,11 @@ import io
 import os
 import pickle
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from exca_like import user_warnings
 from exca_like.errors import CorruptEntryWarning, ResultLoadError
 
 JOB_FILE = "job.pkl"
@@ -119,7 +119,7 @@ def _report(error: _DamagedError) -> None:
     if error.path not in _reported:
         _reported.add(error.path)
         msg = f"ignoring {error.path}: {error.problem}. Its result will be computed again when asked for."
-        warnings.warn(msg, CorruptEntryWarning, stacklevel=3)
+        user_warnings.warn(msg, CorruptEntryWarning)
 
 
 # first pass: what is in a file

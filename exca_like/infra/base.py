@@ -5,14 +5,13 @@ import copy
 import dataclasses
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
 import pydantic
 
-from exca_like import commits, files, layout, yamltext
+from exca_like import commits, files, layout, user_warnings, yamltext
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.cachedict.memory_claims import MemoryClaims
@@ -23,7 +22,7 @@ from exca_like.executors.base import Attempt, Executor, Resources
 from exca_like.infra.applied import FIELDS, AppliedMethod, InfraField, checked_exclusion, declare, wrap
 from exca_like.infra.code import with_code
 from exca_like.infra.identity import check_same_identity, mark_of, recognized_by
-from exca_like.infra.readers import stored_configs
+from exca_like.infra.readers import ReadFolders, stored_configs
 from exca_like.infra.resources import job_fields
 from exca_like.infra.retries import Retries
 from exca_like.infra.state import State
@@ -50,7 +49,7 @@ class BaseInfra(pydantic.BaseModel):
 
     folder: str | Path | None = None
     """Where results and logs are kept; shared by all configs. None: nothing is stored."""
-    read_folders: tuple[str | Path, ...] = ()
+    read_folders: ReadFolders = ()
     """More folders to find results in, for instance those of colleagues, in this order after one's own ``folder``. Nothing is
     written there. A `SubmitInfra`, whose results are not kept, looks for none."""
     version: str = "0"
@@ -322,7 +321,7 @@ class BaseInfra(pydantic.BaseModel):
                 task = validated(type(owner), config)
             except pydantic.ValidationError as error:
                 msg = f"skipping {folder.path}: its config does not fit the class any more: {error}"
-                warnings.warn(msg, stacklevel=2)
+                user_warnings.warn(msg)
                 continue
             self._copy_private_infras(task)
             yield task

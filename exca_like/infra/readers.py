@@ -5,7 +5,10 @@ For each there is a reader: the same infra with that folder in place of its own.
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import pydantic
 
 from exca_like import files, layout
 from exca_like.cachedict import CacheDict
@@ -18,6 +21,18 @@ from exca_like.layout import RESULT, EntryFolder
 from exca_like.store import FolderStore, Outcome
 
 T = TypeVar("T")
+
+
+def _as_tuple(given: Any) -> Any:
+    """Folders as they may be given: one path stands for itself."""
+    folders = (given,) if isinstance(given, str | Path) else given
+    if isinstance(folders, list | tuple) and not all(isinstance(one, str | Path) and str(one) for one in folders):
+        msg = f"read_folders={given!r} must be paths of folders, in a list"
+        raise ValueError(msg)
+    return folders
+
+
+ReadFolders = Annotated[tuple[str | Path, ...], pydantic.BeforeValidator(_as_tuple)]
 
 
 def answers(infra: Any, question: Callable[[Any], T | None], *, of_other_configs: bool = False) -> Iterator[T]:

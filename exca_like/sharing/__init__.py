@@ -111,6 +111,7 @@ def push(
     options: Mapping[str, Any] | None = None,
     check: bool = True,
     dry_run: bool = False,
+    permissions: int | None = None,
 ) -> Transfer:
     """Send results that are missing there to a folder or an object store, for `pull`.
 
@@ -128,6 +129,8 @@ def push(
         Read back what was sent, and compare it, before anybody can see it.
     dry_run:
         Only tell what would be sent.
+    permissions:
+        Mode of new files of a folder, like ``0o770``, so that others of a group may push there; None: as the umask says.
 
     Returns
     -------
@@ -148,7 +151,7 @@ def push(
     >>> push("/scratch/cache", "s3://group/cache")  # doctest: +SKIP
     """
     catalog = _catalog_of(folder_or_catalog)
-    place = place_at(os.fspath(url), options or {})
+    place = place_at(os.fspath(url), options or {}, permissions)
     return send(str(catalog.folder), place, wanted(catalog, str(catalog.folder)), check=check, dry_run=dry_run)
 
 

@@ -20,13 +20,16 @@ _WITHOUT = "pip install 'exca_like[remote]'"
 
 @contextmanager
 def _writing(path: str) -> Iterator[None]:
-    """A block in which errors of the file system are about a file that is written."""
+    """A block in which errors of the file system that name no other file are about one that is written."""
     try:
         yield
     except ExcaLikeError:
         raise
     except OSError as error:
-        msg = f"can't write {path}: {error.strerror or error}. Check the permissions and the space left, and do the same again."
+        other = str(error.filename or path)
+        about = "" if other == path or os.path.basename(other).startswith(files.TEMPORARY_PREFIX) else f" ({other})"
+        hint = "Check the permissions and the space left, and do the same again."
+        msg = f"can't write {path}: {error.strerror or error}{about}. {hint}"
         raise TransferError(error.errno, msg) from error
 
 
@@ -40,13 +43,14 @@ class Bundle:
     @classmethod
     @contextmanager
     def new(cls, path: str) -> Iterator[Self]:
-        """A bundle to be written, which appears when the block ends well."""
+        """A bundle to be written, which appears when the block ends well and something is in it."""
         folder, name = os.path.split(path)
         temporary = os.path.join(folder, f"{files.TEMPORARY_PREFIX}{files.token()}-{name[:64]}")
         try:
             with _writing(path), zipfile.ZipFile(temporary, "x", strict_timestamps=False) as archive:
                 yield cls(path, archive)
-            os.replace(temporary, path)
+            if archive.namelist():
+                os.replace(temporary, path)
         finally:
             files.remove(temporary)
 
@@ -89,10 +93,11 @@ class Bundle:
 
 
 class Folder:
-    """A folder that is, or becomes, a cache root."""
+    """A folder that is, or becomes, a cache root; with the mode of new files, or None if the umask says it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, permissions: int | None = None) -> None:
         self._path = path
+        self._permissions = permissions
 
     def __str__(self) -> str:
         return self._path
@@ -126,14 +131,14 @@ class Folder:
         """Copy files into the folder; each appears whole."""
         _at_once(lambda name: self._put(paths[name], f"{self._path}/{name}"), paths)
 
-    @staticmethod
-    def _put(path: str, target: str) -> None:
+    def _put(self, path: str, target: str) -> None:
         folder = os.path.dirname(target)
         temporary = f"{folder}/{files.TEMPORARY_PREFIX}{files.token()}"
         try:
             with _writing(target):
-                os.makedirs(folder, exist_ok=True)
+                files.make_folders(folder, self._permissions, above=self._path)
                 shutil.copyfile(path, temporary)
+                files.permit(temporary, self._permissions)
                 os.replace(temporary, target)
         except BaseException:
             with suppress(OSError):
@@ -222,20 +227,23 @@ class Remote:
             raise TransferError(number, msg) from error
 
 
-def place_at(url: str, options: Mapping[str, Any]) -> Folder | Remote:
-    """The place with an address: a path, or a URL.
+def place_at(url: str, options: Mapping[str, Any], permissions: int | None = None) -> Folder | Remote:
+    """The place with an address: a path, or a URL; ``permissions`` are for new files of a folder.
 
     Raises
     ------
     ImportError
         A package is missing that it needs.
     ConfigValueError
-        It is no address, or an option is not known.
+        It is no address, or an option is not known there.
     """
     path = url.removeprefix("file://")
     if "://" in path:
+        if permissions is not None:
+            msg = f"{url} is no folder, so that permissions mean nothing there: say with options who may read, if it has some"
+            raise ConfigValueError(msg)
         return Remote(url, options)
     if options:
         msg = f"{url} is a folder, which has no options: {', '.join(options)}"
         raise ConfigValueError(msg)
-    return Folder(os.path.abspath(os.path.expanduser(path)))
+    return Folder(os.path.abspath(os.path.expanduser(path)), permissions)

@@ -812,8 +812,10 @@ def test_many_at_once(shared: Folders) -> None:
 
 def test_declaration(tmp_path: pathlib.Path) -> None:
     assert exca_like.TaskInfra().read_folders == ()
-    with pytest.raises(pydantic.ValidationError, match="read_folders"):
-        exca_like.TaskInfra(read_folders=str(tmp_path))  # type: ignore[arg-type]
+    assert exca_like.TaskInfra(read_folders=str(tmp_path)).read_folders == (str(tmp_path),)  # type: ignore[arg-type]
+    for wrong in ("", [""], [3], None):
+        with pytest.raises(pydantic.ValidationError, match="read_folders"):
+            exca_like.TaskInfra(read_folders=wrong)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert exca_like.SubmitInfra(read_folders=[tmp_path]).read_folders == (tmp_path,)  # type: ignore[arg-type]

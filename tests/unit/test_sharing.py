@@ -326,6 +326,24 @@ def test_nothing_to_export(tmp_path: Path) -> None:
         export_bundle(tmp_path / "none", tmp_path / "b.zip")
 
 
+def test_nothing_that_can_be_exported(tmp_path: Path) -> None:
+    memo_of(tmp_path / "a", echo)(b"x" * 5000)
+    for path in (tmp_path / "a").rglob("*"):
+        if path.is_file() and path.parent.name == "data":
+            path.write_bytes(b"y" * path.stat().st_size)
+    done = export_bundle(tmp_path / "a", tmp_path / "b.zip")
+    assert (done.added, done.left_out) == (0, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "folder"
+    source.mkdir()
+    with pytest.raises(TransferError, match=rf"can't write {tmp_path}/place/name: Is a directory \({source}\)"):
+        places.Folder(str(tmp_path / "place")).put({"name": str(source)})
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_no_bundle(filled: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no zip")
     zipfile.ZipFile(tmp_path / "empty.zip", "w").close()

@@ -1,13 +1,13 @@
 """Pandas frames in csv files, with beside them what csv does not say."""
 
 import os
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from exca_like import user_warnings
 from exca_like.cachedict.handlers import pandas_parts as parts
 from exca_like.errors import ConfigTypeError
 
@@ -268,4 +268,4 @@ def _warn(what: str, before: Any, after: Any) -> None:
         f"csv does not keep {what} of dtype {before}: it comes back {change}. "
         "Use cache_type='ParquetPandasDataFrame', which keeps it; this is said once for each dtype."
     )
-    warnings.warn(msg, UserWarning, stacklevel=4)
+    user_warnings.warn(msg)

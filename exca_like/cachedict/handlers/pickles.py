@@ -2,10 +2,9 @@
 
 import io
 import pickle
-import warnings
 from typing import Any
 
-from exca_like import pickling
+from exca_like import pickling, user_warnings
 from exca_like.cachedict.registry import describe_type
 from exca_like.errors import ConfigTypeError
 
@@ -47,7 +46,7 @@ def fall_back(ctx: Any, value: Any, *, quiet: bool = False) -> dict[str, Any]:
             f"{describe_type(value)} is stored as a pickle, which may not load any more when its code changes, and can run "
             "code when it is loaded. Register a handler for the type, or choose it with cache_type='AutoPickle'."
         )
-        warnings.warn(msg, UserWarning, stacklevel=2)
+        user_warnings.warn(msg)
     return info
 
 

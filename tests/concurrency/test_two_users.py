@@ -1,0 +1,134 @@
+"""Two users of one group, whose umask gives others nothing, share folders with ``permissions``."""
+
+import os
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pydantic
+import pytest
+
+import exca_like
+from exca_like import hits, maintenance, sharing
+from exca_like.catalog import Catalog
+from exca_like.pruning import remove
+
+ANN, BEN, TEAM = 23001, 23002, 23003
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
+
+
+class Task(pydantic.BaseModel):
+    x: int = 1
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(permissions=0o660)
+
+    @infra.apply
+    def run(self) -> int:
+        return os.geteuid()
+
+
+class Items(pydantic.BaseModel):
+    infra: exca_like.MapInfra = exca_like.MapInfra(permissions=0o660)
+
+    @infra.apply(item_uid=str)
+    def process(self, items: Iterable[int]) -> Iterator[bytes]:
+        for item in items:
+            yield bytes([item]) * 2000
+
+
+@pytest.fixture
+def team() -> Iterator[Path]:
+    """A folder of the team, in which new files belong to it."""
+    with tempfile.TemporaryDirectory() as folder:  # what is imported late, others may have no right to read
+        all_of(Path(folder))
+    path = Path(tempfile.mkdtemp(prefix="exca-like-team-"))
+    os.chown(path, 0, TEAM)
+    path.chmod(0o2770)
+    yield path
+    shutil.rmtree(path)
+
+
+def all_of(folder: Path) -> None:
+    work(folder / "cache", 0)
+    look_after(folder / "cache")
+    sharing.push(folder / "cache", folder / "place")
+    sharing.pull(folder / "place", folder / "here")
+
+
+def as_user(user: int, function: Callable[[], object]) -> None:
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([TEAM])
+            os.setgid(user)
+            os.setuid(user)
+            os.umask(0o077)
+            function()
+            hits.write()
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def work(folder: Path, x: int) -> None:
+    infra = {"folder": folder, "permissions": 0o660}
+    assert Task(x=x, infra=infra).run() == os.geteuid()
+    first = Task(x=0, infra=infra).run()
+    assert Task(x=0, infra=infra).run() == first  # a hit
+    assert len(list(Items(infra=infra).process([0, x]))) == 2
+
+
+def look_after(cache: Path) -> None:
+    assert maintenance.verify(cache).is_clean
+    assert (f"{__name__}.Items.process", True) in {(entry.method, entry.values > 0) for entry in Catalog(cache)}
+    maintenance.compact(cache)
+    for entry in Catalog(cache):
+        entry.pin()
+        entry.unpin()
+    assert not any(one.problem for one in remove(Catalog(cache).filter("Task.run", config={"x": 2}), dry_run=False))
+    journal = next(cache.glob("*Items*/default/*-info.jsonl"))
+    with journal.open("a") as file:
+        file.write('{"#key": half\n')
+    with pytest.warns(exca_like.errors.CorruptEntryWarning, match="is damaged"):
+        assert maintenance.verify(cache, repair=True).is_clean
+
+
+def check_modes(folder: Path) -> None:
+    """All of a folder belongs to the team, which may read and write it."""
+    for path in folder.rglob("*"):
+        assert (path.stat().st_gid, path.stat().st_mode & 0o060) == (TEAM, 0o060), path
+
+
+def test_a_cache(team: Path) -> None:
+    cache = team / "cache"
+    as_user(ANN, lambda: work(cache, 0))
+    as_user(BEN, lambda: work(cache, 1))
+    as_user(ANN, lambda: work(cache, 2))
+    as_user(BEN, lambda: look_after(cache))
+    assert not Catalog(cache).filter("Task.run", config={"x": 2})
+    as_user(ANN, lambda: work(cache, 3))
+    check_modes(cache)
+
+
+def test_a_place(team: Path) -> None:
+    for user in (ANN, BEN):
+        own = team / str(user)
+        as_user(user, lambda own=own, user=user: Task(x=user, infra={"folder": own}).run())
+        as_user(
+            user, lambda own=own: list(Items(infra={"folder": own, "permissions": None}).process([1, own.name == str(ANN)]))
+        )
+    for user, other in ((ANN, BEN), (BEN, ANN)):
+
+        def give_and_take(user: int = user, other: int = other) -> None:
+            done = sharing.push(team / str(user), team / "place", permissions=0o660)
+            assert done.added and done.is_complete
+            for one in (user, other) if user == BEN else (user,):
+                sharing.pull(team / "place", team / f"{user}-all", permissions=0o660)
+                assert Task(x=one, infra={"folder": team / f"{user}-all", "mode": "read-only"}).run() == one
+
+        as_user(user, give_and_take)
+    check_modes(team / "place")
