@@ -1,9 +1,10 @@
 """How often results were taken from a cache: counted in memory, and written now and then.
 
 A hit is one increment in `counts`. What was counted is written at the end of the process, and before that when something is
-counted for the first time since the last writing and a minute has passed. Each process appends to a file of its own, in the
-hidden folder ``.hits`` of the cache root; `merge` makes one file of many. The numbers are for statistics and for pruning: those
-of a process that was killed may lack.
+counted for the first time since the last writing and a minute has passed. Each process appends lines of JSON to a file of its
+own, in the hidden folder ``.hits`` of the cache root: numbers by uid and key, which is empty but for calls of memoised
+functions. `merge` makes one file of many. The numbers are for statistics and for pruning: those of a process that was killed
+may lack.
 """
 
 import atexit
@@ -11,14 +12,13 @@ import collections
 import contextlib
 import fcntl
 import functools
-import itertools
 import json
 import os
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from exca_like import files, sources
 from exca_like.errors import SettingsError
@@ -26,8 +26,9 @@ from exca_like.layout import HITS, EntryFolder
 
 _EVERY_S = 60.0
 _MOST = 10_000  # entries that are counted in memory
-_AT_ONCE = 500  # files that are merged at a time, which are open meanwhile
-_TRIES = 5  # of reading while others merge
+
+_Numbers = dict[str, dict[str, int]]
+"""Hits by uid and key."""
 
 
 class _Writing:
@@ -77,28 +78,28 @@ def write() -> None:
     with _lock:
         _writing.due = time.monotonic() + _EVERY_S
         found = _pending(take=True)
-        if found and _is_wanted():
-            for root, hits in found.items():
+        if _is_wanted():
+            for root, numbers in found.items():
                 with contextlib.suppress(OSError):
-                    _append(root, json.dumps({"hits": hits}).encode() + b"\n")
+                    _append(root, numbers)
 
 
-def _pending(*, take: bool = False) -> dict[str, dict[str, Any]]:
-    """What was counted and not written, by root and uid; of calls of memoised functions dictionaries by key."""
-    found: dict[str, dict[str, Any]] = {}
+def _pending(*, take: bool = False) -> dict[str, _Numbers]:
+    """What was counted and not written, by root."""
+    found: dict[str, _Numbers] = {}
     for place in list(counts):
         number = counts.pop(place, 0) if take else counts.get(place, 0)
-        entry, key = (place, None) if type(place) is EntryFolder else place or (None, None)
-        if entry is None or not entry.root:  # it is kept in memory only
-            continue
-        hits = found.setdefault(entry.root, {})
-        if key is None:
-            hits[entry.uid] = number
-        elif isinstance(hits.get(entry.uid), dict):
-            hits[entry.uid][key] = number
-        else:  # or it is of the other kind, see `_merge`
-            hits[entry.uid] = {key: number}
+        entry, key = (place, "") if type(place) is EntryFolder else place or (None, "")
+        if entry is not None and entry.root:  # else it is kept in memory only
+            _add(found.setdefault(entry.root, {}), {entry.uid: {key: number}})
     return found
+
+
+def _add(total: _Numbers, numbers: Mapping[str, Mapping[str, int]]) -> None:
+    for uid, by_key in numbers.items():
+        mine = total.setdefault(uid, {})
+        for key, number in by_key.items():
+            mine[key] = mine.get(key, 0) + number
 
 
 atexit.register(write)
@@ -111,50 +112,55 @@ def _is_wanted() -> bool:
         return True
 
 
-def _append(root: str, line: bytes) -> None:
-    mode = stat.S_IMODE(os.stat(root).st_mode)  # who may write there may count there
+def _append(root: str, numbers: _Numbers) -> None:
     folder = f"{root}/{HITS}"
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder)
-        os.chmod(folder, mode)
+        os.chmod(folder, stat.S_IMODE(os.stat(root).st_mode))  # who may write there may count there
+    line = json.dumps(numbers).encode() + b"\n"
     while True:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC  # network file systems ask for both rights to lock
-        if root not in _names:
-            _names[root] = _new_name()
-            flags |= os.O_CREAT | os.O_EXCL  # a name is never used again: what was merged is known by it
+        is_new = root not in _names
+        name = _names.setdefault(root, f"{os.getpid()}-{files.token()}.jsonl")
         try:
-            descriptor = os.open(f"{folder}/{_names[root]}", flags, mode & 0o666)
-        except FileNotFoundError:
+            with _locked(f"{folder}/{name}", fcntl.LOCK_SH, os.O_APPEND | os.O_CREAT * is_new) as descriptor:
+                if is_new:
+                    files.permit(f"{folder}/{name}", files.mode_in(root))
+                if os.write(descriptor, line) < len(line):
+                    del _names[root]  # nothing may follow half a line
+                return
+        except BlockingIOError:  # it is merged now
             del _names[root]
-            if flags & os.O_CREAT:
+        except FileNotFoundError:  # it was merged
+            del _names[root]
+            if is_new:
                 raise
-            continue  # it was merged
-        try:
-            if _is_locked(descriptor, fcntl.LOCK_SH) is not False:
-                if flags & os.O_CREAT:
-                    os.fchmod(descriptor, mode & 0o666)
-                if os.fstat(descriptor).st_nlink:
-                    if os.write(descriptor, line) < len(line):
-                        del _names[root]  # nothing may follow half a line
-                    return
-        finally:
-            os.close(descriptor)
-        del _names[root]  # it was merged, or is now
 
 
-def _new_name() -> str:
-    return f"{os.getpid()}-{files.token()}.jsonl"
+@contextlib.contextmanager
+def _locked(path: str, kind: int, flags: int = 0) -> Iterator[int]:
+    """A file that is open, and locked, if there are locks.
 
-
-def _is_locked(descriptor: int, kind: int) -> bool | None:
-    """Lock a file; False if somebody else has a lock on it, None if there are no locks."""
+    Raises
+    ------
+    BlockingIOError
+        Somebody else has a lock on it, or has just removed it.
+    OSError
+        It can't be opened, or not be locked for one process alone.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)  # network file systems ask for both rights to lock
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            if kind == fcntl.LOCK_EX:
+                raise
+        if not os.fstat(descriptor).st_nlink:
+            raise BlockingIOError
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 # reading
@@ -184,83 +190,35 @@ hits_of = functools.lru_cache(16)(Hits)
 
 def read(root: str) -> dict[str, int]:
     """All hits below a cache root, by uid: those that were written, and those of this process that are not yet."""
-    numbers: collections.Counter[str] = collections.Counter()
+    total: _Numbers = {}
     if _is_wanted():
-        for uid, number in _pending().get(root, {}).items():
-            _add(numbers, uid, number)
-    for file in _files(f"{root}/{HITS}"):
-        for uid, number in file.hits():
-            _add(numbers, uid, number)
-    return dict(numbers)
+        _add(total, _pending().get(root, {}))
+    for path in _files(root):
+        with contextlib.suppress(OSError):  # it was merged just now, or is not for this user
+            for numbers in _lines(path):
+                _add(total, numbers)
+    return {f"{uid}/{key}" if key else uid: number for uid, by_key in total.items() for key, number in by_key.items()}
 
 
-def _add(numbers: collections.Counter[str], uid: str, number: Any) -> None:
-    numbers.update({f"{uid}/{key}": one for key, one in number.items()} if isinstance(number, dict) else {uid: number})
-
-
-class _File(NamedTuple):
-    """A file of counts: lines, and how many bytes of them are in another file, too."""
-
-    name: str
-    size: int
-    lines: Sequence[tuple[int, dict[str, Any]]]
-    """Each with the offset of its start."""
-    merged: int = 0
-
-    def hits(self) -> Iterator[tuple[str, Any]]:
-        """Numbers that are in no other file, by folder; of calls a dictionary of them."""
-        for start, line in self.lines:
-            if start >= self.merged:
-                yield from line["hits"].items()
-
-    def replaces(self) -> dict[str, int]:
-        """Other files that were merged into this one, and how many bytes of them."""
-        return {name: size for _, line in self.lines for name, size in line.get("replaces", {}).items()}
-
-
-def _files(folder: str) -> list[_File]:
-    """The files of counts, as they are together at one moment."""
-    found: list[_File] = []
-    for _ in range(_TRIES):
-        try:
-            names = sorted(name for name in os.listdir(folder) if name[0] != ".")
-        except (FileNotFoundError, NotADirectoryError, PermissionError):  # nobody has counted here, or not for this user
-            return []
-        found = [file for name in names if (file := _read(folder, name)) is not None]
-        if len(found) == len(names):
-            break  # else some were merged meanwhile
-    merged: dict[str, int] = {}
-    for file in found:
-        for name, size in file.replaces().items():
-            merged[name] = max(size, merged.get(name, 0))
-    return [file._replace(merged=merged.get(file.name, 0)) for file in found]
-
-
-def _read(folder: str, name: str) -> _File | None:
+def _files(root: str) -> list[str]:
     try:
-        data = files.read_bytes(f"{folder}/{name}")
-    except FileNotFoundError:
-        return None
-    except OSError:  # it is not for this user
-        data = b""
-    lines: list[tuple[int, dict[str, Any]]] = []
-    start = 0
-    for text in data.splitlines(keepends=True):
+        return [f"{root}/{HITS}/{name}" for name in os.listdir(f"{root}/{HITS}") if name[0] != "."]
+    except OSError:  # nobody has counted here, or not for this user
+        return []
+
+
+def _lines(path: str) -> Iterator[_Numbers]:
+    """What is in a file, but for what is not of the form that is written here."""
+    for text in files.read_bytes(path).splitlines():
         with contextlib.suppress(ValueError):  # its process was killed, or the disk was full
-            line = json.loads(text)
-            if _is_sound(line):
-                lines.append((start, line))
-        start += len(text)
-    return _File(name, len(data), lines)
+            if _is_sound(line := json.loads(text)):
+                yield line
 
 
 def _is_sound(line: Any) -> bool:
-    """Whether a line has the form of those written here."""
-    hits, replaces = (line.get("hits"), line.get("replaces", {})) if isinstance(line, dict) else (None, None)
-    if not isinstance(hits, dict) or not isinstance(replaces, dict):
-        return False
-    groups = (number.values() if isinstance(number, dict) else (number,) for number in hits.values())
-    return all(type(number) is int for number in itertools.chain(replaces.values(), *groups))
+    return isinstance(line, dict) and all(
+        isinstance(by_key, dict) and all(type(number) is int for number in by_key.values()) for by_key in line.values()
+    )
 
 
 # merging
@@ -268,48 +226,18 @@ def _is_sound(line: Any) -> bool:
 
 def merge(root: str) -> None:
     """Make one file of many, without what was counted of folders that are gone; safe beside readers and writers."""
-    folder = f"{root}/{HITS}"
-    names = [file.name for file in _files(folder)]
-    for first in range(0, len(names), _AT_ONCE):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            _merge(root, {name for name in names[first : first + _AT_ONCE] if _is_mine(f"{folder}/{name}", stack)})
-
-
-def _is_mine(path: str, stack: contextlib.ExitStack) -> bool:
-    """Whether a file could be locked, so that its writer, if it lives, takes another one."""
+    paths = _files(root)
+    total: _Numbers = {}
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    stack.callback(os.close, descriptor)
-    return bool(_is_locked(descriptor, fcntl.LOCK_EX)) and os.fstat(descriptor).st_nlink > 0
-
-
-def _merge(root: str, names: set[str]) -> None:
-    """Merge files that are locked."""
-    folder = f"{root}/{HITS}"
-    every = _files(folder)
-    mine = [file for file in every if file.name in names]
-    if sum(len(file.lines) for file in mine) < 2:
-        return
-    hits: dict[str, Any] = {}
-    for file in mine:
-        for uid, number in file.hits():
-            if not os.path.isdir(f"{root}/{uid}"):
-                continue
-            before = hits.get(uid)  # of the other kind, if a memoised function took the place of a method
-            if isinstance(number, dict):
-                calls = collections.Counter(before if isinstance(before, dict) else {})
-                calls.update(number)
-                hits[uid] = dict(calls)
-            else:
-                hits[uid] = number + (before if isinstance(before, int) else 0)
-    # a file that could not be removed, or was appended to after its merger was killed
-    replaced = {file.name: file.merged for file in every if file.merged and file.name not in names}
-    replaced |= {file.name: file.size for file in mine}
-    line = json.dumps({"replaces": replaced, "hits": hits}).encode() + b"\n"
-    path = f"{folder}/{_new_name()}"
-    files.write_atomic(path, line, files.mode_in(root))
-    files.sync(path)
-    for file in mine:
-        files.remove(f"{folder}/{file.name}")
+        for path in paths if len(paths) > 1 else ():
+            # its writer, if it lives, takes another one; who can't remove it does not count it again
+            with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_EX):
+                lines = list(_lines(path))
+                os.unlink(path)
+                for numbers in lines:
+                    _add(total, numbers)
+    finally:
+        kept = {uid: by_key for uid, by_key in total.items() if os.path.isdir(f"{root}/{uid}")}
+        if kept:
+            with contextlib.suppress(OSError), _lock:
+                _append(root, kept)

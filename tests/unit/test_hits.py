@@ -201,7 +201,7 @@ def test_a_killed_process_loses_its_own(tmp_path: Path) -> None:
     assert start(tmp_path, 4, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)").wait(60) == -9
     assert numbers(tmp_path) == {task(tmp_path).infra.uid(): 4}
     (file,) = files_of(tmp_path)
-    file.write_bytes(file.read_bytes() + b'{"hits": {"x')  # and half a line is none
+    file.write_bytes(file.read_bytes() + b'{"x')  # and half a line is none
     assert numbers(tmp_path) == {task(tmp_path).infra.uid(): 4}
 
 
@@ -221,21 +221,19 @@ def test_a_root_that_is_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "line",
     [
-        b'{"hits": {"a": 1',
+        b'{"a": {"": 1',
         b"\xff",
         b"[1]",
-        b'{"hits": [1]}',
-        b'{"hits": {"a": "1"}}',
-        b'{"hits": {"a": {"key": null}}}',
-        b'{"hits": {"a": 1}, "replaces": [1]}',
-        b'{"hits": {"a": 1}, "replaces": {"b": "1"}}',
+        b'{"a": 1}',
+        b'{"a": {"": "1"}}',
+        b'{"a": {"key": null}}',
     ],
 )
 def test_a_wrong_line_counts_as_nothing(tmp_path: Path, line: bytes) -> None:
     task(tmp_path).run()
     task(tmp_path).run()
     hits.write()
-    (tmp_path / ".hits/1-other.jsonl").write_bytes(b'{"hits": {"a": 2}}\n' + line + b"\n")
+    (tmp_path / ".hits/1-other.jsonl").write_bytes(b'{"a": {"": 2}}\n' + line + b"\n")
     (tmp_path / "a").mkdir()
     expected = {task(tmp_path).infra.uid(): 1, "a": 2}
     assert numbers(tmp_path) == expected
@@ -281,19 +279,37 @@ for _ in range(200):
     assert numbers(tmp_path) == {task(tmp_path).infra.uid(): 603} and len(files_of(tmp_path)) == 1
 
 
-def test_numbers_of_two_kinds_are_merged(tmp_path: Path) -> None:
+def test_numbers_of_tasks_and_of_calls(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / ".hits").mkdir()
-    for name, number in (("1-a", 2), ("2-b", {"key": 3}), ("3-c", {"key": 4})):
-        (tmp_path / ".hits" / f"{name}.jsonl").write_text(json.dumps({"hits": {"a": number}}) + "\n")
+    for name, by_key in (("1-a", {"": 2}), ("2-b", {"key": 3}), ("3-c", {"key": 4})):
+        (tmp_path / ".hits" / f"{name}.jsonl").write_text(json.dumps({"a": by_key}) + "\n")
     assert numbers(tmp_path) == {"a": 2, "a/key": 7}
     hits.merge(str(tmp_path))
-    assert numbers(tmp_path) == {"a/key": 7}
+    assert numbers(tmp_path) == {"a": 2, "a/key": 7} and len(files_of(tmp_path)) == 1
     entry = EntryFolder(str(tmp_path), "a")
     hits.counts[entry] += 1
     hits.counts[entry, "key"] += 1
     hits.write()
-    assert numbers(tmp_path) == {"a/key": 8}
+    assert numbers(tmp_path) == {"a": 3, "a/key": 8}
+
+
+def test_files_that_can_not_be_removed_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / ".hits").mkdir()
+    for name in "bcd":
+        (tmp_path / ".hits" / f"{name}.jsonl").write_text('{"a": {"": 1}}\n')
+    unlink = os.unlink
+
+    def refuse(path: str) -> None:
+        if path.endswith("b.jsonl"):
+            raise PermissionError
+        unlink(path)
+
+    monkeypatch.setattr(hits.os, "unlink", refuse)
+    for _ in range(2):
+        hits.merge(str(tmp_path))
+        assert numbers(tmp_path) == {"a": 3} and len(files_of(tmp_path)) == 2
 
 
 def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
