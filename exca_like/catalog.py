@@ -1,5 +1,6 @@
 """The catalog of a cache: all that is stored below a folder, told without importing the code that computed it."""
 
+import contextlib
 import errno
 import fnmatch
 import os
@@ -218,6 +219,12 @@ class Catalog(tables.Tabular, Sequence[Entry]):
                 found.append((entry.uid, failure))
         return FailureReport(found)
 
+    def other_sizes(self) -> dict[str, int]:
+        """Bytes of what is in the folder beside methods, whatever the filter: logs, copies of code, provenance; by name."""
+        root = str(self.folder)
+        methods = {os.path.relpath(content.path, root).partition("/")[0] for content in self._scanner.contents()}
+        return {name: size for name in sorted(os.listdir(root)) if name not in methods and (size := _size(f"{root}/{name}"))}
+
     def stats(self) -> Stats:
         """What there is of each method, how often it was taken from the cache, and the time that this has saved."""
         return Stats(self)
@@ -266,6 +273,15 @@ def _check_words(name: str, given: Sequence[str], words: Sequence[str]) -> None:
         if one not in words:
             msg = f"{name}={one!r} must be one of {', '.join(map(repr, filter(None, words)))}"
             raise ConfigValueError(msg)
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, or of those below a folder; links are not followed."""
+    found = 0
+    for name in [f"{parent}/{name}" for parent, _, names in os.walk(path) for name in names] or [path]:
+        with contextlib.suppress(OSError):  # it was removed just now
+            found += os.lstat(name).st_size
+    return found
 
 
 def _matches(text: str, pattern: str) -> bool:

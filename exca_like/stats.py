@@ -54,12 +54,17 @@ class Stats(tables.Tabular, Sequence[Usage]):
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self.total = Usage()
         found: dict[str, Usage] = {}
         for entry in entries:
             name = f"{entry.method},{entry.version}".rstrip(",")
-            for usage in (found.setdefault(name, Usage(name)), self.total):
-                usage.add(entry)
+            found.setdefault(name, Usage(name)).add(entry)
+        self.total = Usage()
+        for usage in found.values():
+            self.total.entries += usage.entries
+            self.total.statuses += usage.statuses
+            self.total.size += usage.size
+            self.total.hits += usage.hits
+            self.total.saved += usage.saved
         self._methods = sorted(found.values(), key=lambda usage: (-usage.saved, -usage.hits, usage.method))
 
     def __getitem__(self, index: Any) -> Any:

@@ -128,16 +128,19 @@ def du(
     method: Method = None,
     json: Json = False,
 ) -> None:
-    """Show how much space each method takes, and how much of it is pinned."""
+    """Show how much space each method takes, how much of it is pinned, and what logs and copies of code take."""
     from exca_like import tables
 
     sizes: dict[str, list[Any]] = {}
-    for entry in chosen(folder, method, None, None, None, None):
+    catalog = chosen(folder, method, None, None, None, None)
+    for entry in catalog:
         row = sizes.setdefault(f"{entry.method},{entry.version}".rstrip(","), [0, 0, 0, 0])
         row[0] += 1
         row[1] += entry.values  # noqa: PD011 - no numpy
         row[2] += entry.size
         row[3] += entry.size * entry.is_pinned
+    others = {} if method else catalog.other_sizes()
+    sizes |= {f"{name}/": [0, 0, size, 0] for name, size in others.items()}
     ordered = sorted(sizes.items(), key=lambda one: -one[1][2])
     if json:
         names = ("entries", "results", "size", "pinned")
@@ -145,7 +148,8 @@ def du(
         return
     total, pinned = (sum(row[column] for row in sizes.values()) for column in (2, 3))
     rows: list[Sequence[str]] = [
-        (name, str(row[0]), str(row[1]), tables.size(row[2]), tables.size(row[3]) if row[3] else "") for name, row in ordered
+        (name, str(row[0] or ""), str(row[1] or ""), tables.size(row[2]), tables.size(row[3]) if row[3] else "")
+        for name, row in ordered
     ]
     rows.append(("total", "", "", tables.size(total), tables.size(pinned)))
     header: Sequence[str] = ("method", "entries", "results", "size", "pinned")

@@ -53,10 +53,11 @@ def run(
 
 def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) -> None:
     infra = getattr(config, name)
+    uid = infra.uid()  # what is wrong with the class is said as of any command
     is_here = infra.cluster is None or infra.folder is None
     job = None if dry_run or is_here else infra.job()
     if job is not None and not json:
-        typer.echo(f"{infra.uid()}: job {job.job_id}, {infra.status()}")
+        typer.echo(f"{uid}: job {job.job_id}, {infra.status()}")
     results, failure = [], None
     if not dry_run and (is_here or wait or infra.cluster == "debug"):
         try:
@@ -68,10 +69,10 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
             typer.echo(failure.traceback, err=True, nl=False)
     if json:
         status = "completed" if results else "failed" if failure else infra.status()
-        about = {"uid": infra.uid(), "status": status, "job": job and job.job_id}
+        about = {"uid": uid, "status": status, "job": job and job.job_id}
         print_json(about | ({"result": results[0]} if results else {}))
     elif dry_run:
-        typer.echo(f"{infra.uid()}: {infra.status()}")
+        typer.echo(f"{uid}: {infra.status()}")
     for result in results if not json else ():
         typer.echo(repr(result))
     if failure is not None:

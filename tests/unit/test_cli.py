@@ -242,7 +242,8 @@ def test_table_as_parquet(command, tmp_path: Path) -> None:
 
 def test_du(command) -> None:
     header, *rows, total = good(command("du")).splitlines()
-    assert header.split() == ["method", "entries", "results", "size"] and len(rows) == 3 and total.startswith("total")
+    assert header.split() == ["method", "entries", "results", "size"] and total.startswith("total")
+    assert [row.partition(" ")[0] for row in rows if "/" in row] == ["provenance/", "logs/"] and len(rows) == 5
     assert "Features.process,0" in rows[0] and " 2 " in rows[0] and " 11 " in rows[0]
     assert json.loads(good(command("du", "--json")))[0]["size"] > 100_000
 

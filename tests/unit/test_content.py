@@ -263,7 +263,7 @@ def cyclic() -> list[tp.Any]:
         (cyclic(), r"contains itself"),
         (type("Local", (), {"__qualname__": "f.<locals>.Local"})(), r"f.<locals>.Local"),
     ],
-    ids=str,
+    ids=["function", "lock", "file", "generator", "state", "cycle", "local"],
 )
 def test_what_has_no_content_is_refused(value: tp.Any, message: str) -> None:
     with pytest.raises(ContentKeyError, match=message) as caught:
