@@ -41,6 +41,6 @@ def test_watching_and_following(idle_cluster, tmp_path: Path, terminals: list[Te
     assert "has ended: completed" in lines[-2]
     wait_until(lambda: "ended with 0" in watching.text(), 40)
     text = watching.text()
-    assert text.count("method") == 1 and "3 completed, 1 failed" in text, text  # shown in place
+    assert text.count("method") == 1 and "3 completed, 1 failed" in " ".join(text.split()), text  # shown in place
     failures = subprocess.run([*call, "failures", "--group", "--folder", "cache"], cwd=tmp_path, capture_output=True, text=True)
     assert failures.stdout.startswith("1 failed:\n  1 × ValueError at steps.py:"), failures.stdout

@@ -352,7 +352,7 @@ def test_pin_and_unpin(own) -> None:
     assert "pinned, completed" in line
     assert "  pinned\n" in good(own("show", "optim.lr=0.5"))
     header, *rows = good(own("du")).splitlines()
-    assert header.split()[-2:] == ["size", "pinned"] and rows[-1].startswith("total") and rows[-1].endswith(" B")
+    assert header.split()[-2:] == ["size", "pinned"] and rows[-1].startswith("total") and rows[-1].endswith("B")
     assert sum(row["pinned"] > 0 for row in json.loads(good(own("du", "--json")))) == 1
     ended, out, _ = own("rm", "optim.lr=0.5", "--yes")
     assert ended == 1 and "stays: it is pinned" in out and "0 entries, 0 B removed" in out
@@ -446,7 +446,7 @@ def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (["table", "--sort", "loss"], 2, "there is no column 'loss': there are method, version"),
         (["table", "-c", "loss"], 2, "there is no column loss"),
         (["logs", "seed=1,optim"], 1, "was not computed by a job of its own"),
-        (["logs", "123"], 1, "no entry of .* nor is there a job with this id"),
+        (["logs", "987654321"], 1, "no entry of .* nor is there a job with this id"),
         (["diff", "seed=9"], 2, "Missing argument 'SECOND'"),
         (["settings", "--cluster", "moon"], 1, "cluster='moon'"),
         (["migrate", "/none"], 1, "there is no folder /none"),
