@@ -22,9 +22,9 @@ from exca_like.errors import (
 )
 from exca_like.executors.base import WAVE_S, Attempt, Ended, Executor, JobHandle, cancelled_unless_noted, read_log
 from exca_like.executors.pools import make_pool
+from exca_like.item_store import ItemStore
 from exca_like.parts import Given, Part, outcomes
 from exca_like.recording import noted_here
-from exca_like.store import ItemStore
 
 _FIRST_POLL, _LAST_POLL = 0.02, 1.0  # seconds between two looks at what jobs stored
 _LAST_DELAY_S = 1.0  # seconds in which the last results of a job that was stopped may appear

@@ -24,8 +24,9 @@ from exca_like.infra.map import MapCall, MapInfra, Returned
 from exca_like.infra.readers import reader_with_item
 from exca_like.infra.resources import JOB_CLUSTERS
 from exca_like.infra.state import State
+from exca_like.item_store import ItemStore
 from exca_like.layout import EntryFolder
-from exca_like.store import ItemStore, SharedStore
+from exca_like.store import SharedStore
 from exca_like.watching import CodeState, Watch, warn
 
 _MOST_BYTES = 1 << 30  # of what a path names, for it to be stored unasked

@@ -20,9 +20,9 @@ from exca_like.infra.items import SHORTEST, AppliedMap
 from exca_like.infra.modes import InfraMode, mode_of
 from exca_like.infra.readers import cache_through, reader_with_item
 from exca_like.infra.state import State
+from exca_like.item_store import ItemStore
 from exca_like.layout import EntryFolder
 from exca_like.recording import noted
-from exca_like.store import ItemStore
 from exca_like.watching import CodeState, Watch
 
 if TYPE_CHECKING:
