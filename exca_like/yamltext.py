@@ -171,6 +171,7 @@ def _is_dict(value: Any) -> bool:
 
 
 def _emit_mapping(node: Mapping[str, Any], indent: str, lines: list[str], first: str | None = None) -> None:
+    prefix = indent if first is None else first
     for name, item in node.items():
         key, value = name, item
         while type(value) not in SCALARS and _is_dict(value) and len(value) == 1:
@@ -178,18 +179,18 @@ def _emit_mapping(node: Mapping[str, Any], indent: str, lines: list[str], first:
             if not last:
                 break
             key, value = f"{key}.{last}", content
-        prefix = (indent if first is None else first) + (key if _is_plain_key(key) else _leave_to_libyaml())
-        first = None
         if type(value) in SCALARS:
-            lines.append(f"{prefix}: {_scalar(value)}\n")
+            # 0.0 and -0.0 are equal
+            lines.append(prefix + (_line(key, value) if type(value) is not float else f"{_key(key)}: {_scalar(value)}\n"))
         elif _is_dict(value) and value:
-            lines.append(f"{prefix}:\n")
+            lines.append(f"{prefix}{_key(key)}:\n")
             _emit_mapping(value, indent + "  ", lines)
         elif type(value) is list and value:
-            lines.append(f"{prefix}:\n")
+            lines.append(f"{prefix}{_key(key)}:\n")
             _emit_list(value, indent, lines)
         else:
-            lines.append(f"{prefix}: {_scalar(value)}\n")
+            lines.append(f"{prefix}{_key(key)}: {_scalar(value)}\n")
+        prefix = indent
 
 
 def _emit_list(node: list[Any], indent: str, lines: list[str], first: str | None = None) -> None:
@@ -205,12 +206,17 @@ def _emit_list(node: list[Any], indent: str, lines: list[str], first: str | None
 
 
 @functools.lru_cache(4096)
-def _is_plain_key(key: str) -> bool:
-    return _PLAIN_KEY.fullmatch(key) is not None and key.lower() not in _WORDS and len(key) < 100
+def _key(key: str) -> str:
+    """A key, if it is surely right as it is."""
+    if _PLAIN_KEY.fullmatch(key) is None or key.lower() in _WORDS or len(key) >= 100:
+        raise _NeedsLibyamlError
+    return key
 
 
-def _leave_to_libyaml() -> str:
-    raise _NeedsLibyamlError
+@functools.lru_cache(4096, typed=True)
+def _line(key: str, value: Any) -> str:
+    """The line of a scalar, which most configs of a class have in common."""
+    return f"{_key(key)}: {_scalar(value)}\n"
 
 
 def _scalar(value: Any) -> str:
