@@ -1,4 +1,4 @@
-"""The entry of a folder that holds no other, read in the shortest way: as results of tasks lie."""
+"""The entry of a folder that holds no other, written and read in the shortest way: as results of tasks lie."""
 
 import functools
 import os
@@ -8,8 +8,11 @@ from zlib import crc32
 import orjson
 
 from exca_like import files
+from exca_like.cachedict.context import DumpContext
 from exca_like.cachedict.journal import INFO, JournalFile, Listing
 from exca_like.cachedict.lines import KEY_HEAD
+from exca_like.cachedict.writer import Writer
+from exca_like.errors import CacheFolderError
 
 _LARGEST = 1 << 16  # bytes of a journal that may be only one line
 _META = b',"#meta":'  # no string has this in it, as its quotes would be escaped
@@ -71,6 +74,29 @@ class SingleEntry:
 
 
 @functools.lru_cache(256)
+def write_first(folder: str, key: str, value: Any, meta: dict[str, Any], permissions: int | None = None) -> None:
+    """Write the first entry of a folder, as `exca_like.cachedict.CacheDict.put` does.
+
+    Raises
+    ------
+    TypeError
+        The value can't be stored.
+    CacheFolderError
+        The folder can't be written to.
+    """
+    writer = Writer(folder, permissions)
+    context = writer.context = DumpContext(folder, writer=writer)
+    try:
+        line = context.dump_entry(key, value, meta=meta)
+        try:
+            writer.ready(INFO).write(line)
+        except CacheFolderError:
+            context.discard()
+            raise
+    finally:
+        writer.end()
+
+
 def single_entry(folder: str) -> SingleEntry:
     """What is known of the entry of a folder; equal configs ask for the same folder again and again."""
     return SingleEntry(folder)

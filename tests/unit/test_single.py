@@ -1,5 +1,6 @@
 """The only entry of a folder, and claims that come with a new one."""
 
+import errno
 import os
 import shutil
 import time
@@ -19,7 +20,7 @@ from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.journal import Listing, _is_stamped_here
 from exca_like.cachedict.owners import heartbeat
-from exca_like.cachedict.single import SingleEntry, _without_meta
+from exca_like.cachedict.single import SingleEntry, _without_meta, write_first
 
 
 @pytest.fixture
@@ -274,3 +275,35 @@ def test_equal_configs_see_damage(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"content":1', b'"content":3'))
     with pytest.warns(errors.CorruptEntryWarning):
         assert Current(infra={"folder": tmp_path}).run() == 2
+
+
+@pytest.mark.parametrize("value", [5, "text", np.arange(3), np.arange(1000), {"a": np.arange(1000)}])
+def test_the_first_entry_is_one_as_any_other(value, tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    write_first(str(folder), "result", value, {"note": "first"}, 0o640)
+    found = SingleEntry(str(folder)).look()
+    assert found is not None
+    assert found[1]["#meta"] == {"note": "first"}
+    cache = CacheDict(folder)
+    np.testing.assert_equal(cache["result"], value)
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o640}
+    with cache.write():
+        cache.put("result", 6, replace=True)
+    assert dict(CacheDict(folder).items()) == {"result": 6}
+
+
+def test_a_first_entry_that_cannot_be_stored_leaves_none(tmp_path, monkeypatch):
+    new = tmp_path / "new"
+    new.mkdir()
+    with pytest.raises(TypeError):
+        write_first(str(new), "result", 5, {"note": object()})
+    assert not list(new.iterdir())
+    monkeypatch.setattr("exca_like.cachedict.writer.pwrite", fail)
+    with pytest.raises(errors.CacheFolderError, match="No space left"):
+        write_first(str(new), "result", 5, {})
+    assert not list(CacheDict(new))
+
+
+def fail(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
