@@ -58,8 +58,11 @@ class Store(Protocol):
         """Store an outcome, in place of an older one."""
         ...
 
-    def has_noted(self, key: str, name: str, value: Callable[[], Any]) -> bool:
-        """Whether something was stored beside the outcome of a key; what, is asked only if there is an outcome."""
+    def has_noted(self, key: str, name: str, value: Callable[[], Any]) -> bool | None:
+        """Whether something was stored beside the outcome of a key; what, is asked only if there is an outcome.
+
+        None if there is not even a folder.
+        """
         ...
 
     def was_noted(self, key: str, name: str, value: Any) -> bool:
@@ -247,9 +250,6 @@ class FolderStore(_CacheStore):
         """What takes note of a computation that begins now, for `save`."""
         return Recording(None if self._make_run is None else self._make_run())
 
-    @property
-    def _cache(self) -> CacheDict[Any]:
-        cache = self._made
     def save(self, key: str, outcome: Outcome, information: dict[str, Any], *, is_first: bool = False) -> None:
         """As other stores; the value of a new folder in a shorter way."""
         if is_first and outcome.failure is None and self._made is None:
@@ -257,6 +257,9 @@ class FolderStore(_CacheStore):
         else:
             super().save(key, outcome, information, is_first=is_first)
 
+    @property
+    def _cache(self) -> CacheDict[Any]:
+        cache = self._made
         if cache is None:
             with _making:
                 cache = self._made = self._made or CacheDict(
@@ -303,13 +306,13 @@ class FolderStore(_CacheStore):
                 return Outcome(failure=failure)
         return self._left_by_exca()
 
-    def has_noted(self, key: str, name: str, value: Callable[[], Any]) -> bool:
-        """Whether something was stored beside the outcome of a key."""
+    def has_noted(self, key: str, name: str, value: Callable[[], Any]) -> bool | None:
+        """Whether something was stored beside the outcome of a key; None if there is no folder."""
         found = self._found(key)
         if found is not None:
             self._just_found = found
             return self._single.has_noted(name, value())
-        return self._single.is_there and _has(self._cache.meta(key), name, value)
+        return _has(self._cache.meta(key), name, value) if self._single.is_there else None
 
     def line(self) -> bytes | None:
         """Another object when another outcome was loaded; None if that is not known."""

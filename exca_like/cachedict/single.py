@@ -26,8 +26,8 @@ class SingleEntry:
         self._listing = Listing(folder)
         self._file: JournalFile | None = None
         self._last = _UNREAD  # the journal's state when it was read, and its line; at once, for other threads
-        self.is_there = False
-        """Whether there is a folder, as known since the last look."""
+        self.is_there = True
+        """False if the last look has found no folder."""
 
     @property
     def state(self) -> Any:
@@ -44,10 +44,13 @@ class SingleEntry:
 
         A ``bare`` one need not have ``#meta``.
         """
-        is_there = False
         try:
             names = self._listing.names()
-            is_there = True
+        except OSError as error:
+            self.is_there = not isinstance(error, FileNotFoundError)
+            return None
+        self.is_there = True
+        try:
             if len(names) != 1:
                 self._last = _UNREAD  # what was there alone may have been replaced
                 return None
@@ -60,8 +63,6 @@ class SingleEntry:
                 last = self._last = _read(file.path)
         except OSError:
             return None
-        finally:
-            self.is_there = is_there
         line = last[1]
         if not line:
             return None
@@ -73,7 +74,6 @@ class SingleEntry:
         return value is not None and line.find(orjson.dumps({name: value})[1:-1], max(line.find(_META), 0)) >= 0
 
 
-@functools.lru_cache(256)
 def write_first(folder: str, key: str, value: Any, meta: dict[str, Any], permissions: int | None = None) -> None:
     """Write the first entry of a folder, as `exca_like.cachedict.CacheDict.put` does.
 
@@ -97,6 +97,7 @@ def write_first(folder: str, key: str, value: Any, meta: dict[str, Any], permiss
         writer.end()
 
 
+@functools.lru_cache(256)
 def single_entry(folder: str) -> SingleEntry:
     """What is known of the entry of a folder; equal configs ask for the same folder again and again."""
     return SingleEntry(folder)

@@ -363,7 +363,10 @@ class BaseInfra(pydantic.BaseModel):
         if state.folder_is_checked:
             return True
         entry = self._entry()
-        if self._is_recognized():
+        is_recognized = self._is_recognized()
+        if is_recognized is None:
+            return False
+        if is_recognized:
             state.folder_is_checked = True
             return True
         try:
@@ -383,8 +386,8 @@ class BaseInfra(pydantic.BaseModel):
         state.folder_is_checked = True
         return True
 
-    def _is_recognized(self) -> bool:
-        """Whether a result in the folder was stored with the `fingerprint` of this config."""
+    def _is_recognized(self) -> bool | None:
+        """Whether a result in the folder was stored with the `fingerprint` of this config; None if there is no folder."""
         return False
 
     def _recognized_by(self) -> list[Any] | None:

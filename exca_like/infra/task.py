@@ -359,7 +359,7 @@ class TaskInfra(CodedInfra):
         store: Store = state.store
         return store
 
-    def _is_recognized(self) -> bool:
+    def _is_recognized(self) -> bool | None:
         return self._store().has_noted(KEY, "fingerprint", self._recognized_by)
 
     def _present_job(self, mode: engine.Mode, *, is_hit: bool = False) -> TaskJob[Any] | None:
