@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from exca_like import commits, files, layout, names, records
+from exca_like.sources import variable
 
 RUN_VARIABLE = "EXCA_LIKE_RUN"
 """Tells a job the command and the commit of the process that submitted it, or that submitted the first of a chain of jobs."""
@@ -79,8 +80,10 @@ class Run:
                 modules = len(sys.modules)
                 text = records.canonical(facts(self._source))
                 known = _known[self._source] = _Known(modules, records.digest_of(text), text)
-        with contextlib.suppress(OSError):
+        try:  # a block of contextlib takes longer than all else
             self._records.keep_text(known.digest, known.text)
+        except OSError:
+            pass
         return known.digest
 
 
@@ -122,11 +125,11 @@ def source_of(function: Any) -> str:
 
 def job_id() -> str | None:
     """The cluster's id of the job that this process runs in; None if it is none."""
-    local = os.environ.get("SUBMITIT_LOCAL_JOB_ID")
-    if local and os.environ.get("SUBMITIT_EXECUTOR") == "local":
+    local = variable(b"SUBMITIT_LOCAL_JOB_ID")
+    if local and variable(b"SUBMITIT_EXECUTOR") == "local":
         return local
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID") or None
+    array = variable(b"SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else variable(b"SLURM_JOB_ID") or None
 
 
 # what a job is told
