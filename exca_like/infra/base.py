@@ -251,7 +251,8 @@ class BaseInfra(pydantic.BaseModel):
         if state.entry is None:
             owner, applied = state.owner, state.applied
             assert applied is not None  # linking checks it
-            exported = self._reduced_export()
+            state.reduced = None  # of an attempt that failed, since when the config may have changed
+            exported, _ = self._reduced_export()
             uid = config_uid(exported) if ConfDict.UID_VERSION == 4 else ConfDict(exported).to_uid()
             freeze(owner)
             root = "" if self.folder is None else layout.absolute(self.folder)
@@ -340,12 +341,14 @@ class BaseInfra(pydantic.BaseModel):
         """What tells the config from others with the same uid, should the defaults in the code change."""
         return self._uid_export(exclude_defaults=False)
 
-    def _reduced_export(self) -> dict[str, Any]:
-        """What the uid is made from."""
+    def _reduced_export(self) -> tuple[dict[str, Any], tuple[type[Any], ...]]:
+        """What the uid is made from, and the classes whose defaults complete it."""
         state = self._linked_state
-        assert state.applied is not None  # linking checks it
-        exported, state.reduced = reduced_export(state.owner, state.applied.excluded(state.owner))
-        return ConfDict(exported) if has_dotted_keys(exported) else exported
+        if state.reduced is None:
+            assert state.applied is not None  # linking checks it
+            exported, classes = reduced_export(state.owner, state.applied.excluded(state.owner))
+            state.reduced = ConfDict(exported) if has_dotted_keys(exported) else exported, classes
+        return state.reduced  # type: ignore[no-any-return]
 
     def _uid_export(self, *, exclude_defaults: bool) -> dict[str, Any]:
         state = self._linked_state
@@ -392,24 +395,27 @@ class BaseInfra(pydantic.BaseModel):
 
     def _recognized_by(self) -> list[Any] | None:
         """What tells results of this config from others, without a look at all values; None if nothing does."""
-        entry, state = self._entry(), self._linked_state
-        if state.reduced is None:  # the entry was made elsewhere
-            self._reduced_export()
-        defaults = defaults_digest(state.reduced) if ConfDict.UID_VERSION == 4 else None  # other uids are not exact
+        entry = self._entry()
+        _, classes = self._reduced_export()
+        defaults = defaults_digest(classes) if ConfDict.UID_VERSION == 4 else None  # other uids are not exact
         mark = mark_of(self._identity()) if defaults is None else f"{defaults}{entry.uid[-_DIGEST:]}"
         return recognized_by(mark, entry.full_uid)
 
-    def _exports(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The whole config, and its identity; `_prepare_folder` may have kept them for this."""
+    def _exports(self) -> dict[str, dict[str, Any]]:
+        """What is in the files of the cache folder, by their names; `_prepare_folder` may have kept it for this."""
         state = self._linked_state
         exports, state.exports = state.exports, None
-        return exports or (export(state.owner, uid=False, exclude_defaults=False), self._identity())
+        return exports or {
+            layout.CONFIG: export(state.owner, uid=False, exclude_defaults=False),
+            layout.UID: self._reduced_export()[0],
+            layout.FULL_UID: self._identity(),
+        }
 
     def _information(self) -> dict[str, Any]:
         """What is stored beside a result: the whole config, and what it is recognized by."""
-        config, _ = self._exports()
+        config = to_tree(self._exports()[layout.CONFIG])
         recognized = self._recognized_by()
-        return {"config": to_tree(config), **({"fingerprint": recognized} if recognized else {})}
+        return {"config": config, **({"fingerprint": recognized} if recognized else {})}
 
     def _prepare_folder(self, key: str | None = None) -> Any:
         """Create the cache folder, if it is not there; if it is new, a key is claimed with it, to store its result."""
@@ -418,10 +424,9 @@ class BaseInfra(pydantic.BaseModel):
             state.folder_is_checked = False
         elif self._check_folder() and state.folder_is_checked:
             return None
-        config, identity = exports = self._exports()
+        exports = self._exports()
         state.exports = exports if key is not None else None
-        configs = {layout.CONFIG: config, layout.UID: self._uid_export(exclude_defaults=True), layout.FULL_UID: identity}
-        contents = {name: yamltext.dump(config).encode() for name, config in configs.items()}
+        contents = {name: yamltext.dump(exported).encode() for name, exported in exports.items()}
 
         def create(claim: dict[str, bytes]) -> bool:
             return files.create_folder(entry.path, contents | claim, self.permissions)

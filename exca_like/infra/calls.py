@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
-from exca_like import engine, files, mapping, runs, works, yamltext
+from exca_like import engine, files, layout, mapping, runs, works, yamltext
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.handlers.containers import holds_paths
 from exca_like.errors import ConfigMismatchError, ExcaLikeError, InfraUsageError, ItemsFailedError, SubmissionError
@@ -144,9 +144,8 @@ class CallInfra(MapInfra):
         """None: each call has its own."""
         return None
 
-    def _exports(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        identity = self._identity()
-        return identity, identity
+    def _exports(self) -> dict[str, dict[str, Any]]:
+        return dict.fromkeys((layout.CONFIG, layout.UID, layout.FULL_UID), self._identity())
 
     def _check_folder(self) -> bool:
         state, entry = self._linked_state, self._entry()

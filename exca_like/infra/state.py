@@ -17,7 +17,7 @@ class State:
     kept: tuple[Any, Any, Any] = (None, None, None)  # a config, its method and the result, if that is kept in memory
     entry: "EntryFolder | None" = None
     exports: Any = None
-    reduced: Any = None  # the classes whose defaults are left out of the uid
+    reduced: Any = None  # what the uid is made from, and the classes whose defaults are left out of it
     store: Any = None
     readers: Any = None  # see `exca_like.infra.readers`
     claims: Any = None

@@ -624,6 +624,25 @@ def test_folder_holds_config_and_identity(tmp_path: Path) -> None:
     assert make().infra.uid_folder() is None
 
 
+def test_a_config_that_was_mended_after_its_uid_failed(tmp_path: Path) -> None:
+    class Options(pydantic.BaseModel):
+        values: dict[str, tp.Any] = {}
+        infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+        @infra.apply
+        def run(self) -> int:
+            return len(self.values)
+
+    options = Options(values={exca_like.ConfDict.ops.REPLACE: True}, infra={"folder": tmp_path})
+    with pytest.raises(ValueError, match="replace"):
+        options.infra.uid()
+    options.values = {"a": 1}
+    assert options.run() == 1
+    folder = options.infra.uid_folder()
+    assert folder.name.startswith("values.a=1-")
+    assert (folder / "uid.yaml").read_text() == "values.a: 1\n"
+
+
 def test_asking_changes_nothing_on_disk(tmp_path: Path) -> None:
     task = make(tmp_path / "cache", seed=2)
     task.infra.uid()
