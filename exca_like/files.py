@@ -54,8 +54,7 @@ def write_atomic(path: str, data: bytes, permissions: int | None = None) -> None
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{token()}-{name[:64]}")
     try:
-        write_new(temporary, data)
-        permit(temporary, permissions)
+        write_new(temporary, data, permissions)
         os.replace(temporary, path)
     except BaseException:
         remove(temporary)
@@ -71,7 +70,7 @@ def create_folder(path: str, files: Mapping[str, bytes], permissions: int | None
         The place can't be written to.
     """
     parent = os.path.dirname(path)
-    temporary = os.path.join(parent, TEMPORARY_PREFIX + token())
+    temporary = f"{parent}/{TEMPORARY_PREFIX}{token()}"
     try:
         try:
             os.mkdir(temporary)
@@ -79,8 +78,7 @@ def create_folder(path: str, files: Mapping[str, bytes], permissions: int | None
             make_folders(parent, permissions, above=os.path.dirname(parent))
             os.mkdir(temporary)
         for name, data in files.items():
-            write_new(f"{temporary}/{name}", data)
-            permit(f"{temporary}/{name}", permissions)
+            write_new(f"{temporary}/{name}", data, permissions)
         permit(temporary, permissions)
         os.rename(temporary, path)
     except OSError as error:
@@ -178,8 +176,10 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def remove(path: str) -> None:
     """Remove a file, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
+    try:
         os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def remove_last_name(path: str) -> None:
@@ -210,11 +210,13 @@ def visible_folders(path: str | Path) -> list[str]:
         return []
 
 
-def write_new(path: str, data: bytes) -> None:
+def write_new(path: str, data: bytes, permissions: int | None = None) -> None:
     """Write a file that is not there yet."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         write_all(descriptor, data)
+        if permissions is not None:
+            os.fchmod(descriptor, permissions)
     finally:
         os.close(descriptor)
 

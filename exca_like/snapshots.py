@@ -261,8 +261,7 @@ def _copy(
         os.mkdir(temporary)
         lines = [_copy_item(name, item, temporary, permissions) for name, item in items.items()]
         for name, data in extra.items():
-            files.write_new(f"{temporary}/{name}", data)
-            files.permit(f"{temporary}/{name}", permissions)
+            files.write_new(f"{temporary}/{name}", data, permissions)
         files.permit(temporary, permissions)
         copied = f"{root}/{_digest(lines, extra)}"
         if copied != path and not accept_changed:

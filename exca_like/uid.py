@@ -80,7 +80,7 @@ def _render(value: Any) -> _Rendered:
     if isinstance(value, OrderedDict):
         text, hashes = _render_ordered(value)
         return "{" + text + "}", hashes
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         text, hashes = _render_dict(value)
         return "{" + text + "}", hashes
     if kind is list or kind is tuple:
@@ -112,7 +112,9 @@ _scalar_part = functools.lru_cache(4096, typed=True)(_part)  # a grid has few va
 
 
 def _is_chain_link(value: Any) -> bool:
-    return isinstance(value, Mapping) and len(value) == 1 and not isinstance(value, OrderedDict)
+    if type(value) is not dict and (not isinstance(value, Mapping) or isinstance(value, OrderedDict)):
+        return False
+    return len(value) == 1
 
 
 def _render_ordered(config: OrderedDict[str, Any]) -> _Rendered:

@@ -35,7 +35,7 @@ class Claim:
 
     def __init__(self, path: str, keys: Sequence[str], digests: Digests, job: dict[str, Any] | None = None) -> None:
         self.path = path
-        self.name = os.path.basename(path)
+        self.name = path.rpartition("/")[2]
         self.keys = keys
         self._table = Table.new(digests)
         self._released: list[str] = []  # what the file does not show yet
@@ -51,8 +51,7 @@ class Claim:
         """Write a claim; the folder is locked."""
         claim = cls(_new_path(folder), keys, digests, job)
         try:
-            files.write_new(claim.path, claim._content())
-            files.permit(claim.path, permissions)
+            files.write_new(claim.path, claim._content(), permissions)
         except BaseException as error:
             claim.close()
             if isinstance(error, OSError):

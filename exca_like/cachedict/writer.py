@@ -7,6 +7,7 @@ journals, which tells `exca_like.maintenance` to leave them alone; whatever kill
 import contextlib
 import errno
 import fcntl
+import functools
 import io
 import os
 import re
@@ -29,6 +30,7 @@ _SMALL = 1 << 16  # bytes that are cheaper to copy than to write separately
 Buffer = bytes | bytearray | memoryview
 
 
+@functools.cache
 def host_name() -> str:
     """Name of this machine, as names of writers begin."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", os.uname().nodename)[:32] or "host"
