@@ -7,6 +7,8 @@ from typing import Any
 from exca_like.errors import ConfigValueError
 
 SCALARS = frozenset((str, int, float, bool, type(None)))
+LONG = 1 << 10
+"""Characters of texts for which nothing is remembered: thousands of long ones would fill the memory."""
 """Types of plain values, which need no copy and no conversion."""
 
 _OPERATOR = re.compile(r"=[a-z]+=")

@@ -23,7 +23,7 @@ except ImportError:  # a Python built without it
     from hashlib import md5
 
 from exca_like import canonical
-from exca_like.operators import SCALARS, reject_operators
+from exca_like.operators import LONG, SCALARS, reject_operators
 
 MAX_TEXT_LENGTH = 128
 _CUT_MARK = "..."
@@ -70,7 +70,7 @@ def text_of(value: Any) -> str:
 def _render(value: Any) -> _Rendered:
     kind = type(value)
     if kind is str:
-        return _render_string(value)
+        return _render_string(value) if len(value) < LONG else _render_string.__wrapped__(value)
     if kind is bool or value is None:
         return str(value), str(value)
     if kind is int:
@@ -96,7 +96,8 @@ def _render_dict(config: Mapping[str, Any]) -> _Rendered:
         while type(value) not in SCALARS and _is_chain_link(value):
             ((sub, value),) = value.items()
             key = f"{key}.{sub}"
-        parts.append(_scalar_part(key, value) if type(value) in SCALARS else _part(key, value))
+        is_short = type(value) in SCALARS and (type(value) is not str or len(value) < LONG)
+        parts.append(_scalar_part(key, value) if is_short else _part(key, value))
     parts.sort()  # raw keys differ, so hashes are never compared
     return ",".join([part[1] for part in parts]), _join([part[3] for part in parts])
 

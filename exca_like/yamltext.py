@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import IO, Any
 
 from exca_like.errors import ConfigTypeError, ConfigValueError
-from exca_like.operators import SCALARS
+from exca_like.operators import LONG, SCALARS
 
 _NO_FOLDING = 2**31 - 1  # libyaml counts in C ints
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
@@ -181,7 +181,8 @@ def _emit_mapping(node: Mapping[str, Any], indent: str, lines: list[str], first:
             key, value = f"{key}.{last}", content
         if type(value) in SCALARS:
             # 0.0 and -0.0 are equal
-            lines.append(prefix + (_line(key, value) if type(value) is not float else f"{_key(key)}: {_scalar(value)}\n"))
+            is_known = type(value) is not float and (type(value) is not str or len(value) < LONG)
+            lines.append(prefix + (_line if is_known else _line.__wrapped__)(key, value))
         elif _is_dict(value) and value:
             lines.append(f"{prefix}{_key(key)}:\n")
             _emit_mapping(value, indent + "  ", lines)
@@ -222,7 +223,7 @@ def _line(key: str, value: Any) -> str:
 def _scalar(value: Any) -> str:
     kind = type(value)
     if kind is str:
-        return _string(value)
+        return _string(value) if len(value) < LONG else _string.__wrapped__(value)
     if value is None:
         return "null"
     if kind is bool:

@@ -19,7 +19,7 @@ from exca_like.infra.calls import Call
 from exca_like.lazy import Lazy, holds_lazy
 from exca_like.memos import captured
 from exca_like.models.function import CallSignature
-from exca_like.operators import SCALARS
+from exca_like.operators import LONG, SCALARS
 from exca_like.watching import CodePolicy, Watch, policy_of, roots_in
 
 _KEY_SIZE = 10  # bytes of digest in a key
@@ -170,7 +170,7 @@ class CallKeys:
 def _text_of(name: str, value: Any) -> str:
     kind = type(value)
     if kind in SCALARS:
-        return _scalar_text(name, value)
+        return (_scalar_text if kind is not str or len(value) < LONG else _scalar_text.__wrapped__)(name, value)
     if isinstance(value, list | tuple | set | frozenset | dict):
         items = value.values() if isinstance(value, dict) else value
         if len(value) > _MOST_ITEMS or not all(type(item) in SCALARS for item in items) or not all(map(_is_text, value)):

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import typing as tp
 import warnings
 from pathlib import Path
@@ -1048,3 +1049,30 @@ def test_pickled_results_of_others_are_not_loaded(tmp_path: Path) -> None:
     assert Set(infra={"folder": tmp_path}).run() is datetime.timezone
     with pytest.raises(RuntimeError, match="holds a pickle, which can run any code.*allow_pickle is 'never'"):
         Set(infra={"folder": tmp_path, "allow_pickle": "never"}).run()
+
+
+def length(text: str) -> int:
+    return len(text)
+
+
+def test_long_texts_are_not_kept_in_memory(tmp_path: Path) -> None:
+    """Whoever runs thousands of configs with long prompts does not run out of memory."""
+
+    class Prompt(pydantic.BaseModel):
+        text: str
+        infra: exca_like.TaskInfra = exca_like.TaskInfra(folder=tmp_path)
+
+        @infra.apply
+        def run(self) -> int:
+            return len(self.text)
+
+    kept = exca_like.memo(folder=tmp_path)(length)
+    text = "a line of a prompt\n" * 10_000
+    for number in range(50):
+        if number == 1:  # by then, what is needed is imported
+            tracemalloc.start()
+        one = f"{number} {text}"
+        assert Prompt(text=one).run() == kept(one) == len(one)
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert size < 30 * len(text)
