@@ -1,7 +1,6 @@
 """What every infra has."""
 
 import abc
-import copy
 import dataclasses
 import os
 import re
@@ -11,23 +10,23 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
 import pydantic
 
-from exca_like import commits, files, layout, user_warnings, yamltext
+from exca_like import commits, files, layout, yamltext
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.cachedict.memory_claims import MemoryClaims
 from exca_like.confdict import ConfDict
-from exca_like.errors import CacheFolderError, ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError
+from exca_like.errors import CacheFolderError, ExcaLikeError, InfraUsageError, InfraValueError
 from exca_like.executors import job_is_over, make_executor
 from exca_like.executors.base import Attempt, Executor, Resources
 from exca_like.infra.applied import FIELDS, AppliedMethod, InfraField, checked_exclusion, declare, wrap
+from exca_like.infra.clones import cached_configs, clone
 from exca_like.infra.code import with_code
 from exca_like.infra.identity import check_same_identity, mark_of, recognized_by
-from exca_like.infra.readers import ReadFolders, stored_configs
+from exca_like.infra.readers import ReadFolders
 from exca_like.infra.resources import job_fields
 from exca_like.infra.retries import Retries
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
-from exca_like.models.clone import changed_copy, validated
 from exca_like.models.export import defaults_digest, export, has_dotted_keys, reduced_export
 from exca_like.models.freeze import freeze
 from exca_like.runs import Run
@@ -282,25 +281,7 @@ class BaseInfra(pydantic.BaseModel):
         pydantic.ValidationError
             A changed field does not exist or has a wrong value.
         """
-        for patch in args:
-            if not isinstance(patch, dict | Mapping):
-                msg = f"clone_obj takes dictionaries of changes and keywords, not {patch!r:.100}"
-                raise InfraTypeError(msg)
-        first, *others = [patch for patch in (*args, kwargs) if patch] or [kwargs]
-        changes = ConfDict(first)
-        for patch in others:
-            for key, value in ConfDict(patch).items():
-                changes[key] = value
-        owner = self._linked_state.owner
-        clone = changed_copy(owner, changes)
-        self._copy_private_infras(clone)
-        return clone
-
-    def _copy_private_infras(self, clone: Any) -> None:
-        """Give the settings of private infras, which are no part of a config, to another config of the class."""
-        for name, infra_field in getattr(type(clone), FIELDS).items():
-            if infra_field.is_private:
-                clone.__pydantic_private__[name] = copy.copy(infra_field.linked(self._linked_state.owner))
+        return clone(self, (*args, kwargs))
 
     def obj_infras(self) -> dict[str, "BaseInfra"]:
         """All infras of the config, by name."""
@@ -312,20 +293,7 @@ class BaseInfra(pydantic.BaseModel):
 
         Those in ``read_folders``, if they have results there, come after those in one's own folder.
         """
-        owner = self._linked_state.owner
-        name = self._field_name()
-        settings = {field: self.__dict__[field] for field in self.__pydantic_fields_set__}
-        for folder, config in stored_configs(self):
-            if name in type(owner).model_fields:
-                config[name] = settings
-            try:
-                task = validated(type(owner), config)
-            except pydantic.ValidationError as error:
-                msg = f"skipping {folder.path}: its config does not fit the class any more: {error}"
-                user_warnings.warn(msg)
-                continue
-            self._copy_private_infras(task)
-            yield task
+        return cached_configs(self)
 
     def _stored_config(self, folder: EntryFolder) -> dict[str, Any] | None:
         """The whole config that a folder has results (or errors) of; None if there are none."""
