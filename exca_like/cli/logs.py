@@ -56,13 +56,15 @@ def _handle(uid: str, folder: Path | None) -> Any:
     try:
         entry = catalog_of(folder)[uid]
     except NotCachedError as error:
-        found = None
-        if "/" not in uid and "=" not in uid:
-            found = find_slurm_job(job_id=uid, folder=root_of(folder))
-        if found is None or found.job._handle is None:
-            msg = f"{error}; nor is there a job with this id"
-            raise NotCachedError(msg) from None
-        return found.job._handle
+        if "/" in uid or "=" in uid:  # it is no id of a job
+            raise
+        found = find_slurm_job(job_id=uid, folder=root_of(folder))
+        if found is not None and found.job._handle is not None:
+            return found.job._handle
+        if "\n" in str(error):  # several entries match
+            raise
+        msg = f"{error}; nor is there a job with this id"
+        raise NotCachedError(msg) from None
     handle = entry.handle()
     if handle is None:
         msg = f"{entry.uid} was not computed by a job of its own, so that there are no logs"

@@ -446,6 +446,7 @@ def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (["table", "--sort", "loss"], 2, "there is no column 'loss': there are method, version"),
         (["table", "-c", "loss"], 2, "there is no column loss"),
         (["logs", "seed=1,optim"], 1, "was not computed by a job of its own"),
+        (["logs", "seed"], 1, r"entries of .* match 'seed'; give more of the uid of one:( \S+,\S+/\S+)+$"),
         (["logs", "987654321"], 1, "no entry of .* nor is there a job with this id"),
         (["diff", "seed=9"], 2, "Missing argument 'SECOND'"),
         (["settings", "--cluster", "moon"], 1, "cluster='moon'"),
