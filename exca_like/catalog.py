@@ -238,7 +238,7 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         counts = Counter(entry.status for entry in entries).most_common()
         numbers = ", ".join(f"{number} {status}" for status, number in counts)
         total = tables.size(sum(entry.size for entry in entries))
-        text = f"{self.folder}: {len(entries)} entries" + (f" ({numbers}), {total}" if entries else "")
+        text = f"{self.folder}: {tables.count(len(entries), 'entry')}" + (f" ({numbers}), {total}" if entries else "")
         hidden = self._scanner.unreadable
         return text + (f"; {len(hidden)} folders can't be read, like {hidden[0]}" if hidden else "")
 

@@ -11,7 +11,7 @@ from exca_like.infra.sending import KEY
 from exca_like.infra.status import StatusDetail
 from exca_like.infra.task import TaskInfra
 from exca_like.recording import noted
-from exca_like.tables import Table, Tabular
+from exca_like.tables import Table, Tabular, count
 
 RowStatus = Literal["completed", "running", "queued", "failed", "not submitted"]
 _ORDER: tuple[RowStatus, ...] = ("completed", "running", "queued", "failed", "not submitted")
@@ -52,7 +52,7 @@ class SweepPlan(Tabular):
         parts = [f"{number} {what}" for number, what in self._counts() if number or what == "to submit"]
         hours = f", {_hours(self.core_hours)} core-hours" if self.core_hours is not None and self.to_submit else ""
         left_out = f" ({self.duplicates} duplicate{'s' * (self.duplicates > 1)} left out)" if self.duplicates else ""
-        return f"{_configs(self.total)}: {', '.join(parts)}{hours}{left_out}"
+        return f"{count(self.total, 'config')}: {', '.join(parts)}{hours}{left_out}"
 
     def _counts(self) -> Iterator[tuple[int, str]]:
         yield from (
@@ -113,7 +113,7 @@ class SweepStatus(Tabular):
         # a column in which nothing is written says nothing
         kept = [column for column in range(len(names) + 4) if column < len(names) + 1 or any(row[column] for row in rows)]
         header = [*names, "status", "seconds", "job", "reason"]
-        title = f"{self._label}, {_configs(len(self))}: {counts}"
+        title = f"{self._label}, {count(len(self), 'config')}: {counts}"
         return Table(
             title,
             [header[column] for column in kept],
@@ -159,10 +159,6 @@ def _reason(detail: StatusDetail, status: RowStatus) -> str:
     if status == "not submitted":
         return "" if detail.state == "not submitted" else detail.state
     return detail.reason
-
-
-def _configs(number: int) -> str:
-    return f"{number} config{'' if number == 1 else 's'}"
 
 
 def _seconds(duration: float | None) -> str:

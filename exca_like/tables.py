@@ -173,6 +173,13 @@ def size(number: float) -> str:
     return f"{number:.0f} B" if not unit else f"{number:.3g} {_UNITS[unit]}"
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things, whose name is given for one: ``"1 entry"``, ``"2 entries"``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
 def seconds(number: float) -> str:
     """A duration: ``"1.5 s"``, ``"3 min 5 s"``, ``"2 h 10 min"``."""
     if number < 60:

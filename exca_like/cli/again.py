@@ -79,9 +79,11 @@ def retry(
         for sweep in sweeps:
             typer.echo(str(sweep.status()))
     else:
+        from exca_like import tables
+
         for entry in wanted:
             typer.echo(str(entry))
-        typer.echo(f"{len(wanted)} tasks would be submitted again: repeat with --yes to do it")
+        typer.echo(f"{tables.count(len(wanted), 'task')} would be submitted again: repeat with --yes to do it")
     raise typer.Exit(1 if wait and yes and any(len(sweep.failures()) for sweep in sweeps) else 0)
 
 

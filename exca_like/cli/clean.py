@@ -162,6 +162,6 @@ def _report(done: "Sequence[Removal]", *, yes: bool, json: bool) -> None:
             uid, status, stored, _, bytes_ = catalog.row_of(one.entry)
             rows.append((uid, status, stored, bytes_, one.reason if one.problem is None else f"stays: {one.problem}"))
         print_table(tables.Table("", header, rows, most=None, longest=LONGEST))
-        total = f"{len(good)} {'entries' if len(good) != 1 else 'entry'}, {tables.size(size)}"
+        total = f"{tables.count(len(good), 'entry')}, {tables.size(size)}"
         typer.echo(f"{total} removed" if yes else f"{total} to remove; nothing was removed: repeat with --yes")
     raise typer.Exit(0 if len(good) == len(done) else 1)

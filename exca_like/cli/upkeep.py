@@ -50,7 +50,8 @@ def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None
     if json:
         print_json({"folders": len(done), "files": files, "bytes": (before, after)})
     else:
-        typer.echo(f"{len(done)} folders: {files[0]} files are {files[1]} now, {tables.size(before)} are {tables.size(after)}")
+        folders, merged = tables.count(len(done), "folder"), f"of {tables.count(files[0], 'file')} {files[1]} are left"
+        typer.echo(f"{folders}: {merged}, of {tables.size(before)} {tables.size(after)}")
 
 
 def migrate(

@@ -83,7 +83,7 @@ class Transfer:
         }
         lines = [", ".join(text for text, number in counts.items() if number) or "nothing to move: there are no results"]
         if self.files:
-            lines[0] += f" ({self.files} files, {tables.size(self.size)})"
+            lines[0] += f" ({tables.count(self.files, 'file')}, {tables.size(self.size)})"
         for folder in self.folders:
             reasons = {"it is there with other bytes": folder.different} if folder.different else {}
             lines += [_line(folder.uid, why, keys) for why, keys in {**reasons, **folder.left_out}.items()]

@@ -331,7 +331,7 @@ def test_compact(command, tmp_path: Path) -> None:
         program = f"from exca_like import CacheDict\nwith CacheDict({str(tmp_path)!r}).write() as c: c[{str(number)!r}] = 1"
         subprocess.run([sys.executable, "-c", program], check=True)
     assert "would merge files in" in good(command("compact", "--folder", tmp_path)) and len(list(tmp_path.iterdir())) == 3
-    assert re.match(r"1 folders: 3 files are 1 now, ", good(command("compact", "--folder", tmp_path, "--yes")))
+    assert re.match(r"1 folder: of 3 files 1 are left, of ", good(command("compact", "--folder", tmp_path, "--yes")))
     assert len(CacheDict(tmp_path)) == 3
 
 
