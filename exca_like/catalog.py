@@ -24,6 +24,7 @@ from exca_like.stats import Stats
 
 _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
+_ENDS_WITH_VALUE = re.compile(r"=[^,=/-]+$")
 HEADER = ("uid", "status", "stored", "took", "size")
 _MISSING = object()
 _TEXTS = {"method": "Train.run", "version": "1", "uid": "*seed=1*"}
@@ -90,11 +91,13 @@ class Catalog(tables.Tabular, Sequence[Entry]):
 
     def _named(self, uid: str) -> Entry:
         entries = self.refresh()
+        part = re.compile(re.escape(uid))
+        if _ENDS_WITH_VALUE.search(uid):  # not "seed=10" for "seed=1", nor "my_seed=1"
+            part = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(uid)}(?![A-Za-z0-9_.+])")
         tests: tuple[Callable[[str], bool], ...] = (
             lambda full: full == uid,
             lambda full: full.endswith(f"/{uid}"),
-            lambda full: full.startswith(uid) or f"/{uid}" in full,
-            lambda full: uid in full,
+            lambda full: part.search(full) is not None,
         )
         for test in tests:
             found = [entry for entry in entries if test(entry.uid)]

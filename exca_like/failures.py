@@ -78,10 +78,15 @@ class FailureReport:
 
     def __init__(self, failures: Iterable[tuple[str, Failure]], total: int | None = None) -> None:
         found: dict[tuple[object, ...], list[tuple[str, Failure]]] = {}
-        for uid, failure in failures:
+        self._failures = list(failures)
+        for uid, failure in self._failures:
             found.setdefault(_key(failure), []).append((uid, failure))
         self.groups = sorted(map(_group, found.values()), key=lambda group: -group.count)
         self._total = total
+
+    def each(self) -> list[tuple[str, str]]:
+        """Uids, and how each failed, in a line."""
+        return [(uid, _group([(uid, failure)])._what()) for uid, failure in self._failures]
 
     def __len__(self) -> int:
         """The number of failures, all groups together."""

@@ -73,7 +73,7 @@ def remove(entries: Iterable[Entry], *, dry_run: bool = True) -> list[Removal]:
 
     Examples
     --------
-    >>> remove(Catalog("/scratch/cache").filter(status="failed"), dry_run=False)  # doctest: +SKIP
+    >>> remove(Catalog("/scratch/cache").filter("Train.run", status="failed"), dry_run=False)  # doctest: +SKIP
     """
     distinct = {entry.uid: entry for entry in entries}
     planned = [Removal(entry, "chosen", _objection(entry)) for entry in distinct.values()]
@@ -110,7 +110,8 @@ def prune(
         File systems note the last reading only roughly (often once a day), and some not at all; then the time of storing
         counts. To look at maps and memoised functions with a catalog is to read them, to look at tasks is not.
     status:
-        Remove only what has this status, or one of these. Given alone, all of it is removed.
+        Remove only what has this status, or one of these. Given alone, all of it is removed. A map of which some items failed
+        stays, with the results of the others: choose it by its uid, for `remove`.
     dry_run:
         Only tell what would be removed.
 
@@ -166,6 +167,11 @@ def _bytes_of(size: int | str) -> float:
     return size
 
 
+def _is_of_use(entry: Entry) -> bool:
+    """Whether an entry is a map of which only some items failed: the others are no failures."""
+    return entry.kind == "map" and entry.status == "failed" and entry.values > 0
+
+
 def _plan(
     entries: Sequence[Entry],
     limit: datetime | None,
@@ -175,7 +181,7 @@ def _plan(
     status: Status | Sequence[Status] | None,
 ) -> list[Removal]:
     wanted = (status,) if isinstance(status, str) else status
-    considered = [entry for entry in entries if wanted is None or entry.status in wanted]
+    considered = [entry for entry in entries if wanted is None or (entry.status in wanted and not _is_of_use(entry))]
     stored = {entry.uid: _stored(entry) for entry in considered}
     newest = _newest(considered, stored, keep_last or 0)
     candidates = sorted(

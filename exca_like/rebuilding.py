@@ -84,7 +84,9 @@ def _rebuilt(entry: Entry) -> tuple[Any, str]:
         msg = f"{cls.__qualname__}.{method} has no TaskInfra (any more), with which {entry.uid} was computed"
         raise InfraUsageError(msg)
     values = entry.config
-    values[name] = {**(values.get(name) or {}), "folder": str(entry.root)}
+    settings = {**(values.get(name) or {}), "folder": str(entry.root)}
+    settings.pop("mode", None)  # which said what to do then
+    values[name] = settings
     try:
         config = cls(**values)
     except pydantic.ValidationError as error:
@@ -107,6 +109,7 @@ def _class_of(entry: Entry) -> tuple[Any, str]:
     if "<locals>" in path:
         msg = f"{entry.method} is of a class that was made in a function, which can't be imported: make the config in Python"
         raise InfraUsageError(msg)
+    lacking = ""
     for length in range(len(path) - 1, 0, -1):
         module_name = ".".join(path[:length])
         try:
@@ -119,6 +122,10 @@ def _class_of(entry: Entry) -> tuple[Any, str]:
             found = getattr(found, part, None)
         if isinstance(found, type):
             return found, method
+        lacking = lacking or f"{module_name} has no class {'.'.join(path[length:])}"
+    if lacking:
+        msg = f"{lacking} (any more), with which {entry.uid} was computed: give it that name again, or compute it anew"
+        raise InfraUsageError(msg)
     msg = (
         f"the class of {entry.method} can't be imported from here: go to the folder of {path[0]}.py, or install its package "
         "(of a notebook, classes can't be imported)"

@@ -57,7 +57,8 @@ def retry(
     wanted = [entry for entry in entries if entry.status == "failed"]
     for entry in entries:
         if entry not in wanted:
-            typer.echo(f"{entry.uid} did not fail: it is {entry.status}", err=True)
+            hint = "" if entry.status in ("completed", "running", "queued") else ": compute it again with `run`, or in Python"
+            typer.echo(f"{entry.uid} did not fail: it is {entry.status}{hint}", err=True)
     if not wanted:
         if json:
             print_json({"submitted": False, "configs": []})

@@ -119,8 +119,7 @@ def failures(
     elif group or not len(report):
         typer.echo(str(report))
     else:
-        rows = [(uid, str(one).partition(" × ")[2]) for one in report.groups for uid in one.uids]
-        print_table(tables.Table(f"{len(report)} failed", ("uid", "what"), sorted(rows), most=None, longest=LONGEST))
+        print_table(tables.Table(f"{len(report)} failed", ("uid", "what"), sorted(report.each()), most=None, longest=LONGEST))
 
 
 def du(

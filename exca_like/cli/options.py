@@ -1,6 +1,8 @@
 """Options that commands share, and what they mean."""
 
+import math
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +33,10 @@ Config = Annotated[
 LONGEST = 1000
 """Characters of a cell of a table that programs read."""
 
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_LONGEST_INTEGER = 4000  # digits, of which Python reads so many
+_WORDS = {"": None, "None": None, "null": None, "true": True, "True": True, "false": False, "False": False}
 _USUAL = ("cache", ".cache", "results", ".exca_like")
 
 
@@ -85,25 +91,34 @@ def statuses(text: str | None) -> Any:
 
 
 def field_of(text: str) -> tuple[str, Any]:
-    """Name and value of ``name=value``; the value is yaml."""
-    import yaml
-
+    """Name and value of ``name=value``, see `value_of`."""
     name, sign, value = text.partition("=")
     if not sign or not name.strip():
         msg = f"{text!r} is not of the form FIELD=VALUE, like optim.lr=0.1"
         raise typer.BadParameter(msg)
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return name.strip(), value
-    if parsed == "None":  # as uids and tables have it
-        return name.strip(), None
-    if isinstance(parsed, str):  # yaml has no 1e-3
+    return name.strip(), value_of(value)
+
+
+def value_of(text: str) -> Any:
+    """What a text stands for: a number, true, false or None, what is in quotes, or yaml in brackets; else the text as it is.
+
+    Not more: in yaml, 010 would be 8, 12:30 a number, and all from a # on a comment.
+    """
+    plain = text.strip()
+    if plain in _WORDS:
+        return _WORDS[plain]
+    if _INTEGER.fullmatch(plain):
+        return int(plain) if len(plain) < _LONGEST_INTEGER else plain
+    if _NUMBER.fullmatch(plain):
+        return float(plain) if math.isfinite(float(plain)) else plain
+    if plain[0] in "[{\"'":
+        import yaml
+
         try:
-            parsed = float(parsed)
-        except ValueError:
+            return yaml.safe_load(plain)
+        except yaml.YAMLError:
             pass
-    return name.strip(), parsed
+    return text
 
 
 def import_from_here() -> None:

@@ -52,6 +52,8 @@ def run(
 
 
 def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) -> None:
+    from exca_like.errors import ExcaLikeError
+
     infra = getattr(config, name)
     uid = infra.uid()  # what is wrong with the class is said as of any command
     is_here = infra.cluster is None or infra.folder is None
@@ -63,6 +65,8 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
         try:
             results = [_result(infra) if job is None else job.result()]
         except Exception as error:
+            if job is None and isinstance(error, ExcaLikeError):  # of this package: what it says is enough
+                raise
             from exca_like.cachedict.failures import Failure
 
             failure = Failure.of(error if job is None else error.with_traceback(None))  # that of the job is beside it
@@ -102,6 +106,7 @@ def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks
     failed = configs.failures() if is_awaited else ()
     if len(failed):
         typer.echo(str(failed), err=True)
+    if is_awaited and any(row.status != "completed" for row in configs.status().rows):
         raise typer.Exit(1)
 
 
@@ -159,16 +164,27 @@ def made(cls: type[Any], said: words.Words) -> Any:
     values = ConfDict(said.base)
     for name, several in said.grid.items():
         values[name] = several[0]
-    try:
+
+    def is_wrong(name: str, value: Any) -> bool:
         try:
-            return cls(**values)
+            cls(**ConfDict({**values, name: value}))
         except pydantic.ValidationError as error:
-            texts = {".".join(map(str, one["loc"])) for one in error.errors() if one["type"] == "string_type"}
-            for name in texts & said.texts.keys():  # yaml has made a number of it, or a date
-                values[name] = said.texts[name][0]
-                if name in said.grid and len(said.texts[name]) == len(said.grid[name]):  # else it is a range
-                    said.grid[name] = list(said.texts[name])
-            return cls(**values)
+            return any(".".join(map(str, one["loc"])) == name for one in error.errors())
+        return False
+
+    # a text that looks like a number, for a field that takes only texts
+    for name, several in said.grid.items():
+        texts = said.texts[name] if len(said.texts[name]) == len(several) else list(map(str, several))  # else it is a range
+        for number, text in enumerate(texts):
+            if type(several[number]) is not str and is_wrong(name, several[number]) and not is_wrong(name, text):
+                several[number] = text
+        values[name] = several[0]
+    for name in said.texts.keys() - said.grid.keys():
+        value, text = values.get(name), said.texts[name][0]
+        if type(value) is not str and is_wrong(name, value) and not is_wrong(name, text):
+            values[name] = text
+    try:
+        return cls(**values)
     except pydantic.ValidationError as error:
         lines = []
         for one in error.errors():

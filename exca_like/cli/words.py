@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import typer
 
-from exca_like.cli.options import field_of
+from exca_like.cli.options import field_of, value_of
 
 _RANGE = re.compile(r"range\(\s*(-?\d+(?:\s*,\s*-?\d+){0,2})\s*\)")
 _ZIP = re.compile(r"zip\(([^()]+)\)")
@@ -51,7 +51,7 @@ def read(words: list[str]) -> Words:
         if together is not None:
             names = tuple(one.strip() for one in together[1].split(","))
             for one, column in zip(names, _columns(word, text, len(names)), strict=True):
-                found.grid[one] = [field_of(f"x={part}")[1] for part in column]
+                found.grid[one] = [value_of(part) for part in column]
                 found.texts[one] = list(map(_unquoted, column))
             found.zips.append(names)
             continue
@@ -70,9 +70,14 @@ def values_of(text: str) -> list[Any] | None:
     """The values of ``1,2,3`` or ``range(5)``; None for a single value, which ``[1,2,3]`` and ``"a,b"`` are."""
     numbers = _RANGE.fullmatch(text.strip())
     if numbers is not None:
-        return list(range(*map(int, numbers[1].split(","))))
+        bounds = [int(one) for one in numbers[1].split(",")]
+        found = list(range(*bounds)) if len(bounds) < 3 or bounds[2] else []
+        if not found:
+            msg = f"{text.strip()} has no numbers in it"
+            raise typer.BadParameter(msg)
+        return found
     parts = split(text)
-    return None if len(parts) == 1 else [field_of(f"x={part}")[1] for part in parts]
+    return None if len(parts) == 1 else [value_of(part) for part in parts]
 
 
 def split(text: str) -> list[str]:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from test_catalog import Train, fill
 
+import exca_like
 from exca_like import CacheDict, __version__
+from exca_like.catalog import Catalog
 from exca_like.cli.app import run
-from exca_like.cli.options import field_of
+from exca_like.cli.options import field_of, value_of
 from exca_like.cli.words import values_of
 
 EXCA = sorted((Path(__file__).parents[1] / "compat").glob("**/0.6.0"))
@@ -88,6 +90,19 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command):
     monkeypatch.delenv("EXCA_LIKE_FOLDER")
     yield lambda target, *arguments: command("run", target.replace("M:", f"{name}:"), *arguments)
     sys.modules.pop(name, None)
+
+
+def test_run_takes_texts_as_they_are(running) -> None:
+    for arguments in (["label=a,1,no,010,1:30"], ["label=1,a,no,010,1:30"]):
+        good(running("M:Base", *arguments))
+    found = {entry.config["label"] for entry in Catalog("cache")}
+    assert found == {"a", "1", "no", "010", "1:30"}
+    good(running("M:Base", "label=range(5,7)"))
+    good(running("M:Base", "zip(label,seed)=(8,1),(b,2)"))
+    assert {"5", "6", "8", "b"} < {entry.config["label"] for entry in Catalog("cache")}
+    for text in ("range(0)", "range(5,1)", "range(1,10,0)"):
+        ended, _, err = running("M:Base", f"seed={text}")
+        assert ended == 2 and f"{text} has no numbers in it" in err
 
 
 def test_run(running, tmp_path: Path) -> None:
@@ -612,9 +627,23 @@ def test_where_the_cache_is_looked_for(filled: Path, tmp_path: Path) -> None:
     assert found.returncode == 2 and "EXCA_LIKE_FOLDER" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, text) for text in ("010", "00.5", "12:30", "a #b", "no", "l1\nl2", "1_000", "1e400", "-", ".", "e5", "nan", "[a")),
+        *((text, float(text)) for text in ("1e-3", "-.5", "5.", "0.10")),
+        ("-3", -3), ("'7'", "7"), ('"a,b"', "a,b"), ("{a: [1]}", {"a": [1]}), ("null", None), ("", None), ("True", True),
+        ("9" * 5000, "9" * 5000),
+    ],
+)  # fmt: skip
+def test_what_a_text_stands_for(text: str, value: object) -> None:
+    found = value_of(text)
+    assert found == value and type(found) is type(value)
+
+
 def test_fields() -> None:
     found = dict(map(field_of, ["a=1", "b=1e-3", "c=x y", "d=[1, 2]", "e=null", "f=true", "g=a=b", "h={", "i='1'"]))
-    assert found == {"a": 1, "b": 0.001, "c": "x y", "d": [1, 2], "e": None, "f": True, "g": "a=b", "h": "{", "i": 1.0}
+    assert found == {"a": 1, "b": 0.001, "c": "x y", "d": [1, 2], "e": None, "f": True, "g": "a=b", "h": "{", "i": "1"}
 
 
 def test_version_and_help() -> None:
@@ -642,3 +671,32 @@ def test_who_reads_has_seen_enough(tmp_path: Path) -> None:
     command = f"{sys.executable} -m exca_like ls --folder {tmp_path} | head -n 2"
     found = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert found.stderr == "" and found.stdout.count("\n") == 2
+
+
+def test_names_of_entries_are_not_guessed(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is removed is what was named."""
+    monkeypatch.setenv("EXCA_LIKE_FOLDER", str(tmp_path))
+    for seed, lr in ((20, 0.1), (21, 0.15)):
+        Train(seed=seed, optim={"lr": lr}, infra={"folder": tmp_path}).run()
+    for wrong in ("seed=2", "eed=20", "optim.lr=0.1500", "lr=0.1,seed"):
+        ended, out, err = command("rm", wrong, "--yes")
+        assert (ended, out) == (1, "") and "in its uid" in err, wrong
+    ended, _, err = command("rm", "Train.run", "--yes")
+    assert ended == 1 and "2 entries" in err
+    assert "1 entry, " in good(command("rm", "seed=20", "--yes"))
+    assert "1 entry, " in good(command("rm", "lr=0.15", "--yes"))
+
+
+def broken(x: int) -> int:
+    raise ValueError(f"x was {x}")
+
+
+def test_each_failure_has_its_own_message(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXCA_LIKE_FOLDER", str(tmp_path))
+    function = exca_like.memo(folder=tmp_path, path="{x}")(broken)
+    for x in (1, 2):
+        with pytest.raises(ValueError):
+            function(x)
+    assert "the same way" in good(command("failures", "--group"))
+    shown = good(command("failures"))
+    assert sorted(re.findall(r"ValueError at \S+: (x was \d)", shown)) == ["x was 1", "x was 2"]

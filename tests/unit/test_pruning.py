@@ -49,6 +49,8 @@ class Items(pydantic.BaseModel):
     @infra.apply(item_uid=str)
     def process(self, items: list[int]):
         for item in items:
+            if item < 0:
+                raise ValueError("item < 0")
             yield np.full(self.size, item)
 
 
@@ -555,3 +557,19 @@ def test_killed_between_renaming_and_deleting(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", CUT, str(tmp_path)], check=False, env=ENVIRONMENT)
     assert ended.returncode == -signal.SIGKILL and uids(tmp_path) == [] and len(hidden(tmp_path)) == 1
     assert (task(tmp_path, 1, 5000).run() == array).all() and len(uids(tmp_path)) == 1
+
+
+def test_maps_with_results_are_no_failures(tmp_path: Path) -> None:
+    """One file that can't be read does not cost the others their embeddings."""
+    items = Items(infra={"folder": tmp_path})
+    list(items.process(range(5)))
+    with pytest.raises(exca_like.errors.ItemsFailedError):
+        list(items.process([-1]))
+    with pytest.raises(exca_like.errors.ItemsFailedError):
+        list(Items(size=7, infra={"folder": tmp_path}).process([-1]))
+    with pytest.raises(ValueError):
+        task(tmp_path, -1).run()
+    assert {entry.status for entry in Catalog(tmp_path)} == {"failed"}
+    removed = prune(tmp_path, status="failed", dry_run=False)
+    assert [one.problem for one in removed] == [None, None]
+    assert [(entry.values, entry.failures) for entry in Catalog(tmp_path)] == [(5, 1)]
