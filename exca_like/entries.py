@@ -91,7 +91,7 @@ class Entry:
     def config(self) -> dict[str, Any]:
         """The whole config, defaults included; of a call the arguments. Empty if it is not known."""
         config = self._meta().get("config")
-        return self._yaml(layout.CONFIG) if config is None else dict(from_tree(config))
+        return dict(ConfDict(self._yaml(layout.CONFIG))) if config is None else dict(from_tree(config))
 
     @functools.cached_property
     def _changed(self) -> dict[str, Any]:

@@ -207,6 +207,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         tasks_per_job: int = 1,
         max_workers: int = 256,
         dry_run: bool = False,
+        lost: bool = False,
         **resources: Any,
     ) -> Self:
         """Submit those that failed again, in one array; the others are left alone.
@@ -219,6 +220,8 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
             As for `submit`.
         dry_run:
             Only see whether it could be done.
+        lost:
+            Submit those, too, that have no result and are not running: that were cancelled, killed, or never submitted.
         **resources:
             Other fields of the infra that say what a job asks for. Numbers are factors as well (``cpus_per_task=2``); anything
             else is set as it is (``slurm_partition="long"``).
@@ -234,7 +237,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         changes = more_of(self._members[0].infra, given) if self._members else {}
         again = []
         for member in self._members:
-            if member.infra.status() == "failed":
+            if member.infra.status() in ("failed", *("not submitted",) * lost):
                 self._check_may_compute(member.infra)
                 one = member._replace(config=member.infra.clone_obj()).infra  # another one, of the same uid
                 for name, value in {"mode": "retry", **changes}.items():

@@ -19,11 +19,16 @@ from exca_like.cli.options import (
     print_json,
 )
 
+_LOST = ("lost", "empty")  # they count as not submitted
+
 
 def retry(
-    uids: Annotated[list[str] | None, typer.Argument(metavar="UID", help="Tasks that failed.")] = None,
+    uids: Annotated[list[str] | None, typer.Argument(metavar="UID", help="Tasks that failed, or were lost.")] = None,
     folder: Folder = None,
     failed: Annotated[bool, typer.Option("--failed", help="All tasks that failed, and fit the other options.")] = False,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="All tasks that were cancelled, killed or interrupted, and fit the other options.")
+    ] = False,
     method: Method = None,
     since: Since = None,
     before: Before = None,
@@ -43,22 +48,22 @@ def retry(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Submit failed tasks again, with more memory or time if you like. The classes of their configs are imported."""
+    """Submit tasks that failed or were lost again, with more memory or time if you like. Imports their classes."""
     from exca_like.rebuilding import sweeps_of
 
-    if bool(uids) == failed:
-        msg = "say which tasks: their uids, or --failed for all that failed"
+    if bool(uids) == (failed or lost):
+        msg = "say which tasks: their uids, --failed for all that failed, or --lost for all that were cancelled or killed"
         raise typer.BadParameter(msg, param_hint="UID")
     if uids:
         catalog = catalog_of(folder)
         entries = [catalog[uid] for uid in uids]
     else:
-        entries = [entry for entry in chosen(folder, method, "failed", since, before, where) if entry.kind == "task"]
-    wanted = [entry for entry in entries if entry.status == "failed"]
+        asked = ",".join(("failed",) * failed + _LOST * lost)
+        entries = [entry for entry in chosen(folder, method, asked, since, before, where) if entry.kind == "task"]
+    wanted = [entry for entry in entries if entry.status in ("failed", *_LOST)]
     for entry in entries:
         if entry not in wanted:
-            hint = "" if entry.status in ("completed", "running", "queued") else ": compute it again with `run`, or in Python"
-            typer.echo(f"{entry.uid} did not fail: it is {entry.status}{hint}", err=True)
+            typer.echo(f"{entry.uid} did not fail: it is {entry.status}", err=True)
     if not wanted:
         if json:
             print_json({"submitted": False, "configs": []})
@@ -71,7 +76,7 @@ def retry(
     sweeps = list(sweeps_of(wanted))
     for dry_run in (True, False) if yes else (True,):  # all is checked before anything is submitted
         for sweep in sweeps:
-            sweep.retry_failed(tasks_per_job=tasks_per_job, dry_run=dry_run, **more)
+            sweep.retry_failed(tasks_per_job=tasks_per_job, dry_run=dry_run, lost=True, **more)
     for sweep in sweeps if wait and yes else ():
         sweep.wait()
     if json:
@@ -92,7 +97,9 @@ def _factor(option: str, text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return float(text.lower().removeprefix("x"))
+        if text[:1] not in ("x", "X"):
+            raise ValueError
+        return float(text[1:])
     except ValueError:
-        msg = f"{text!r} is no factor: give one like x2 or x1.5"
+        msg = f"{text!r} is no factor: give one like x2 or x1.5; for an amount, set it on the infra"
         raise typer.BadParameter(msg, param_hint=option) from None

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,10 @@ def run(
             "zip(a,b)=(1,x),(2,y).",
         ),
     ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", envvar="EXCA_LIKE_FOLDER", help="The cache root, if the config's infra has no folder."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be computed.")] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Only print the whole config, as yaml.")] = False,
     number: Annotated[int, typer.Option("--number", "-n", min=0, help="Only so many configs of a sweep; 0: all.")] = 0,
@@ -33,7 +38,7 @@ def run(
     """Compute the method of a config, or submit it if its infra has a cluster."""
     cls, method = target_of(target)
     said = words.read(fields or [])
-    config = made(cls, said)
+    config = made(cls, said, folder)
     if print_config:
         from exca_like.confdict import ConfDict
         from exca_like.models.export import export
@@ -41,6 +46,8 @@ def run(
         typer.echo(ConfDict(export(config, uid=False, exclude_defaults=False)).to_yaml(), nl=False)
         return
     name = infra_of(config, method)
+    if getattr(config, name).folder is None:
+        typer.echo(f"nothing is kept, as {name} has no folder: give one, like --folder cache", err=True)
     if said.grid:
         import exca_like
 
@@ -61,7 +68,7 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
     if job is not None and not json:
         typer.echo(f"{uid}: job {job.job_id}, {infra.status()}")
     results, failure = [], None
-    if not dry_run and (is_here or wait or infra.cluster == "debug"):
+    if not dry_run and (is_here or wait or infra.cluster == "debug" or infra.status() == "completed"):
         try:
             results = [_result(infra) if job is None else job.result()]
         except Exception as error:
@@ -153,15 +160,19 @@ def _is_config(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, pydantic.BaseModel)
 
 
-def made(cls: type[Any], said: words.Words) -> Any:
-    """The config to start from; fields that are swept have the first of their values."""
+def made(cls: type[Any], said: words.Words, folder: Path | None = None) -> Any:
+    """The config to start from; fields that are swept have the first of their values, infras without a folder the given one."""
     import difflib
 
     import pydantic
 
     from exca_like.confdict import ConfDict
+    from exca_like.infra.applied import FIELDS
 
     values = ConfDict(said.base)
+    for name, field in getattr(cls, FIELDS, {}).items():
+        if folder is not None and field.default.folder is None and f"{name}.folder" not in values:
+            values[f"{name}.folder"] = str(folder)
     for name, several in said.grid.items():
         values[name] = several[0]
 

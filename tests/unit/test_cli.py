@@ -66,6 +66,8 @@ class Base(pydantic.BaseModel):
     infra: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache")
     @infra.apply
     def run(self) -> float:
+        if os.path.exists("kill"):
+            os.kill(os.getpid(), 9)
         if self.seed == 3 and not os.path.exists("fixed"):
             raise ValueError("three")
         return self.optim.lr * self.seed * len(self.layers)
@@ -76,6 +78,12 @@ class Both(Base):
         return f"evaluated {self.label}"
 class Plain(pydantic.BaseModel):
     x: int = 1
+class Loose(pydantic.BaseModel):
+    x: int = 1
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+    @infra.apply
+    def run(self) -> int:
+        return self.x
 """
 
 
@@ -144,11 +152,36 @@ def test_retry(running, command, tmp_path: Path) -> None:
     assert good(command("retry", "--failed")) == "nothing to do: no task failed\n"
 
 
+def test_retry_of_what_was_lost(running, command, tmp_path: Path) -> None:
+    (tmp_path / "kill").touch()
+    ended, out, _ = running("M:Base", "seed=5,6", "infra.cluster=local", "--wait")
+    assert ended == 1 and "completed" not in out
+    (tmp_path / "kill").unlink()
+    assert good(command("retry", "--failed")) == "nothing to do: no task failed\n"
+    assert "2 tasks would be submitted again" in good(command("retry", "--lost"))
+    assert "1 task would be submitted again" in good(command("retry", "seed=5"))
+    assert "2 completed" in good(command("retry", "--lost", "--failed", "--yes", "--wait"))
+    assert good(command("retry", "--lost")) == "nothing to do: no task failed\n"
+
+
+def test_run_of_a_class_without_a_folder(running, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, out, err = running("M:Loose", "x=3")
+    assert (ended, out) == (0, "3\n") and "nothing is kept, as infra has no folder: give one, like --folder cache" in err
+    assert good(running("M:Loose", "x=3", "--folder", "given")) == "3\n"
+    monkeypatch.setenv("EXCA_LIKE_FOLDER", "said")
+    assert "2 completed" in good(running("M:Loose", "x=3,4", "infra.cluster=local", "--wait"))
+    assert good(running("M:Loose", "x=3", "infra.cluster=local")).endswith(", completed\n3\n")  # it is there already
+    assert good(running("M:Loose", "x=5", "infra.folder=other")) == "5\n"
+    found = {folder: {entry.config["x"] for entry in Catalog(folder)} for folder in ("given", "said", "other")}
+    assert found == {"given": {3}, "said": {3, 4}, "other": {5}}
+
+
 def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running("M:Base", "seed=3,4", "infra.cluster=local", "--wait")
     for arguments, message in (
-        (["retry"], "say which tasks: their uids, or --failed"),
+        (["retry"], "say which tasks: their uids, --failed for all that failed, or --lost"),
         (["retry", "--failed", "--yes", "--mem", "much"], "'much' is no factor: give one like x2"),
+        (["retry", "--failed", "--yes", "--mem", "8"], "'8' is no factor: give one like x2 or x1.5; for an amount,"),
         (["retry", "--failed", "--yes", "--mem", "x2"], "mem_gb=2 multiplies what the infra asks for, which is not set"),
         (["retry", "--failed", "--yes", "--set", "partition=long"], "'partition' is nothing that a job asks for"),
     ):
@@ -177,7 +210,7 @@ def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: p
             ["M:Base", "zip(seed,label)=(1,2),3"],
             "give 2 values in brackets for each config, like zip(a,b)=(1,x),(2,y), not '3'",
         ),
-        (["M:Bases"], "has no config 'Bases': there are Optim, Base, Both, Plain"),
+        (["M:Bases"], "has no config 'Bases': there are Optim, Base, Both, Plain, Loose"),
         (["M:Plain"], "Plain has no method with a TaskInfra"),
         (["M:Both"], "say which method: Both.run, Both.evaluate"),
         (["M:Base.go"], "Base.go has no TaskInfra: there are Base.run"),
@@ -601,7 +634,7 @@ def test_retry_sets_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         )
     asked: list[tuple[str, dict]] = []
 
-    def retry_failed(self, *, tasks_per_job, dry_run, **resources):
+    def retry_failed(self, *, tasks_per_job, dry_run, lost, **resources):
         asked.append(("plan" if dry_run else "send", resources))
 
     monkeypatch.setattr(Sweep, "retry_failed", retry_failed)
