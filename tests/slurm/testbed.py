@@ -153,9 +153,15 @@ def missing() -> list[str]:
 def wait_for(condition: tp.Callable[[], object], what: str, timeout: float) -> None:
     """Poll until the condition holds; ClusterError naming `what` when it doesn't in time."""
     end = time.monotonic() + timeout
-    while not condition():
+    while True:
+        said = ""
+        try:
+            if condition():
+                return
+        except ClusterError as error:  # on a busy machine, a daemon may not answer once
+            said = f": {error}"
         if time.monotonic() > end:
-            raise ClusterError(f"not reached within {timeout:g} s: {what}")
+            raise ClusterError(f"not reached within {timeout:g} s: {what}{said}")
         time.sleep(0.05)
 
 
