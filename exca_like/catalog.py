@@ -24,7 +24,6 @@ from exca_like.stats import Stats
 
 _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
-_ENDS_WITH_VALUE = re.compile(r"=[^,=/-]+$")
 HEADER = ("uid", "status", "stored", "took", "size")
 _MISSING = object()
 _TEXTS = {"method": "Train.run", "version": "1", "uid": "*seed=1*"}
@@ -91,9 +90,7 @@ class Catalog(tables.Tabular, Sequence[Entry]):
 
     def _named(self, uid: str) -> Entry:
         entries = self.refresh()
-        part = re.compile(re.escape(uid))
-        if _ENDS_WITH_VALUE.search(uid):  # not "seed=10" for "seed=1", nor "my_seed=1"
-            part = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(uid)}(?![A-Za-z0-9_.+])")
+        part = _part(uid)
         tests: tuple[Callable[[str], bool], ...] = (
             lambda full: full == uid,
             lambda full: full.endswith(f"/{uid}"),
@@ -278,10 +275,21 @@ def _check_words(name: str, given: Sequence[str], words: Sequence[str]) -> None:
             raise ConfigValueError(msg)
 
 
+def _part(uid: str) -> re.Pattern[str]:
+    """What finds a part of uids; if it ends with a value, a whole one: "seed=1" is not in "seed=10", nor in "my_seed=1"."""
+    text = re.escape(uid)
+    if "=" not in uid.rpartition(",")[2]:
+        return re.compile(text)
+    start = r"\b(?<!_)" if uid[0].isalnum() else ""
+    digest = "|[0-9a-f]*$" if re.search("=[^,]+-[0-9a-f]*$", uid) else ""  # of which the beginning is enough
+    return re.compile(rf"{start}{text}([,)}}/]|-[0-9a-f]+$|${digest})")
+
+
 def _size(path: str) -> int:
     """Bytes of a file, or of those below a folder; links are not followed."""
     found = 0
-    for name in [f"{parent}/{name}" for parent, _, names in os.walk(path) for name in names] or [path]:
+    inside = [f"{parent}/{name}" for parent, _, names in os.walk(path) for name in names]
+    for name in inside if os.path.isdir(path) else [path]:
         with contextlib.suppress(OSError):  # it was removed just now
             found += os.lstat(name).st_size
     return found

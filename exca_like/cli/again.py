@@ -97,9 +97,7 @@ def _factor(option: str, text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        if text[:1] not in ("x", "X"):
-            raise ValueError
-        return float(text[1:])
+        return float(text[1:] if text[:1] in "xX" else "")
     except ValueError:
         msg = f"{text!r} is no factor: give one like x2 or x1.5; for an amount, set it on the infra"
         raise typer.BadParameter(msg, param_hint=option) from None

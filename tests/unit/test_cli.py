@@ -714,6 +714,11 @@ def test_names_of_entries_are_not_guessed(command, tmp_path: Path, monkeypatch: 
     for wrong in ("seed=2", "eed=20", "optim.lr=0.1500", "lr=0.1,seed"):
         ended, out, err = command("rm", wrong, "--yes")
         assert (ended, out) == (1, "") and "in its uid" in err, wrong
+    for size in (-10, 10):
+        Train(size=size, infra={"folder": tmp_path}).run()
+    assert command("rm", "size=-1", "--yes")[:2] == (1, "")
+    assert "1 entry, " in good(command("rm", "size=-10", "--yes"))
+    assert "1 entry, " in good(command("rm", "size=10", "--yes"))
     ended, _, err = command("rm", "Train.run", "--yes")
     assert ended == 1 and "2 entries" in err
     assert "1 entry, " in good(command("rm", "seed=20", "--yes"))
