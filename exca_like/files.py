@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from exca_like.errors import CacheFolderError
 TEMPORARY_PREFIX = ".tmp-"
 # as do names of folders that are being deleted
 REMOVED_PREFIX = ".removed-"
+# seconds without a change after which what has such a name is taken for what a killed process left
+STALE_S = {REMOVED_PREFIX: 3600.0, TEMPORARY_PREFIX: 86400.0}
 
 
 class Process:
@@ -199,6 +202,19 @@ def sync(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_stale(path: str) -> bool:
+    """Whether a file or folder with a temporary name is old enough to be taken for what a killed process left."""
+    name = os.path.basename(path)
+    age = next((age for prefix, age in STALE_S.items() if name.startswith(prefix)), None)
+    if age is None:
+        return False
+    try:
+        status = os.lstat(path)
+    except OSError:  # it is gone, or got its name
+        return False
+    return time.time() - max(status.st_mtime, status.st_ctime) > age
 
 
 def visible_folders(path: str | Path) -> list[str]:

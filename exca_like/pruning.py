@@ -5,12 +5,12 @@ removal, under the lock that whoever claims or pins something takes. A folder is
 deleted, so that others see all of it or nothing; who has an array of it mapped reads on.
 """
 
+import contextlib
 import errno
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,8 +30,6 @@ Policy = Literal["oldest", "size", "lru", "lfu"]
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?i?)b?", re.IGNORECASE)
-# seconds after which folders that are being deleted, or filled, are taken for what killed processes left
-_STALE_S = {files.REMOVED_PREFIX: 3600.0, files.TEMPORARY_PREFIX: 86400.0}
 _AT_ONCE = 1000  # calls that are removed under one lock
 _GONE = "it is gone already"
 _NO_LOCKS = "its file system has no locks, to keep others from computing it meanwhile: delete it by hand, while nothing runs"
@@ -350,21 +348,11 @@ def _remove_calls(entries: Sequence[Entry]) -> dict[str, str | None]:
 
 
 def _sweep(root: str) -> None:
-    """Delete what killed processes had not deleted."""
-    for path in list(_stale(root)):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _stale(root: str) -> Iterator[str]:
-    for parent, folders, _ in os.walk(root):
-        for name in folders:
-            age = next((age for prefix, age in _STALE_S.items() if name.startswith(prefix)), None)
-            if age is not None:
-                path = f"{parent}/{name}"
-                try:
-                    status = os.stat(path)
-                except OSError:  # it is deleted now
-                    continue
-                if time.time() - max(status.st_mtime, status.st_ctime) > age:
-                    yield path
+    """Delete what killed processes had not deleted, or had not finished; in folders of data, a `verify` does that."""
+    for parent, folders, names in os.walk(root):
+        for path in filter(files.is_stale, [f"{parent}/{name}" for name in folders]):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in filter(files.is_stale, [f"{parent}/{name}" for name in names]):
+            with contextlib.suppress(OSError):
+                files.remove(path)
         folders[:] = [name for name in folders if not name.startswith(".") and name != DATA]

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from exca_like.cachedict.lines import is_sound
 from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import CorruptEntryError
 
-_ABANDONED_S = 86400.0  # seconds after which a temporary file is nobody's
 _ROUNDS = 4
 
 
@@ -169,15 +167,18 @@ def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) ->
                         needed.add(_unit(part["filename"]))
                         shared.update(blobs_of(part))
     working = {writer.rpartition("-")[2] for writer in busy}
+    temporary = [Path(index.folder, name) for name in os.listdir(index.folder)]
     for path, tokens in data:
-        if _unit(str(path.relative_to(index.folder))) not in needed and not tokens & working and os.path.lexists(path):
+        unit = _unit(str(path.relative_to(index.folder)))
+        if os.path.basename(unit).startswith(files.TEMPORARY_PREFIX):
+            temporary.append(path)  # which a push writes that is under way, or was killed
+        elif unit not in needed and not tokens & working and os.path.lexists(path):
             yield Problem("orphaned", path, "no entry needs it")
     for name in blobs_in(index.folder):
         with contextlib.suppress(FileNotFoundError):
             # a copy of the folder may have files of their own in place of links
             if os.lstat(name).st_nlink == 1 and os.path.relpath(name, index.folder) not in shared:
                 yield Problem("orphaned", Path(name), "no entry has a link to it")
-    for name in os.listdir(index.folder):
-        path = Path(index.folder, name)
-        if name.startswith(files.TEMPORARY_PREFIX) and path.is_file() and time.time() - path.stat().st_mtime > _ABANDONED_S:
+    for path in temporary:
+        if files.is_stale(str(path)) and path.is_file():
             yield Problem("orphaned", path, "a temporary file that was left behind")

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from exca_like import files
 from exca_like.errors import ConfigValueError, ExcaLikeError, TransferError
+from exca_like.sharing import arriving
 
 _READ = "Check the address, the permissions and the connection, and try again."
 _WRITTEN = "What has arrived stays; do the same again to go on."
@@ -45,14 +46,15 @@ class Bundle:
     def new(cls, path: str) -> Iterator[Self]:
         """A bundle to be written, which appears when the block ends well and something is in it."""
         folder, name = os.path.split(path)
-        temporary = os.path.join(folder, f"{files.TEMPORARY_PREFIX}{files.token()}-{name[:64]}")
-        try:
-            with _writing(path), zipfile.ZipFile(temporary, "x", strict_timestamps=False) as archive:
-                yield cls(path, archive)
-            if archive.namelist():
-                os.replace(temporary, path)
-        finally:
-            files.remove(temporary)
+        ending = f"-{name[:64]}"
+        with _writing(path):
+            with suppress(OSError):  # who may not list the folder may write there
+                arriving.remove_left(f"{folder}/{other}" for other in os.listdir(folder) if other.endswith(ending))
+            with arriving.new_file(folder, ending) as stream:
+                with zipfile.ZipFile(stream, "w", strict_timestamps=False) as archive:
+                    yield cls(path, archive)
+                if archive.namelist():
+                    arriving.appear(stream, path)
 
     @classmethod
     @contextmanager
@@ -91,6 +93,9 @@ class Bundle:
         for name, path in paths.items():
             self._archive.write(path, name)
 
+    def sweep(self, names: Iterable[str]) -> None:
+        """Nothing: it appears when it is complete."""
+
 
 class Folder:
     """A folder that is, or becomes, a cache root; with the mode of new files, or None if the umask says it."""
@@ -128,22 +133,28 @@ class Folder:
             raise TransferError(error.errno, msg) from error
 
     def put(self, paths: Mapping[str, str]) -> None:
-        """Copy files into the folder; each appears whole."""
+        """Copy files into the folder; each appears whole. In the end the disk has all of them, with their names."""
         _at_once(lambda name: self._put(paths[name], f"{self._path}/{name}"), paths)
+        _at_once(_sync_folder, {os.path.dirname(f"{self._path}/{name}") for name in paths})
 
     def _put(self, path: str, target: str) -> None:
         folder = os.path.dirname(target)
-        temporary = f"{folder}/{files.TEMPORARY_PREFIX}{files.token()}"
-        try:
-            with _writing(target):
-                files.make_folders(folder, self._permissions, above=self._path)
-                shutil.copyfile(path, temporary)
-                files.permit(temporary, self._permissions)
-                os.replace(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with _writing(target):
+            files.make_folders(folder, self._permissions, above=self._path)
+            with arriving.new_file(folder) as stream:
+                shutil.copyfile(path, stream.name)
+                files.permit(stream.name, self._permissions)
+                arriving.appear(stream, target)
+
+    def sweep(self, names: Iterable[str]) -> None:
+        """Remove those of some files that a killed process has left half-written."""
+        arriving.remove_left(f"{self._path}/{name}" for name in names)
+
+
+def _sync_folder(path: str) -> None:
+    """Wait until the disk has the names in a folder, where the file system can do that."""
+    with suppress(OSError):
+        files.sync(path)
 
 
 def _at_once(function: Callable[[str], None], names: Iterable[str]) -> None:
@@ -215,6 +226,9 @@ class Remote:
         if paths:
             with self._errors("write", _WRITTEN):
                 self._system.put(list(paths.values()), [f"{self._base}/{name}" for name in paths])
+
+    def sweep(self, names: Iterable[str]) -> None:
+        """Nothing: what was not sent as a whole is not to be seen."""
 
     @contextmanager
     def _errors(self, what: str, hint: str) -> Iterator[None]:

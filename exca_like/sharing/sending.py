@@ -40,7 +40,10 @@ def send(root: str, place: Place, chosen: Chosen, *, check: bool, dry_run: bool)
     TransferError
         The place can't be read or written, or what was read back is not what was sent.
     """
-    sizes = {name: size for name, size in place.sizes().items() if is_sound(name)}
+    found = place.sizes()
+    sizes = {name: size for name, size in found.items() if is_sound(name)}
+    if not dry_run:
+        place.sweep(found.keys() - sizes.keys())
     with scratch(root) as temporary:
         mirror = f"{temporary}/there"
         there, here = Side(mirror, lambda name: sizes.get(name, -1)), Side(root, sizes_in(root))

@@ -1,6 +1,6 @@
 """What takes part in a transfer: a place for files, and what came of the results of each folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,7 +20,11 @@ class Place(Protocol):
         ...
 
     def put(self, paths: Mapping[str, str]) -> None:
-        """Send files, given by name; others see each whole or not at all."""
+        """Send files, given by name; others see each whole or not at all, and in the end they outlive a crash."""
+        ...
+
+    def sweep(self, names: Iterable[str]) -> None:
+        """Remove those of some files with hidden names that processes have left there which were killed as they sent them."""
         ...
 
 

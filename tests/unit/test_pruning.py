@@ -16,7 +16,7 @@ import pydantic
 import pytest
 
 import exca_like
-from exca_like import maintenance, pruning
+from exca_like import files, maintenance, pruning
 from exca_like.cachedict import CacheDict
 from exca_like.catalog import Catalog
 from exca_like.entries import claims_of
@@ -423,15 +423,15 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
     assert uids(tmp_path) == ["default"]
     assert maintenance.verify(tmp_path).folders == 1 and maintenance.migrate_exca(tmp_path) == []
     (tmp_path / ".tmp-shared" / "there").mkdir(parents=True)
-    stale = time.time() + 2 * pruning._STALE_S[".removed-"]
+    stale = time.time() + 2 * files.STALE_S[".removed-"]
     prune(tmp_path, older_than="1d")
     assert len(hidden(tmp_path)) == 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pruning.time, "time", lambda: stale)
+        patch.setattr(time, "time", lambda: stale)
         os.utime(method / ".removed-new", (stale, stale))
         prune(tmp_path, older_than="1d", dry_run=False)
         assert hidden(tmp_path) == [method / ".removed-new"] and (tmp_path / ".tmp-shared").exists()
-        stale += pruning._STALE_S[".tmp-"]
+        stale += files.STALE_S[".tmp-"]
         prune(tmp_path, older_than="1000d", dry_run=False)
     assert not hidden(tmp_path) and not (tmp_path / ".tmp-shared").exists() and uids(tmp_path) == ["default"]
 

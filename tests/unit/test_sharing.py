@@ -17,13 +17,13 @@ import pydantic
 import pytest
 
 import exca_like
-from exca_like import CacheDict, maintenance, sharing
+from exca_like import CacheDict, files, maintenance, sharing
 from exca_like.cachedict import DumpContext
 from exca_like.cachedict.handlers.paths import restore
 from exca_like.catalog import Catalog
 from exca_like.errors import CacheFolderError, ConfigValueError, CorruptEntryError, TransferError
-from exca_like.pruning import remove
-from exca_like.sharing import export_bundle, import_bundle, places, plans, pull, push, receiving, sending
+from exca_like.pruning import prune, remove
+from exca_like.sharing import arriving, export_bundle, import_bundle, places, plans, pull, push, receiving, sending
 
 HERE = Path(__file__)
 EXCA = HERE.parents[1] / "compat" / "exca_caches" / "0.6.0"
@@ -562,7 +562,7 @@ def test_what_is_computed_here_is_left_out(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 import test_sharing
-from exca_like.sharing import places, plans, receiving, sending, import_bundle, pull, push
+from exca_like.sharing import arriving, places, plans, receiving, sending, export_bundle, import_bundle, pull, push
 left = int(sys.argv[4])
 def stopping(function):
     def call(*arguments):
@@ -578,9 +578,12 @@ for module in (plans, receiving, sending):
 if sys.argv[1] == "push":
     for place in (places.Folder, places.Remote):
         place.put = stopping(place.put)
+elif sys.argv[1] in ("copy", "export"):
+    arriving.appear = stopping(arriving.appear)
+    places._THREADS = 1
 else:
     receiving.Writer.append_line = stopping(receiving.Writer.append_line)
-{"push": push, "pull": pull, "import": import_bundle}[sys.argv[1]](sys.argv[2], sys.argv[3])
+{"push": push, "copy": push, "pull": pull, "import": import_bundle, "export": export_bundle}[sys.argv[1]](*sys.argv[2:4])
 """
 
 
@@ -618,6 +621,81 @@ def test_a_killed_push_goes_on(place: S3 | Plain, calls: int, tmp_path: Path, sm
     assert place.names() == Plain(tmp_path / "whole").names()
     assert counts(push(tmp_path / "a", place.url)) == (0, 11, 0, 0)
     assert counts(pull(place.url, tmp_path / "b")) == (11, 0, 0, 0) and maintenance.verify(tmp_path / "b").is_clean
+
+
+@pytest.mark.parametrize("calls", [3, 10])
+def test_half_copied_files_go_with_the_next_push(calls: int, tmp_path: Path) -> None:
+    list(Npy(infra={"folder": tmp_path / "a"}).process(range(10)))
+    there = tmp_path / "there"
+    killed("copy", tmp_path / "a", there, calls)
+    assert len(list(there.rglob(".tmp-*"))) == 1
+    elsewhere = next(there.glob("*/default")) / "data" / ".tmp-anothermachine-0123456789abcdef"
+    elsewhere.parent.mkdir(exist_ok=True)
+    elsewhere.write_bytes(b"it is written now")
+    for folder in (there, elsewhere.parent.parent):
+        (folder / ".tmp-0123456789abcdef-config.yaml").write_bytes(b"as are files of the package")
+    push(tmp_path / "a", there)
+    assert len(list(there.rglob(".tmp-*"))) == 3 and elsewhere.exists() and maintenance.verify(there).is_clean
+    old = time.time() + 2 * files.STALE_S[files.TEMPORARY_PREFIX]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: old)
+        found = maintenance.verify(there).problems
+        assert [problem.kind for problem in found] == ["orphaned"] * 2
+        assert found[0].detail == "a temporary file that was left behind" and "0123456789abcdef" in found[0].path.name
+        prune(there, older_than="1000d", dry_run=False)
+        assert list(there.rglob(".tmp-*")) == [elsewhere]
+        assert counts(push(tmp_path / "a", there)) == (0, 10, 0, 0)
+    assert not list(there.rglob(".tmp-*")) and maintenance.verify(there).is_clean
+
+
+def test_a_killed_export_leaves_nothing_for_long(tmp_path: Path) -> None:
+    Task(infra={"folder": tmp_path / "a"}).run()
+    killed("export", tmp_path / "a", tmp_path / "b.zip", 1)
+    (left,) = tmp_path.glob(".tmp-*")
+    export_bundle(tmp_path / "a", tmp_path / "other.zip")
+    assert left.exists()
+    export_bundle(tmp_path / "a", tmp_path / "b.zip")
+    assert not list(tmp_path.glob(".tmp-*")) and counts(import_bundle(tmp_path / "b.zip", tmp_path / "c")) == (1, 0, 0, 0)
+
+
+def test_what_others_write_is_not_swept_away(tmp_path: Path) -> None:
+    Task(infra={"folder": tmp_path / "a"}).run()
+    (tmp_path / "place" / "data").mkdir(parents=True)
+    with arriving.new_file(str(tmp_path), "-b.zip") as bundle, arriving.new_file(str(tmp_path / "place" / "data")) as copied:
+        for stream in (bundle, copied):
+            stream.write(b"half")
+            stream.flush()
+        push(tmp_path / "a", tmp_path / "place")
+        export_bundle(tmp_path / "a", tmp_path / "b.zip")
+        assert Path(bundle.name).exists() and Path(copied.name).exists()
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_the_disk_has_what_journals_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of the machine never leaves a journal without its data."""
+    fill(tmp_path / "a")
+    on_disk: set[int] = set()
+    early: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def noted(descriptor: int) -> None:
+        sync(descriptor)
+        on_disk.add(os.fstat(descriptor).st_ino)
+
+    def checked(old: str, new: str) -> None:
+        assert os.stat(old).st_ino in on_disk, new
+        folder = Path(new).parent
+        if new.endswith(".jsonl"):
+            data = [path for path in (folder / "data").rglob("*") if not path.name.startswith(".")]
+            early.extend(str(path) for path in data if path.stat().st_ino not in on_disk)
+        else:
+            on_disk.discard(folder.stat().st_ino)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", checked)
+    assert push(tmp_path / "a", tmp_path / "there").added == RESULTS
+    assert not early
 
 
 @pytest.mark.parametrize("what", ["pull", "import"])
