@@ -16,10 +16,10 @@ from pydantic_core import to_jsonable_python
 from exca_like import hits, layout, tables
 from exca_like.cachedict.failures import Failure
 from exca_like.confdict import ConfDict
-from exca_like.entries import Entry, Status, entries_of
+from exca_like.entries import Entry, Status, entries_of, name_of
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, NotCachedError
 from exca_like.failures import FailureReport
-from exca_like.scanning import Kind, Scanner
+from exca_like.scanning import Kind, Scanner, Wanted
 from exca_like.stats import Stats
 
 _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -59,18 +59,32 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         if not os.path.isdir(root):
             msg = f"there is no folder {root}: give the one that infras have as their `folder`"
             raise CacheFolderError(errno.ENOENT, msg)
-        self.folder = Path(root)
-        self._scanner = Scanner(root)
-        self._conditions: tuple[Condition, ...] = ()
+        self._set(Scanner(root))
+
+    def _set(self, scanner: Scanner, conditions: Sequence[Condition] = (), wanted: Sequence[Wanted] = ()) -> None:
+        self.folder = Path(scanner.root)
+        self._scanner = scanner
+        self._conditions = tuple(conditions)
+        self._wanted = tuple(wanted)  # what the conditions mean for names of folders: the others need not be read
         self._listed: list[Entry] | None = None
+
+    @classmethod
+    def _reading(cls, scanner: Scanner, conditions: Sequence[Condition] = (), wanted: Sequence[Wanted] = ()) -> "Catalog":
+        catalog = cls.__new__(cls)
+        catalog._set(scanner, conditions, wanted)
+        return catalog
 
     def refresh(self) -> list[Entry]:
         """Look at the folder: the entries that there are now."""
+        self._listed = self._look(self._wanted)
+        return self._listed
+
+    def _look(self, wanted: Sequence[Wanted]) -> list[Entry]:
         root = str(self.folder)
         hits.hits_of(root).forget()
-        every = (entry for content in self._scanner.contents() for entry in entries_of(content, root))
-        self._listed = [entry for entry in every if all(condition(entry) for condition in self._conditions)]
-        return self._listed
+        contents = self._scanner.contents(lambda uid, is_whole: all(one(uid, is_whole) for one in wanted))
+        every = (entry for content in contents for entry in entries_of(content, root))
+        return [entry for entry in every if all(condition(entry) for condition in self._conditions)]
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self.refresh()))
@@ -89,13 +103,13 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         return (self.refresh() if self._listed is None else self._listed)[index]
 
     def _named(self, uid: str) -> Entry:
-        entries = self.refresh()
         part = _part(uid)
         tests: tuple[Callable[[str], bool], ...] = (
             lambda full: full == uid,
             lambda full: full.endswith(f"/{uid}"),
             lambda full: part.search(full) is not None,
         )
+        entries = self._look((*self._wanted, lambda name, is_whole: not is_whole or any(test(name) for test in tests)))
         for test in tests:
             found = [entry for entry in entries if test(entry.uid)]
             if len(found) == 1:
@@ -103,9 +117,9 @@ class Catalog(tables.Tabular, Sequence[Entry]):
             if found:
                 shown = "".join(f"\n  {entry.uid}" for entry in found[:10])
                 more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
-                msg = f"{len(found)} entries of {self.folder} match {uid!r}; give more of the uid of one:{shown}{more}"
+                msg = f"{len(found)} entries of {self._scanner.name} match {uid!r}; give more of the uid of one:{shown}{more}"
                 raise NotCachedError(msg)
-        msg = f"no entry of {self.folder} has {uid!r} in its uid: print the catalog to see which there are"
+        msg = f"no entry of {self._scanner.name} has {uid!r} in its uid: print the catalog to see which there are"
         raise NotCachedError(msg)
 
     def load(self, uid: str) -> Any:
@@ -156,12 +170,16 @@ class Catalog(tables.Tabular, Sequence[Entry]):
             msg = f"config must be a dictionary of fields, like {{'optim.lr': 0.1}}, not {config!r:.60}"
             raise ConfigTypeError(msg)
         conditions: list[Condition] = []
+        names: list[Wanted] = []
         if method is not None:
-            conditions.append(lambda entry: _matches(entry.method, method) or _matches(entry.method, f"*.{method}"))
+            conditions.append(lambda entry: _is_of(entry.method, method))
+            names.append(lambda name, _: not (found := name_of(name)[0]) or _is_of(found, method))
         if version is not None:
-            conditions.append(lambda entry: _matches(entry.version, str(version)))
+            conditions.append(lambda entry: _matches(entry.version, version))
+            names.append(lambda name, _: not (found := name_of(name))[0] or _matches(found[1], version))
         if uid is not None:
             conditions.append(lambda entry: _matches(entry.uid, uid))
+            names.append(lambda name, is_whole: not is_whole or _matches(name, uid))
         if kind is not None:
             _check_words("kind", (kind,), get_args(Kind))
             conditions.append(lambda entry: entry.kind == kind)
@@ -182,9 +200,7 @@ class Catalog(tables.Tabular, Sequence[Entry]):
             conditions.append(lambda entry: _has(entry, fields))
         if where is not None:
             conditions.append(where)
-        some = Catalog(self.folder)
-        some._scanner, some._conditions = self._scanner, (*self._conditions, *conditions)
-        return some
+        return self._reading(self._scanner, (*self._conditions, *conditions), (*self._wanted, *names))
 
     def to_records(self) -> list[dict[str, Any]]:
         """A row for each entry, with all fields that some entry of its method has not at their defaults; see `Entry.record`."""
@@ -238,7 +254,7 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         counts = Counter(entry.status for entry in entries).most_common()
         numbers = ", ".join(f"{number} {status}" for status, number in counts)
         total = tables.size(sum(entry.size for entry in entries))
-        text = f"{self.folder}: {tables.count(len(entries), 'entry')}" + (f" ({numbers}), {total}" if entries else "")
+        text = f"{self._scanner.name}: {tables.count(len(entries), 'entry')}" + (f" ({numbers}), {total}" if entries else "")
         hidden = self._scanner.unreadable
         return text + (f"; {len(hidden)} folders can't be read, like {hidden[0]}" if hidden else "")
 
@@ -297,6 +313,10 @@ def _size(path: str) -> int:
 
 def _matches(text: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))  # uids have brackets of their own
+
+
+def _is_of(method: str, pattern: str) -> bool:
+    return _matches(method, pattern) or _matches(method, f"*.{pattern}")
 
 
 def _has(entry: Entry, fields: Mapping[str, Any]) -> bool:

@@ -290,9 +290,15 @@ def entries_of(content: Content, root: str) -> Sequence[Entry]:
     return entries
 
 
+def name_of(uid: str) -> tuple[str, str]:
+    """Method and version of a folder, by its name below the root; empty for one with a name of the user's choice."""
+    method, _, version = uid.partition("/")[0].rpartition(",")
+    return (method, version) if method else ("", "")
+
+
 def _entries_of(content: Content, root: str) -> Iterator[Entry]:
     uid = content.path[len(root) :].strip("/") or "."
-    method, _, version = uid.partition("/")[0].rpartition(",")
+    method, version = name_of(uid)
     if not method:  # a folder with a name of the user's choice
         method, version = _function_of(content.path) or (uid, "")
     folder = Path(content.path)

@@ -6,7 +6,7 @@ times of its journals tell of what was appended.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
@@ -24,6 +24,9 @@ from exca_like.recording import noted
 
 Kind = Literal["task", "map", "memo", ""]
 """A task has one result; a map has one for each item, a memoised function one for each call; empty if nothing tells."""
+
+Wanted = Callable[[str, bool], bool]
+"""Whether somebody asks for entries of a folder, given its name below the root, and whether that is known to be their uid."""
 
 _SIGNS = frozenset((layout.CONFIG, layout.UID, layout.FULL_UID, layout.JOB, layout.EXCA_JOB))
 _NO_ENTRIES = frozenset((layout.PROVENANCE, "logs", "code"))
@@ -96,12 +99,14 @@ class Scanner:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self.name = root
+        """What messages call it."""
         self._known: dict[str, _Known] = {}
         self.unreadable: list[str] = []
         """Paths that could not be read at the last look."""
 
-    def contents(self) -> Iterator[Content]:
-        """What each folder with entries holds now, in order of the names."""
+    def contents(self, wanted: Wanted | None = None) -> Iterator[Content]:
+        """What each folder with entries holds now, in order of the names; those that are not wanted are not read."""
         seen: dict[str, _Known] = {}
         self.unreadable.clear()
         left = [self.root]
@@ -115,7 +120,9 @@ class Scanner:
                 continue
             folders = known.folders
             if self._has_entries(known.names):
-                content = self._read(path, known)
+                uid = path[len(self.root) :].strip("/") or "."
+                is_wanted = wanted is None or wanted(uid, False)  # noqa: FBT003 - to know it, it has to be read
+                content = self._read(path, known) if is_wanted else None
                 if content is not None:
                     yield content
                 folders = [name for name in folders if name != DATA]

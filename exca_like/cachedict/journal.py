@@ -4,6 +4,7 @@ Each writer appends to journals of its own and never touches those of others; a 
 known by their names, have lines without checksums, and may be edited.
 """
 
+import contextlib
 import functools
 import os
 import re
@@ -200,10 +201,23 @@ def spans_in(info: dict[str, Any]) -> list[list[Any]]:
 
 
 _reported: set[str] = set()
+_copies: dict[str, str] = {}  # folders that are copies for a while, and what they are copies of
+
+
+@contextlib.contextmanager
+def copied(folder: str, name: str) -> Iterator[None]:
+    """A block in which a folder is a copy of something else, of which warnings tell."""
+    _copies[folder] = name
+    try:
+        yield
+    finally:
+        del _copies[folder]
 
 
 def report(problem: str) -> None:
     """Warn of damage, once for each."""
+    for folder, name in _copies.copy().items():
+        problem = problem.replace(folder, name)
     if problem not in _reported:
         _reported.add(problem)
         msg = f"{problem}. It can be computed again; `exca_like.maintenance.verify` tells what else is damaged."

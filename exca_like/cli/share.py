@@ -8,7 +8,10 @@ import typer
 from exca_like.cli.options import Before, Config, Folder, Json, Method, Since, chosen, field_of, print_json, root_of, selected
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from exca_like.catalog import Catalog
+    from exca_like.entries import Entry
     from exca_like.sharing import Transfer
     from exca_like.sharing.receiving import Choice
 
@@ -133,8 +136,9 @@ def _choice(
         return None
     config = None if not where else dict(map(field_of, where))
 
-    def choose(there: "Catalog") -> "Catalog":
-        return selected(there.filter(method, since=since, before=before, config=config), uids)
+    def choose(there: "Catalog") -> "Sequence[Entry]":
+        some = there.filter(method, since=since, before=before, config=config)
+        return [some[uid] for uid in uids] if uids else some  # of which no more is fetched than it takes
 
     return choose
 

@@ -13,7 +13,7 @@ from exca_like import files
 from exca_like.errors import ConfigValueError, ExcaLikeError, TransferError
 from exca_like.sharing import arriving
 
-_READ = "Check the address, the permissions and the connection, and try again."
+_READ = "Check the address, the permissions, the connection and the space left here, and do the same again."
 _WRITTEN = "What has arrived stays; do the same again to go on."
 _THREADS = 8
 _WITHOUT = "pip install 'exca_like[remote]'"
@@ -62,6 +62,10 @@ class Bundle:
         """A bundle to be read."""
         try:
             archive = zipfile.ZipFile(path)
+            if any(info.header_offset < 0 for info in archive.infolist()):
+                archive.close()
+                msg = "its beginning is not there"
+                raise zipfile.BadZipFile(msg)
         except OSError as error:
             raise TransferError(error.errno, f"can't read the bundle {path}: {error.strerror or error}") from error
         except zipfile.BadZipFile as error:
@@ -87,6 +91,9 @@ class Bundle:
                     shutil.copyfileobj(source, target)
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, KeyError):  # what zipfile says of damage
                 files.remove(path)
+            except OSError as error:
+                msg = f"can't copy {name} out of {self._path}: {error.strerror or error}. {_READ}"
+                raise TransferError(error.errno, msg) from error
 
     def put(self, paths: Mapping[str, str]) -> None:
         """Add files."""

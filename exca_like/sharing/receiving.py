@@ -2,20 +2,22 @@
 
 import errno
 import os
+import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from exca_like import files, layout
 from exca_like.cachedict import blocks, moving
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.paths import restore
-from exca_like.cachedict.journal import INFO, JOURNALS, infos_in
+from exca_like.cachedict.journal import INFO, JOURNALS, copied, infos_in
 from exca_like.cachedict.writer import Writer
 from exca_like.catalog import Catalog
 from exca_like.entries import Entry
 from exca_like.errors import CorruptEntryError, TransferError
 from exca_like.executors import job_is_over
 from exca_like.records import Records, digest_of
+from exca_like.scanning import Content, Scanner, Wanted
 from exca_like.sharing.plans import (
     MOST,
     NO_DATA,
@@ -52,12 +54,11 @@ def receive(place: Place, root: str, choose: Choice | None, *, dry_run: bool, pe
     """
     sizes = {name: size for name, size in place.sizes().items() if is_sound(name)}
     if not any(name.endswith(JOURNALS) for name in sizes):
-        msg = f"there are no results in {place}: check the address, or send some there"
+        msg = f"there are no results in {place}: check its name, or send some there"
         raise TransferError(errno.ENOENT, msg)
-    with scratch(root) as mirror:
+    with scratch(root) as mirror, copied(mirror, str(place)):
         # the catalog needs the configs of maps to filter them; else only those of new folders are needed
-        place.get([name for name in sizes if name.endswith(JOURNALS if choose is None else (*JOURNALS, *YAMLS))], mirror)
-        catalog = Catalog(mirror)
+        catalog = Catalog._reading(_Fetching(place, sizes, mirror, JOURNALS if choose is None else (*JOURNALS, *YAMLS)))
         chosen = wanted(catalog if choose is None else choose(catalog), mirror)
         there, here = Side(mirror, lambda name: sizes.get(name, -1)), Side(root, sizes_in(root))
         plans = [compare(there, here, uid, keys) for uid, keys in sorted(chosen.items())]
@@ -71,6 +72,31 @@ def receive(place: Place, root: str, choose: Choice | None, *, dry_run: bool, pe
         arrival = _Arrival(place, sizes, mirror, root, permissions, Transfer([plan.report for plan in plans]))
         arrival.run(work, dry_run=dry_run)
     return arrival.transfer
+
+
+class _Fetching(Scanner):
+    """Reads the folders of a place, and fetches for that only what is asked for, into a mirror of it."""
+
+    def __init__(self, place: Place, sizes: Mapping[str, int], mirror: str, endings: tuple[str, ...]) -> None:
+        super().__init__(mirror)
+        self.name = str(place)
+        self._place = place
+        self._sizes = sizes
+        self._left: dict[str, list[str]] = {}  # what was not fetched yet, by folder
+        for name in sizes:
+            if name.endswith(endings):
+                self._left.setdefault(posixpath.dirname(name) or ".", []).append(name)
+
+    def contents(self, wanted: Wanted | None = None) -> Iterator[Content]:
+        """What each folder with entries holds; those that are not wanted are not fetched."""
+        new = [uid for uid in self._left if wanted is None or wanted(uid, self._is_of_config(uid))]
+        self._place.get([name for uid in new for name in self._left.pop(uid)], self.root)
+        yield from super().contents(wanted)
+
+    def _is_of_config(self, uid: str) -> bool:
+        """Whether a folder is one of a config, and of no function's calls: of those, the yaml files are the same."""
+        found = [self._sizes.get(f"{uid}/{name}") for name in YAMLS]
+        return None not in found and len(set(found)) > 1
 
 
 class _Arrival:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from exca_like import files, layout
 from exca_like.cachedict import blocks, moving
-from exca_like.cachedict.journal import DELETED, INFO, JOURNALS
+from exca_like.cachedict.journal import DELETED, INFO, JOURNALS, copied
 from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import CorruptEntryError, TransferError
 from exca_like.sharing.plans import (
@@ -44,8 +44,7 @@ def send(root: str, place: Place, chosen: Chosen, *, check: bool, dry_run: bool)
     sizes = {name: size for name, size in found.items() if is_sound(name)}
     if not dry_run:
         place.sweep(found.keys() - sizes.keys())
-    with scratch(root) as temporary:
-        mirror = f"{temporary}/there"
+    with scratch(root) as temporary, copied(mirror := f"{temporary}/there", str(place)):
         there, here = Side(mirror, lambda name: sizes.get(name, -1)), Side(root, sizes_in(root))
         place.get([n for n in sizes if n.endswith(JOURNALS) and (posixpath.dirname(n) or ".") in chosen], mirror)
         plans = [compare(here, there, uid, keys) for uid, keys in sorted(chosen.items())]

@@ -363,8 +363,10 @@ def test_no_bundle(filled: Path, tmp_path: Path) -> None:
     export_bundle(filled, tmp_path / "whole.zip")
     data = (tmp_path / "whole.zip").read_bytes()
     (tmp_path / "cut.zip").write_bytes(data[: len(data) // 2])
-    with pytest.raises(TransferError, match="was cut short"):
-        import_bundle(tmp_path / "cut.zip", tmp_path / "root")
+    (tmp_path / "end.zip").write_bytes(data[len(data) // 2 :])
+    for name in ("cut.zip", "end.zip"):
+        with pytest.raises(TransferError, match=f"{name} is no bundle, or it was cut short"):
+            import_bundle(tmp_path / name, tmp_path / "root")
 
 
 def test_damage_of_a_bundle_costs_only_what_is_damaged(tmp_path: Path) -> None:
@@ -734,6 +736,73 @@ def test_push_and_pull(filled: Path, place: S3 | Plain, tmp_path: Path, monkeypa
     again = pull(place.url, tmp_path / "root")
     assert counts(again) == (0, RESULTS, 0, 0) and again.files == 0
     assert counts(push(tmp_path / "root", place.url)) == (0, RESULTS, 0, 0)  # and not back
+
+
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are fetched from now on."""
+    names: list[str] = []
+
+    def noting(get: Callable) -> Callable:
+        def call(self: object, wanted: list[str], folder: str) -> None:
+            names.extend(wanted)
+            get(self, wanted, folder)
+
+        return call
+
+    for kind in (places.Folder, places.Remote):
+        monkeypatch.setattr(kind, "get", noting(kind.get))
+    return names
+
+
+def test_what_names_exclude_is_not_fetched(
+    filled: Path, place: S3 | Plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(filled, place.url)
+    names = fetched(monkeypatch)
+    folders = {"test_sharing.Task.run,1", "provenance"}
+    assert counts(pull(place.url, tmp_path / "b", choose=lambda there: there.filter("Task.run"))) == (3, 0, 0, 0)
+    assert names and {name.partition("/")[0] for name in names} == folders
+    names.clear()
+    assert counts(pull(place.url, tmp_path / "c", choose=lambda there: there.filter("Task.run", version="2"))) == (0, 0, 0, 0)
+    assert not names
+    pull(place.url, tmp_path / "c", choose=lambda there: [there["seed=1"]])
+    of_tasks = [name for name in names if "Task.run" in name]
+    assert of_tasks and all("seed=1-" in name for name in of_tasks)
+    assert [entry.changed for entry in Catalog(tmp_path / "c")] == [{"seed": 1}]
+    names.clear()
+    pull(place.url, tmp_path / "d", choose=lambda there: there.filter(uid="*/seed=2-*", config={"seed": 2}))
+    assert not any("seed=1-" in name for name in names)
+    assert [entry.changed for entry in Catalog(tmp_path / "d")] == [{"seed": 2}]
+    names.clear()
+    key = Catalog(filled).filter("call")[0].key  # of which journals alone know
+    pull(place.url, tmp_path / "d", choose=lambda there: [there[key]])
+    assert not any("Task.run" in name for name in names) and len(Catalog(tmp_path / "d").filter("call")) == 1
+    seen: list[int] = []
+    pull(place.url, tmp_path / "e", choose=lambda there: seen.append(len(there)) or there.filter(kind="map"))
+    assert seen == [3 + 2 + 2]
+
+
+@pytest.mark.parametrize("what", ["place", "bundle"])
+def test_messages_name_what_was_given(what: str, tmp_path: Path) -> None:
+    for seed in range(2):
+        Task(seed=seed, infra={"folder": tmp_path / "a"}).run()
+    push(tmp_path / "a", tmp_path / "place")
+    (journal,) = (tmp_path / "place").glob("*/seed=1-*/*.jsonl")
+    journal.write_bytes(b"damaged\n" + journal.read_bytes())
+    take: Callable = pull
+    if what == "bundle":
+        take = import_bundle
+        with zipfile.ZipFile(tmp_path / "bundle", "w") as bundle:
+            for name in Plain(tmp_path / "place").names():
+                bundle.write(tmp_path / "place" / name, name)
+    given = tmp_path / what
+    where = f"byte 0 of {given}/test_sharing.Task.run,1/seed=1-"
+    with pytest.warns(exca_like.errors.CorruptEntryWarning, match=where):
+        take(given, tmp_path / "b")
+    for uid, message in (("none", "no entry of"), ("Task.run,", "2 entries of")):
+        with pytest.raises(exca_like.errors.NotCachedError) as error:
+            take(given, tmp_path / "c", choose=lambda there, uid=uid: [there[uid]])
+        assert str(error.value).startswith(f"{message} {given} ")
 
 
 def test_only_what_is_new_travels(place: S3 | Plain, tmp_path: Path) -> None:
