@@ -142,7 +142,8 @@ class Report:
     Attributes
     ----------
     folders, entries:
-        How many were looked at; entries are values and errors.
+        How many were looked at. All that a folder holds counts here, results and errors, also each item of a map, which is one
+        entry of the catalog.
     problems:
         What is wrong; after a repair, what is still wrong.
     repaired:
@@ -160,7 +161,7 @@ class Report:
         return not self.problems
 
     def __str__(self) -> str:
-        lines = [f"{self.entries} entries in {self.folders} folders, {len(self.problems)} problems"]
+        lines = [f"{self.entries} results and errors in {self.folders} folders, {len(self.problems)} problems"]
         if self.repaired:
             lines[0] += f" ({len(self.repaired)} repaired)"
         return "\n".join([*lines, *map(str, self.problems)])

@@ -80,12 +80,14 @@ class Transfer:
 
     def __str__(self) -> str:
         counts = {
-            f"{self.added} added": self.added,
-            f"{self.present} there already": self.present,
-            f"{self.different} there with other bytes, and left as they are": self.different,
-            f"{self.left_out} left out": self.left_out,
+            "added": self.added,
+            "there already": self.present,
+            "there with other bytes, and left as they are": self.different,
+            "left out": self.left_out,
         }
-        lines = [", ".join(text for text, number in counts.items() if number) or "nothing to move: there are no results"]
+        found = [(number, what) for what, number in counts.items() if number]
+        texts = [f"{number if later else tables.count(number, 'result')} {what}" for later, (number, what) in enumerate(found)]
+        lines = [", ".join(texts) or "nothing to move: no results were found"]
         if self.files:
             lines[0] += f" ({tables.count(self.files, 'file')}, {tables.size(self.size)})"
         for folder in self.folders:

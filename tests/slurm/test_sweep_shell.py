@@ -80,5 +80,5 @@ def test_sweep_from_the_shell(idle_cluster, tmp_path: Path, terminals: list[Term
     kept = total - broken
     assert f"{broken} entries" in (plan := shell("prune", "--keep-last", str(kept))) and "nothing was removed" in plan
     assert "removed" in shell("prune", "--keep-last", str(kept), "--yes")
-    assert shell("verify").startswith(f"{kept} entries in {kept} folders, 0 problems")
+    assert shell("verify").startswith(f"{kept} results and errors in {kept} folders, 0 problems")
     assert f"{broken} to submit" in shell(*run, "--dry-run")

@@ -357,7 +357,7 @@ def test_settings(command) -> None:
 
 @pytest.mark.filterwarnings("ignore::exca_like.errors.CorruptEntryWarning")
 def test_verify(command, tmp_path: Path) -> None:
-    assert re.fullmatch(r"20 entries in 9 folders, 0 problems\n", good(command("verify")))
+    assert re.fullmatch(r"20 results and errors in 9 folders, 0 problems\n", good(command("verify")))
     with CacheDict(tmp_path / "a").write() as cache:
         cache["x"], cache["y"] = 1, 2
     (journal,) = tmp_path.rglob("*.jsonl")

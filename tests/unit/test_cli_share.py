@@ -44,13 +44,13 @@ def good(result: tuple[int, str, str]) -> str:
 
 def test_export_and_import(command, tmp_path: Path) -> None:
     plan = good(command("export", "b.zip", "--dry-run"))
-    assert re.fullmatch(r"17 added \(\d+ files, \d+ kB\)\nnothing was moved: this is the plan\n", plan)
+    assert re.fullmatch(r"17 results added \(\d+ files, \d+ kB\)\nnothing was moved: this is the plan\n", plan)
     assert not (tmp_path / "b.zip").exists()
-    assert good(command("export", "b.zip")).startswith("17 added (")
+    assert good(command("export", "b.zip")).startswith("17 results added (")
     plan = good(command("import", "b.zip", "--folder", "new", "--dry-run"))
-    assert plan.startswith("17 added (") and not (tmp_path / "new").exists()
-    assert good(command("import", "b.zip", "--folder", "new")).startswith("17 added (")
-    assert good(command("import", "b.zip", "--folder", "new")) == "17 there already\n"
+    assert plan.startswith("17 results added (") and not (tmp_path / "new").exists()
+    assert good(command("import", "b.zip", "--folder", "new")).startswith("17 results added (")
+    assert good(command("import", "b.zip", "--folder", "new")) == "17 results there already\n"
     found = json.loads(good(command("import", "b.zip", "--folder", "new", "--json")))
     assert (found["added"], found["present"], found["size"], found["dry_run"]) == (0, 17, 0, False)
     assert {folder["uid"] for folder in found["folders"]} == {
@@ -59,24 +59,30 @@ def test_export_and_import(command, tmp_path: Path) -> None:
 
 
 def test_some_are_exported(command) -> None:
-    assert good(command("export", "two.zip", "-u", "seed=1-c4ca", "-u", "Features.process,0/size=1-")).startswith("4 added (")
-    assert good(command("export", "--method", "Train.run", "--where", "optim.lr=0.5", "one.zip")).startswith("1 added (")
+    assert good(command("export", "two.zip", "-u", "seed=1-c4ca", "-u", "Features.process,0/size=1-")).startswith(
+        "4 results added ("
+    )
+    assert good(command("export", "--method", "Train.run", "--where", "optim.lr=0.5", "one.zip")).startswith("1 result added (")
     good(command("import", "one.zip", "--folder", "one"))
     assert [entry.changed for entry in Catalog("one")] == [{"seed": 1, "optim.lr": 0.5}]
     good(command("export", "all.zip"))
     assert good(command("import", "all.zip", "--folder", "some", "-w", "optim.lr=0.5", "-m", "Train.run")).startswith(
-        "1 added ("
+        "1 result added ("
     )
-    assert good(command("export", "none.zip", "-u", "seed=-1-")) == "nothing to move: there are no results\n"
+    assert good(command("export", "none.zip", "-u", "seed=-1-")) == "nothing to move: no results were found\n"
 
 
 def test_push_and_pull(command) -> None:
     assert "this is the plan" in good(command("push", "shared", "--dry-run")) and not Path("shared").exists()
-    assert good(command("push", "shared", "--uid", "seed=1-c4ca", "--uid", "lr=0.5")).startswith("2 added (")
-    assert good(command("push", "shared", "--no-check")).startswith("15 added, 2 there already (")
+    assert good(command("push", "shared", "--uid", "seed=1-c4ca", "--uid", "lr=0.5")).startswith("2 results added (")
+    assert good(command("push", "shared", "--no-check")).startswith("15 results added, 2 there already (")
     assert "this is the plan" in good(command("pull", "shared", "--folder", "new", "--dry-run"))
-    assert good(command("pull", "shared", "--folder", "new", "--method", "Train.run", "-w", "seed=1")).startswith("2 added (")
-    assert good(command("pull", "shared", "--folder", "new", "--uid", "Features.process,0/default")).startswith("8 added (")
+    assert good(command("pull", "shared", "--folder", "new", "--method", "Train.run", "-w", "seed=1")).startswith(
+        "2 results added ("
+    )
+    assert good(command("pull", "shared", "--folder", "new", "--uid", "Features.process,0/default")).startswith(
+        "8 results added ("
+    )
     found = json.loads(good(command("pull", "shared", "--folder", "new", "--json")))
     assert (found["added"], found["present"]) == (7, 10)
 
@@ -93,7 +99,7 @@ def test_what_differs_ends_with_1(command) -> None:
     assert original and journal.exists()
     ended, out, err = command("push", "b", "--folder", "a")
     assert (ended, err) == (1, "")
-    assert out.startswith("1 there with other bytes, and left as they are\n") and "it is there with other bytes" in out
+    assert out.startswith("1 result there with other bytes, and left as they are\n") and "it is there with other bytes" in out
     ended, out, err = command("push", "b", "--folder", "a", "--json")
     assert ended == 1 and json.loads(out)["folders"][0]["different"] == ["result"]
 
@@ -121,7 +127,7 @@ def test_what_differs_ends_with_1(command) -> None:
         (["push", "x", "--option", "key=1"], 1, "x is a folder, which has no options: key"),
         (["push", "x", "--uid", "nothing"], 1, "no entry of .* has 'nothing' in its uid"),
         (["pull"], 2, "Missing argument 'URL'"),
-        (["pull", "none"], 1, "there are no results in .*none: check the address"),
+        (["pull", "none"], 1, "there are no results in .*none: check its name"),
         (["pull", "nope://x"], 1, "nope://x is no address that fsspec knows"),
     ],
 )

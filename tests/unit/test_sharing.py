@@ -230,7 +230,7 @@ def test_a_bundle_hits_elsewhere(filled: Path, tmp_path: Path, monkeypatch: pyte
     done = export_bundle(filled, bundle)
     assert counts(done) == counts(plan) and done.files == plan.files == len(zipfile.ZipFile(bundle).namelist())
     assert abs(done.size - plan.size) < 0.1 * done.size
-    assert str(done).startswith(f"{RESULTS} added ({done.files} files, ")
+    assert str(done).startswith(f"{RESULTS} results added ({done.files} files, ")
     plan = import_bundle(bundle, root, dry_run=True)
     assert not root.exists() and counts(plan) == (RESULTS, 0, 0, 0)
     assert counts(import_bundle(bundle, root)) == (RESULTS, 0, 0, 0)
@@ -321,7 +321,7 @@ def test_nothing_to_export(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         Task(seed=-1, infra={"folder": tmp_path / "a"}).run()
     done = export_bundle(tmp_path / "a", tmp_path / "b.zip")
-    assert str(done) == "nothing to move: there are no results" and not (tmp_path / "b.zip").exists()
+    assert str(done) == "nothing to move: no results were found" and not (tmp_path / "b.zip").exists()
     with pytest.raises(CacheFolderError, match="there is no folder"):
         export_bundle(tmp_path / "none", tmp_path / "b.zip")
 
@@ -447,7 +447,7 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     export_bundle(tmp_path / "a", tmp_path / "b.zip")
     done = import_bundle(tmp_path / "b.zip", tmp_path / "c")
     assert counts(done) == (1, 1, 1, 0) and done.folders[0].different == ["2"]
-    assert str(done).startswith("1 added, 1 there already, 1 there with other bytes, and left as they are (")
+    assert str(done).startswith("1 result added, 1 there already, 1 there with other bytes, and left as they are (")
     assert "Items.process,0/default/2: it is there with other bytes" in str(done)
     assert [len(x) for x in Items(infra={"folder": tmp_path / "c"}).process([1, 2, 3])] == [1000, 5, 1000]
 
