@@ -21,6 +21,7 @@ from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError
 from exca_like.failures import FailureReport
 from exca_like.scanning import Kind, Scanner, Wanted
 from exca_like.stats import Stats
+from exca_like.user_warnings import warn
 
 _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
@@ -84,7 +85,10 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         hits.hits_of(root).forget()
         contents = self._scanner.contents(lambda uid, is_whole: all(one(uid, is_whole) for one in wanted))
         every = (entry for content in contents for entry in entries_of(content, root))
-        return [entry for entry in every if all(condition(entry) for condition in self._conditions)]
+        found = [entry for entry in every if all(condition(entry) for condition in self._conditions)]
+        if hidden := self._scanner.unreadable:
+            warn(f"{tables.count(len(hidden), 'folder')} can't be read, like {hidden[0]}: what is in there is not listed")
+        return found
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self.refresh()))
@@ -254,9 +258,7 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         counts = Counter(entry.status for entry in entries).most_common()
         numbers = ", ".join(f"{number} {status}" for status, number in counts)
         total = tables.size(sum(entry.size for entry in entries))
-        text = f"{self._scanner.name}: {tables.count(len(entries), 'entry')}" + (f" ({numbers}), {total}" if entries else "")
-        hidden = self._scanner.unreadable
-        return text + (f"; {len(hidden)} folders can't be read, like {hidden[0]}" if hidden else "")
+        return f"{self._scanner.name}: {tables.count(len(entries), 'entry')}" + (f" ({numbers}), {total}" if entries else "")
 
 
 def moment(name: str, given: str | datetime | timedelta) -> datetime:

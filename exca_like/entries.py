@@ -21,6 +21,7 @@ from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, CacheUsageError, ExcaLikeError, NotCachedError
 from exca_like.executors import job_is_over, open_job
 from exca_like.executors.base import JobHandle
+from exca_like.failures import failure_of_job
 from exca_like.layout import EntryFolder
 from exca_like.provenance import Provenance, provenance_of
 from exca_like.recording import noted
@@ -133,8 +134,7 @@ class Entry:
             outcome = self._outcome("never") if self.kind == "task" else None
             return self.item_failures().get(self.key) if outcome is None else outcome.failure
         handle = self.handle() if self.status == "failed" else None
-        ended = None if handle is None else handle.ended()
-        return None if ended is None else Failure("exca_like.errors.JobError", ended.detail, "", ended.reason)
+        return None if handle is None else failure_of_job(handle)
 
     def item_failures(self) -> dict[str, Failure]:
         """The errors that are stored in the folder, by what they are stored by: for a map, the uids of items."""
@@ -329,7 +329,7 @@ def _with_outcome(entry: Entry, one: Stored) -> Entry:
         entry,
         key=one.key,
         status="completed" if one.is_value else "failed",
-        reason=one.message if one.reason in ("", "error") else f"{one.reason}: {one.message}",
+        reason=one.message if one.reason in ("", "error", "failed") else f"{one.reason}: {one.message}",
         time=datetime.fromisoformat(when) if when else None,
         duration=one.meta.get("duration"),
         values=int(one.is_value),
@@ -376,8 +376,9 @@ def _of_job(entry: Entry) -> Entry:
     if entry.failures:  # of the job before
         return entry
     status: Status = "lost" if ended.interrupted else "failed"  # the former counts as not submitted
-    reason = "the job left no result" if ended.reason == "completed" else f"{ended.reason}: {_last_line(ended.detail)}"
-    return replace(entry, status=status, reason=reason.rstrip(": "))
+    how = "" if ended.reason == "failed" else ended.reason  # which the status says
+    reason = "the job left no result" if ended.reason == "completed" else f"{how}: {_last_line(ended.detail)}"
+    return replace(entry, status=status, reason=reason.strip(": "))
 
 
 def _of_exca(entry: Entry) -> Entry:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exca_like.cachedict.failures import Failure
+from exca_like.executors.base import JobHandle, last_words
 from exca_like.infra.status import HINTS
 from exca_like.tables import WIDTH
 
@@ -56,6 +57,15 @@ class FailureGroup:
             return f"{self.reason} ({HINTS[self.reason]})"
         said = _last_words(self.message)
         return f"{self.reason}: {said}" if said else self.reason
+
+
+def failure_of_job(handle: JobHandle) -> Failure | None:
+    """How a job failed that left no result, as far as its cluster and its log tell; None while it goes on."""
+    ended = handle.ended()
+    if ended is None:
+        return None
+    said = f"job {handle.job_id} ended without a result: {ended.reason}\n{last_words(handle, ended)}"
+    return Failure("exca_like.errors.JobError", said.strip(), "", ended.reason)
 
 
 class FailureReport:

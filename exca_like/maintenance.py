@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -184,11 +184,19 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
     Raises
     ------
     CacheFolderError
-        There is no such folder, or it can't be read (or, for a repair, written to).
+        There is no such folder (or, for a repair, it can't be written to).
     """
     report = Report()
-    for path in _entry_folders(folder):
-        number, problems = examine(path)
+
+    def note(path: str, error: OSError) -> None:
+        report.problems.append(Problem("unreadable", Path(path), error.strerror or str(error)))
+
+    for path in _entry_folders(folder, lambda error: note(error.filename, error)):
+        try:
+            number, problems = examine(path)
+        except CacheFolderError as error:
+            note(path, error)
+            continue
         report.folders += 1
         report.entries += number
         if repair and problems:
@@ -227,13 +235,13 @@ def compact(folder: str | Path, permissions: int | None = None) -> list[Compacti
     return done
 
 
-def _entry_folders(folder: str | Path) -> Iterator[str]:
-    """Folders below one that hold journals of entries."""
+def _entry_folders(folder: str | Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[str]:
+    """Folders below one that hold journals of entries; ``on_error`` is called for those that can't be listed."""
     root = layout.absolute(folder)
     if not os.path.isdir(root):
         msg = f"there is no folder {root}: give the folder of a CacheDict, or the one that infras have as their `folder`"
         raise CacheFolderError(errno.ENOENT, msg)
-    for parent, folders, names in os.walk(root):
+    for parent, folders, names in os.walk(root, onerror=on_error):
         hidden = (files.REMOVED_PREFIX, files.TEMPORARY_PREFIX)
         folders[:] = sorted(name for name in folders if not name.startswith(hidden))
         if any(name.endswith(JOURNALS) for name in names):

@@ -1,7 +1,7 @@
 """From entries of a catalog back to configs, whose classes are imported."""
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pydantic
@@ -13,6 +13,8 @@ from exca_like.explaining import Explanation
 from exca_like.infra.applied import FIELDS
 from exca_like.infra.task import TaskInfra
 from exca_like.sweeps import Member, Sweep
+
+_UNSET = object()
 
 
 def rebuild(entry: Entry) -> Any:
@@ -49,26 +51,40 @@ def explain(entry: Entry) -> Explanation:
     return explanation
 
 
-def sweeps_of(entries: Iterable[Entry]) -> list[Sweep[Any]]:
+def sweeps_of(
+    entries: Iterable[Entry], on_error: Callable[[Entry, InfraUsageError | InfraValueError], Any] | None = None
+) -> list[Sweep[Any]]:
     """Tasks as sweeps, one for each method and version: to submit them again, wait for them, or cancel them.
+
+    Parameters
+    ----------
+    entries:
+        The tasks.
+    on_error:
+        Is called for each task of which `rebuild` makes no config, which is left out then. Without it, the error is raised.
 
     Raises
     ------
     RuntimeError, ValueError
         As `rebuild`.
     """
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, dict[Entry, tuple[Any, str]]] = {}
     for entry in entries:
-        groups.setdefault(entry.uid.rpartition("/")[0], []).append(entry)
-    return [_sweep(label, group) for label, group in groups.items()]
+        try:
+            groups.setdefault(entry.uid.rpartition("/")[0], {})[entry] = _rebuilt(entry)
+        except (InfraUsageError, InfraValueError) as error:
+            if on_error is None:
+                raise
+            on_error(entry, error)
+    return [_sweep(label, group) for label, group in groups.items() if group]
 
 
-def _sweep(label: str, entries: Sequence[Entry]) -> Sweep[Any]:
-    names = dict.fromkeys(name for entry in entries for name in entry.changed if not name.endswith(".version"))
+def _sweep(label: str, rebuilt: Mapping[Entry, tuple[Any, str]]) -> Sweep[Any]:
+    names = dict.fromkeys(name for entry in rebuilt for name in entry.changed if not name.endswith(".version"))
     members = []
-    for entry in entries:
-        config = ConfDict(entry.config)
-        members.append(Member({name: config.get(name) for name in names}, *_rebuilt(entry)))
+    for entry, (config, infra_name) in rebuilt.items():
+        values = ConfDict(entry.config)
+        members.append(Member({name: values.get(name) for name in names}, config, infra_name))
     return Sweep(".".join(label.rpartition(",")[0].rsplit(".", 2)[-2:]), label, members)
 
 
@@ -95,10 +111,10 @@ def _rebuilt(entry: Entry) -> tuple[Any, str]:
         raise InfraValueError(msg) from None
     uid = getattr(config, name).uid()
     if uid != entry.uid:
-        msg = (
-            f"{entry.uid} is the config {uid} now, as {cls.__qualname__} has another version or other defaults: make the "
-            "config in Python"
-        )
+        now = getattr(config, name).config(uid=True, exclude_defaults=True).flat()
+        moved = [field for field in {**entry.changed, **now} if entry.changed.get(field, _UNSET) != now.get(field, _UNSET)]
+        what = f"another default of {', '.join(moved)}" if moved else "another version, or other fields that count"
+        msg = f"{entry.uid} is the config {uid} now, as {cls.__qualname__} has {what}: make the config in Python"
         raise InfraValueError(msg)
     return config, name
 

@@ -4,6 +4,7 @@ Each folder is looked at again only if it changed: its own time stamp tells of n
 times of its journals tell of what was appended.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -115,8 +116,7 @@ class Scanner:
             try:
                 known = seen[path] = self._look(path)
             except OSError as error:
-                if isinstance(error, PermissionError):  # else it was removed meanwhile
-                    self.unreadable.append(path)
+                self._note(path, error)
                 continue
             folders = known.folders
             if self._has_entries(known.names):
@@ -130,6 +130,10 @@ class Scanner:
                 folders = [name for name in folders if name not in _NO_ENTRIES]
             left += [f"{path}/{name}" for name in reversed(folders)]
         self._known = seen
+
+    def _note(self, path: str, error: OSError) -> None:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # else it was removed meanwhile
+            self.unreadable.append(path)
 
     def _look(self, path: str) -> _Known:
         """The names in a folder."""
@@ -170,7 +174,8 @@ class Scanner:
         if known.content is None or known.journals != state:
             try:
                 known.content = _content_of(path, known, state)
-            except OSError:
+            except OSError as error:
+                self._note(path, error)
                 return None
             known.journals = state
             known.content.used = used  # before they were read for this
@@ -257,8 +262,10 @@ def _stored(record: dict[str, Any], line: int) -> Stored:
 
 
 def summary(failure: Failure) -> str:
-    """The type of an error and the first line of its message."""
+    """The type of an error and the first line of its message; of a job that left no result, what was said last."""
     lines = failure.message.strip().splitlines() or [""]
+    if failure.reason != "error" and len(lines) > 1:
+        return lines[-1].strip()[:_LONGEST]
     return f"{failure.type.rpartition('.')[2]}: {lines[0]}"[:_LONGEST].rstrip(": ")
 
 

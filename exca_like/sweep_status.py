@@ -154,7 +154,7 @@ def _duration(detail: StatusDetail, status: RowStatus, infra: TaskInfra) -> floa
 
 
 def _reason(detail: StatusDetail, status: RowStatus) -> str:
-    if status == "failed" and detail.state != "error":
+    if status == "failed" and detail.state not in ("error", "failed"):
         return f"{detail.state}: {detail.reason}" if detail.reason else detail.state
     if status == "not submitted":
         return "" if detail.state == "not submitted" else detail.state

@@ -8,7 +8,7 @@ import pydantic
 from exca_like.cachedict.failures import Failure
 from exca_like.errors import ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors import cancel_all
-from exca_like.failures import FailureReport
+from exca_like.failures import FailureReport, failure_of_job
 from exca_like.grids import Grid, described
 from exca_like.hits import counts
 from exca_like.infra.applied import FIELDS, InfraField
@@ -20,7 +20,7 @@ from exca_like.infra.task import TaskInfra
 from exca_like.infra.waiting import as_completed
 from exca_like.progress import Progress
 from exca_like.sources import closest
-from exca_like.sweep_again import more_of
+from exca_like.sweep_again import Retry, again_of
 from exca_like.sweep_frame import frame_of
 from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus, core_hours_of, row_of
 from exca_like.tables import Table, Tabular
@@ -32,7 +32,6 @@ M = TypeVar("M", bound=pydantic.BaseModel)
 OnError = Literal["raise", "skip", "none"]
 
 _ON_ERROR = ("raise", "skip", "none")
-_LOG_TAIL = 4000  # characters
 
 
 class Member(NamedTuple):
@@ -206,7 +205,6 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         *,
         tasks_per_job: int = 1,
         max_workers: int = 256,
-        dry_run: bool = False,
         lost: bool = False,
         **resources: Any,
     ) -> Self:
@@ -215,11 +213,9 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         Parameters
         ----------
         mem_gb, timeout_min:
-            Factors, up to 16: ``mem_gb=2.0`` asks for twice the memory that the infra (or the settings) ask for.
+            Factors, up to 16: ``mem_gb=2.0`` asks for twice the memory that the job asked for that failed.
         tasks_per_job, max_workers:
             As for `submit`.
-        dry_run:
-            Only see whether it could be done.
         lost:
             Submit those, too, that have no result and are not running: that were cancelled, killed, or never submitted.
         **resources:
@@ -232,27 +228,29 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
             There is no such field, or it has no value to be multiplied.
         """
         check_sizes(max_workers, tasks_per_job)
-        factors = {"mem_gb": mem_gb, "timeout_min": timeout_min, **resources}
-        given = {name: value for name, value in factors.items() if value is not None}
-        changes = more_of(self._members[0].infra, given) if self._members else {}
-        again = []
-        for member in self._members:
-            if member.infra.status() in ("failed", *("not submitted",) * lost):
-                self._check_may_compute(member.infra)
-                one = member._replace(config=member.infra.clone_obj()).infra  # another one, of the same uid
-                for name, value in {"mode": "retry", **changes}.items():
-                    setattr(one, name, value)
-                if one._mode() not in ("retry", "force"):
-                    msg = f"EXCA_LIKE_MODE={one._mode()} stands in for the mode that would compute failed tasks again: unset it"
-                    raise InfraUsageError(msg)
-                again.append(one)
-        if dry_run:
-            return self
+        again = [infra for infra, _ in self._again(mem_gb, timeout_min, resources, lost=lost)]
         self._send(again, Plan(max_workers, tasks_per_job))
-        for one in again:
-            if one.cluster == "debug" and (job := one._present_job("cached")) is not None:
+        for infra in again:
+            if infra.cluster == "debug" and (job := infra._present_job("cached")) is not None:
                 job.wait()  # computes: nobody else has this job
         return self
+
+    def retry_plan(
+        self, mem_gb: float | None = None, timeout_min: float | None = None, *, lost: bool = False, **resources: Any
+    ) -> list[Retry]:
+        """What `retry_failed` would submit again, and what for. Nothing is computed, submitted or changed on disk.
+
+        Parameters
+        ----------
+        mem_gb, timeout_min, lost, **resources:
+            As for `retry_failed`.
+
+        Raises
+        ------
+        ValueError
+            There is no such field, or it has no value to be multiplied.
+        """
+        return [retry for _, retry in self._again(mem_gb, timeout_min, resources, lost=lost)]
 
     def cancel(self) -> int:
         """Cancel what is queued or running; returns how many. They count as not submitted then."""
@@ -341,7 +339,8 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
     def failures(self) -> FailureReport:
         """What failed, grouped by what the failures have in common."""
         failed = [member.infra for member in self._members if member.infra.status() == "failed"]
-        return FailureReport([(infra.uid(), _failure_of(infra)) for infra in failed], len(self))
+        found = [(infra.uid(), _failure_of(infra)) for infra in failed]
+        return FailureReport([(uid, failure) for uid, failure in found if failure is not None], len(self))
 
     def to_df(self) -> "pd.DataFrame":
         """A table of all configs and their results, with a row for each config; nothing is waited for.
@@ -383,6 +382,17 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         if mode == "force" or status == "not submitted" or (mode == "retry" and status == "failed"):
             return "due"
         return status
+
+    def _again(
+        self, mem_gb: float | None, timeout_min: float | None, resources: Mapping[str, Any], *, lost: bool
+    ) -> list[tuple[TaskInfra, Retry]]:
+        """Infras that stand for those to be submitted again, and what they ask for."""
+        factors = {"mem_gb": mem_gb, "timeout_min": timeout_min, **resources}
+        given = {name: value for name, value in factors.items() if value is not None}
+        due = [member.infra for member in self._members if member.infra.status() in ("failed", *("not submitted",) * lost)]
+        for infra in due[:1]:
+            self._check_may_compute(infra)
+        return [again_of(infra, given) for infra in due]
 
     def _check_may_compute(self, infra: TaskInfra) -> None:
         if infra._mode() == "read-only":
@@ -479,17 +489,9 @@ def _is_wanted(where: Callable[[Any], Any], config: Any, place: _Place) -> bool:
     return bool(wanted)
 
 
-def _failure_of(infra: TaskInfra) -> Failure:
-    """How a task failed; of one whose job left nothing, as far as the cluster and the log tell it."""
-    outcome = infra._store().load(KEY)
+def _failure_of(infra: TaskInfra) -> Failure | None:
+    """How a task failed; None if it is computed again meanwhile."""
+    outcome, handle = infra._store().load(KEY), infra._handle()
     if outcome is not None and outcome.failure is not None:
         return outcome.failure
-    detail = infra.status_detail()
-    job = infra._present_job("cached")
-    log = "" if job is None else (job.stderr() or "")[-_LOG_TAIL:].strip()
-    parts = (
-        f"job {detail.job_id} ended without a result: {detail.state}",
-        detail.reason,
-        log if log not in detail.reason else "",
-    )
-    return Failure("exca_like.errors.JobError", "\n".join(part for part in parts if part), "", detail.state)
+    return None if handle is None else failure_of_job(handle)

@@ -20,7 +20,7 @@ from exca_like.errors import (
     JobError,
     JobInterruptedError,
 )
-from exca_like.executors.base import WAVE_S, Attempt, Ended, Executor, JobHandle, cancelled_unless_noted, read_log
+from exca_like.executors.base import WAVE_S, Attempt, Ended, Executor, JobHandle, cancelled_unless_noted, last_words
 from exca_like.executors.pools import make_pool
 from exca_like.item_store import ItemStore
 from exca_like.parts import Given, Part, outcomes
@@ -30,7 +30,6 @@ _FIRST_POLL, _LAST_POLL = 0.02, 1.0  # seconds between two looks at what jobs st
 _LAST_DELAY_S = 1.0  # seconds in which the last results of a job that was stopped may appear
 _POOL_POLL_S = 0.2
 _HERE_POLL_S = 0.001
-_LOG_TAIL = 4000  # characters
 
 
 @dataclass
@@ -454,8 +453,7 @@ class InJobs:
         if missing and ended.reason != "failed" and time.monotonic() < deadline:
             return False
         if missing and ended.reason == "failed":  # what it said last tells why
-            log = (read_log(handle.paths.stderr) or "")[-_LOG_TAIL:].strip()
-            ended = ended if log in ended.detail else ended._replace(detail=f"{ended.detail}\n{log}")
+            ended = ended._replace(detail=last_words(handle, ended))
         elif ended.reason == "failed" and not any(map(self._run.has_failed, claim.keys)):
             self._run.note_error(JobError(f"job {handle.job_id} failed, though it stored all its results: {ended.detail}"))
         self._ends.update(dict.fromkeys(missing, (handle, ended)))

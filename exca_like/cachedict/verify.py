@@ -26,10 +26,11 @@ class Problem:
     """Something wrong with a folder of entries.
 
     ``kind`` is ``"missing"`` (an entry's data file is not there), ``"torn"`` (a file ends too early), ``"corrupt"`` (a
-    checksum does not match), ``"orphaned"`` (a file that no entry needs) or ``"duplicate"`` (a second entry for a key).
+    checksum does not match), ``"orphaned"`` (a file that no entry needs), ``"duplicate"`` (a second entry for a key) or
+    ``"unreadable"`` (a folder that can't be looked into, about which nothing is known).
     """
 
-    kind: Literal["missing", "torn", "corrupt", "orphaned", "duplicate"]
+    kind: Literal["missing", "torn", "corrupt", "orphaned", "duplicate", "unreadable"]
     path: Path
     detail: str
     key: str | None = None

@@ -73,24 +73,32 @@ def retry(
     import_from_here()
     factors = {"mem_gb": _factor("--mem", mem), "timeout_min": _factor("--timeout", timeout)}
     more: dict[str, Any] = dict(map(field_of, set_ or ())) | {name: one for name, one in factors.items() if one is not None}
-    sweeps = list(sweeps_of(wanted))
-    for dry_run in (True, False) if yes else (True,):  # all is checked before anything is submitted
-        for sweep in sweeps:
-            sweep.retry_failed(tasks_per_job=tasks_per_job, dry_run=dry_run, lost=True, **more)
+    left_out: dict[str, Exception] = {}
+    sweeps = sweeps_of(wanted, lambda entry, error: left_out.update({entry.uid: error}))
+    plan = [retry for sweep in sweeps for retry in sweep.retry_plan(lost=True, **more)]  # all is checked before any is sent
+    for sweep in sweeps if yes else ():
+        sweep.retry_failed(tasks_per_job=tasks_per_job, lost=True, **more)
     for sweep in sweeps if wait and yes else ():
         sweep.wait()
     if json:
-        print_json({"submitted": yes, "configs": [vars(row) for sweep in sweeps for row in sweep.status().rows]})
+        more_of = {retry.uid: {name: new for name, (_, new) in retry.changes.items()} for retry in plan}
+        rows = [vars(row) | {"asked": more_of.get(row.uid, {})} for sweep in sweeps for row in sweep.status().rows]
+        print_json({"submitted": yes, "configs": rows, "left_out": {uid: str(error) for uid, error in left_out.items()}})
     elif yes:
         for sweep in sweeps:
             typer.echo(str(sweep.status()))
     else:
         from exca_like import tables
 
-        for entry in wanted:
-            typer.echo(str(entry))
-        typer.echo(f"{tables.count(len(wanted), 'task')} would be submitted again: repeat with --yes to do it")
-    raise typer.Exit(1 if wait and yes and any(len(sweep.failures()) for sweep in sweeps) else 0)
+        why = {entry.uid: entry.reason or entry.status for entry in wanted}
+        for retry in plan:
+            typer.echo(f"{retry}  [{why[retry.uid]}]")
+        again = f"{tables.count(len(plan), 'task')} would be submitted again: repeat with --yes to do it"
+        typer.echo(again if plan else "no task can be submitted again")
+    for problem in left_out.values():
+        typer.echo(f"left out: {problem}", err=True)
+    failed = wait and yes and any(len(sweep.failures()) for sweep in sweeps)
+    raise typer.Exit(1 if failed or left_out else 0)
 
 
 def _factor(option: str, text: str | None) -> float | None:

@@ -103,32 +103,36 @@ def prune(
 
 def cancel(uids: Uids, folder: Folder = None, yes: Yes = False, json: Json = False) -> None:
     """Cancel the jobs of tasks that are queued or running."""
-    entries = _named(folder, uids)
+    from exca_like import tables
+    from exca_like.executors import cancel_all
+
+    named = _named(folder, uids)
+    live = {entry.uid: entry for entry in catalog_of(folder) if entry.status in ("running", "queued")}
+    handles = {entry.uid: handle for entry in named if entry.uid in live and (handle := entry.handle()) is not None}
     rows: list[dict[str, Any]] = []
-    for entry in entries:
-        handle = entry.handle() if entry.status in ("running", "queued") else None
-        problem = None
-        if entry.status not in ("running", "queued"):
+    for entry in named:
+        handle = handles.get(entry.uid)
+        problem, with_it = None, []
+        if entry.uid not in live:
             problem = f"it is {entry.status}"
         elif handle is None:
             problem = f"it has no job of its own: it is computed by {entry.reason or 'another process'}"
-        elif yes:
-            handle.cancel()
-        rows.append({"uid": entry.uid, "job": None if handle is None else handle.job_id, "problem": problem})
-    number = sum(row["problem"] is None for row in rows)
+        elif live[entry.uid].status == "running":  # of several tasks in a job, one that waits can be taken out alone
+            with_it = [other.uid for other in live.values() if other.job == handle.job_id and other.uid not in handles]
+        rows.append({"uid": entry.uid, "job": handle and handle.job_id, "problem": problem, "with_it": with_it})
+    if yes:
+        cancel_all(list(handles.values()))
     if json:
         print_json(rows)
     else:
         for row in rows:
-            typer.echo(f"{row['uid']}: {row['problem'] or 'job ' + str(row['job'])}", err=row["problem"] is not None)
-        typer.echo(
-            f"{_jobs(number)} cancelled" if yes or not number else f"{_jobs(number)} would be cancelled: repeat with --yes"
-        )
-    raise typer.Exit(0 if number == len(rows) else 1)
-
-
-def _jobs(number: int) -> str:
-    return f"{number} job{'s' if number != 1 else ''}"
+            with_it = [f"\n  with it ends {uid}, of the same job" for uid in row["with_it"]]
+            typer.echo(
+                "".join([f"{row['uid']}: {row['problem'] or 'job ' + row['job']}", *with_it]), err=row["problem"] is not None
+            )
+        total = tables.count(len({*handles, *(uid for row in rows for uid in row["with_it"])}), "task")
+        typer.echo(f"{total} cancelled" if yes or not handles else f"{total} would be cancelled: repeat with --yes")
+    raise typer.Exit(0 if len(handles) == len(rows) else 1)
 
 
 def _named(folder: Path | None, uids: "Sequence[str]") -> "list[Entry]":

@@ -29,7 +29,12 @@ def show(uid: Uid, folder: Folder = None, json: Json = False) -> None:
         about = {"config": entry.config, "changed": entry.changed, "provenance": vars(entry.provenance())}
         results = {name: value for name, value in entry.record().items() if name.split(".")[0] == "result"}
         items = {key: one.traceback for key, one in entry.item_failures().items()} if entry.kind == "map" else {}
-        print_json(summary_of(entry) | about | results | {"error": failure and failure.traceback, "items that failed": items})
+        print_json(
+            summary_of(entry)
+            | about
+            | results
+            | {"error": failure and (failure.traceback or failure.message), "items that failed": items}
+        )
         return
     for line in _described(entry):
         typer.echo(line)
@@ -58,7 +63,7 @@ def _described(entry: "Entry") -> Any:
         if len(items) > _ITEMS:
             yield f"  ... and {len(items) - _ITEMS} more that failed"
     elif (failure := entry.failure()) is not None:
-        lines = failure.traceback.strip().splitlines()
+        lines = (failure.traceback or failure.message).strip().splitlines()
         yield from (f"  {line}" for line in (["..."] if len(lines) > _TRACEBACK else []) + lines[-_TRACEBACK:])
     handle = entry.handle()
     if handle is not None:

@@ -59,6 +59,8 @@ CODE = ("workdir", "import_path", "python")
 SETTINGS = tuple(name for name in Resources.__dataclass_fields__ if name not in ("after", "exclude", "source", *CODE))
 """Fields that resources share with infras."""
 
+_LOG_TAIL = 4000  # characters
+
 WAVE_S = 5.0
 """Seconds between two attempts to send more jobs to a cluster that takes no more of them now."""
 
@@ -233,6 +235,12 @@ def read_end(path: Path) -> Ended | None:
     except FileNotFoundError:
         return None
     return Ended(content["reason"], content["detail"])
+
+
+def last_words(handle: JobHandle, ended: Ended) -> str:
+    """What is known of the end of a job: what its cluster says, and the end of its log."""
+    log = (read_log(handle.paths.stderr) or "")[-_LOG_TAIL:].strip()
+    return "\n".join(part for part in (ended.detail.strip(), log if log not in ended.detail else "") if part)
 
 
 def read_log(path: Path) -> str | None:

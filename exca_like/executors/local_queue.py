@@ -32,6 +32,8 @@ class _Running:
     process: "subprocess.Popen[bytes]"
     slot: int
     deadline: float
+    kills: int
+    """`_kills_for_memory` before it started."""
     stopping: str = ""
     kill_at: float = 0.0
 
@@ -98,6 +100,7 @@ class _Queue:
             gpus = visible.split(",") if visible else [str(gpu) for gpu in range(self.queue["gpus"])]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[: self.queue["gpus"]])
         command = [self.queue["python"], "-u", "-m", "exca_like.executors.local_job", str(folder / f"{job_id}_submitted.pkl")]
+        kills = _kills_for_memory()
         with open(folder / f"{job_id}_0_log.out", "ab") as out, open(folder / f"{job_id}_0_log.err", "ab") as err:
             process = subprocess.Popen(
                 command,
@@ -109,7 +112,7 @@ class _Queue:
                 start_new_session=True,
             )
         timeout = self.queue["timeout"]
-        return _Running(job_id, folder, process, slot, time.monotonic() + timeout if timeout else float("inf"))
+        return _Running(job_id, folder, process, slot, time.monotonic() + timeout if timeout else float("inf"), kills)
 
     def _look_after_running(self) -> bool:
         still = []
@@ -123,7 +126,7 @@ class _Queue:
             if job.stopping:
                 write_end(_end_file(job.folder, job.job_id), job.stopping, f"stopped ({job.stopping})")
             elif code < 0:
-                write_end(_end_file(job.folder, job.job_id), _reason_of_signal(-code), f"killed by {_name(-code)}")
+                write_end(_end_file(job.folder, job.job_id), *_end_by_signal(job, -code))
             else:
                 write_end(_end_file(job.folder, job.job_id), "failed" if code else "completed", f"exit code {code}")
         ended = len(still) < len(self.running)
@@ -145,9 +148,20 @@ class _Queue:
             _signal(job, signal.SIGKILL)
 
 
-def _reason_of_signal(number: int) -> str:
-    # the kernel kills with SIGKILL when memory runs out, but so does a user: nobody knows which it was
-    return "cancelled" if number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP) else "failed"
+def _end_by_signal(job: _Running, number: int) -> tuple[str, str]:
+    """Why a job ended that a signal has killed, and what to say of it."""
+    if number == signal.SIGKILL and _kills_for_memory() > job.kills:
+        why = f"killed by the kernel of {os.uname().nodename}, as memory ran out"
+        return "out of memory", f"{why}: let fewer jobs run at a time (EXCA_LIKE_LOCAL_JOBS)"
+    is_sent = number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP)  # by somebody: not the job is to blame
+    return "cancelled" if is_sent else "failed", f"killed by {_name(number)}"
+
+
+def _kills_for_memory() -> int:
+    """How many processes the kernel has killed because memory ran out, since it started; 0 if it does not say."""
+    with contextlib.suppress(OSError), open("/proc/vmstat") as stream:
+        return next((int(line.split()[1]) for line in stream if line.startswith("oom_kill ")), 0)
+    return 0
 
 
 def _name(number: int) -> str:

@@ -12,7 +12,7 @@ from exca_like.errors import (
     LostOutcomeError,
 )
 from exca_like.executors import open_job
-from exca_like.executors.base import Attempt, Ended, JobHandle, read_log
+from exca_like.executors.base import Attempt, Ended, JobHandle, last_words, read_log
 from exca_like.infra.status import HINTS
 from exca_like.lazy import Lazy
 from exca_like.recording import ended_elsewhere
@@ -233,9 +233,8 @@ class TaskJob(Generic[R]):
 
     def _without_result(self, ended: Ended) -> Outcome:
         """The outcome of a job that left none; kept for the next caller unless the job counts as not submitted."""
-        log = (self.stderr() or "")[-4000:].strip()
-        parts = (self._why_cancelled() if ended.reason == "cancelled" else "", ended.detail.strip())
-        detail = "\n".join(part for part in (*parts, log if log not in ended.detail else "") if part)
+        said = ended.detail if self._handle is None else last_words(self._handle, ended)
+        detail = "\n".join(part for part in (self._why_cancelled() if ended.reason == "cancelled" else "", said) if part)
         msg = (
             f"job {self.job_id} of {self._label} ended without a result: {ended.reason}. "
             f"To go on: {self._hints[ended.reason]}.{self._attempts()}{self._refused}\n{detail}"

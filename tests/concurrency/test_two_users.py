@@ -114,6 +114,28 @@ def test_a_cache(team: Path) -> None:
     check_modes(cache)
 
 
+def test_what_is_hidden_from_others(team: Path) -> None:
+    """A journal and a folder that others must not read are told, and do not keep them from all else."""
+    cache = team / "cache"
+    as_user(ANN, lambda: work(cache, 1))
+    journal = next(cache.glob("*Task.run*/x=0*/*-info.jsonl"))
+    journal.chmod(0o600)
+    folder = next(cache.glob("*Items*/default"))
+    folder.chmod(0o700)
+
+    def look() -> None:
+        with pytest.warns(UserWarning, match="2 folders can't be read, like .*what is in there is not listed"):
+            assert [entry.uid.partition("/")[2] for entry in Catalog(cache)] == ["default"]
+        report = maintenance.verify(cache)
+        assert [(problem.kind, problem.path) for problem in report.problems] == [
+            ("unreadable", folder),
+            ("unreadable", journal.parent),
+        ]
+        assert report.entries == 1
+
+    as_user(BEN, look)
+
+
 def test_a_place(team: Path) -> None:
     for user in (ANN, BEN):
         own = team / str(user)

@@ -2,11 +2,13 @@
 
 import datetime
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -379,6 +381,64 @@ def test_a_job_that_left_nothing(tmp_path: Path) -> None:
     (entry,) = Catalog(tmp_path)
     assert entry.status in ("failed", "lost") and entry.reason and entry.job == job.job_id
     assert [group.count for group in Catalog(tmp_path).failures().groups] == [1]
+
+
+class Dies(pydantic.BaseModel):
+    number: int
+    group: Path | None = None
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(cluster="local")
+
+    @infra.apply
+    def run(self) -> int:
+        if self.group is not None:
+            (self.group / "cgroup.procs").write_text(str(os.getpid()))
+            return len(bytearray(1_000_000_000))
+        os.kill(os.getpid(), self.number)
+        return 0
+
+
+def test_a_signal_is_told_the_same_way_everywhere(tmp_path: Path) -> None:
+    """Also before anybody has asked for the result, and thereby stored what went wrong."""
+    sweep = exca_like.sweep(Dies(number=0, infra={"folder": tmp_path}), {"number": [signal.SIGSEGV]}).submit().wait()
+
+    def check() -> None:
+        (entry,) = Catalog(tmp_path)
+        assert (entry.status, entry.reason) == ("failed", "killed by SIGSEGV")
+        for report in (sweep.failures(), Catalog(tmp_path).failures()):
+            assert [str(group) for group in report.groups] == ["1 × failed: killed by SIGSEGV"]
+        assert sweep.status().rows[0].reason.endswith("killed by SIGSEGV")
+
+    check()
+    with pytest.raises(exca_like.errors.JobError, match="killed by SIGSEGV"):
+        sweep.results()
+    check()
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with little memory."""
+    group = Path("/sys/fs/cgroup/memory", f"exca-like-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("no memory control groups (version 1) may be made here")
+    (group / "memory.limit_in_bytes").write_text(str(200_000_000))
+    yield group
+    group.rmdir()
+
+
+def test_the_kernel_kills_for_memory(tmp_path: Path, small_group: Path) -> None:
+    job = Dies(number=0, group=small_group, infra={"folder": tmp_path}).infra.job()
+    with pytest.raises(exca_like.errors.JobMemoryError, match="killed by the kernel"):
+        job.result()
+    (entry,) = Catalog(tmp_path)
+    assert entry.status == "failed" and entry.reason.startswith("out of memory: killed by the kernel")
+
+
+def test_kills_by_others_are_no_failures(tmp_path: Path) -> None:
+    Dies(number=signal.SIGKILL, infra={"folder": tmp_path}).infra.job().wait()
+    (entry,) = Catalog(tmp_path)
+    assert (entry.status, entry.reason) == ("lost", "cancelled: killed by SIGKILL")
 
 
 def test_damage_is_no_obstacle(tmp_path: Path) -> None:

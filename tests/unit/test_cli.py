@@ -182,7 +182,7 @@ def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: p
         (["retry"], "say which tasks: their uids, --failed for all that failed, or --lost"),
         (["retry", "--failed", "--yes", "--mem", "much"], "'much' is no factor: give one like x2"),
         (["retry", "--failed", "--yes", "--mem", "8"], "'8' is no factor: give one like x2 or x1.5; for an amount,"),
-        (["retry", "--failed", "--yes", "--mem", "x2"], "mem_gb=2 multiplies what the infra asks for, which is not set"),
+        (["retry", "--failed", "--yes", "--mem", "x2"], "mem_gb=2 multiplies what the job asked for, which is not set"),
         (["retry", "--failed", "--yes", "--set", "partition=long"], "'partition' is nothing that a job asks for"),
     ):
         ended, out, err = command(*arguments)
@@ -453,9 +453,9 @@ def test_cancel(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         f"    Slow(seconds=0, infra={{'folder': {str(tmp_path)!r}}}).run()\n"
     )
     subprocess.run([sys.executable, program], check=True)
-    assert "1 job would be cancelled: repeat with --yes" in good(command("cancel", "default"))
+    assert "1 task would be cancelled: repeat with --yes" in good(command("cancel", "default"))
     ended, out, err = command("cancel", "default", "seconds=0", "--yes")
-    assert ended == 1 and "1 job cancelled" in out and "seconds=0" in err and "it is completed" in err
+    assert ended == 1 and "1 task cancelled" in out and "seconds=0" in err and "it is completed" in err
     for _ in range(100):
         if json.loads(good(command("ls", "-s", "running,queued", "--json"))) == []:
             break
@@ -463,7 +463,7 @@ def test_cancel(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     else:
         pytest.fail("it still runs")
     ended, out, err = command("cancel", "default")
-    assert ended == 1 and out == "0 jobs cancelled\n"
+    assert ended == 1 and out == "0 tasks cancelled\n"
 
 
 def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -634,10 +634,8 @@ def test_retry_sets_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         )
     asked: list[tuple[str, dict]] = []
 
-    def retry_failed(self, *, tasks_per_job, dry_run, lost, **resources):
-        asked.append(("plan" if dry_run else "send", resources))
-
-    monkeypatch.setattr(Sweep, "retry_failed", retry_failed)
+    monkeypatch.setattr(Sweep, "retry_plan", lambda self, lost, **given: asked.append(("plan", given)) or [])
+    monkeypatch.setattr(Sweep, "retry_failed", lambda self, tasks_per_job, lost, **given: asked.append(("send", given)))
     monkeypatch.setattr(Sweep, "wait", lambda self: asked.append(("wait", {})))
     given = {"slurm_partition": "long,short", "mem_gb": 2}
     command(

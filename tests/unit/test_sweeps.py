@@ -386,6 +386,20 @@ def test_from_plan_to_table(tmp_path: Path, cluster: str | None) -> None:
     assert not again.failures()
 
 
+def test_factors_are_of_what_failed(tmp_path: Path) -> None:
+    """Whoever asks for twice the memory again, asks for more than the last time; each config for its own."""
+    sweep = exca_like.sweep(train(tmp_path, cluster="local", mem_gb=0.5), {"seed": [1, 3, 13]}).submit().wait()
+    sweep.retry_failed(mem_gb=2.0, lost=True).wait()
+    again = exca_like.sweep(train(tmp_path, cluster="local", mem_gb=0.5, timeout_min=8), {"seed": [1, 3, 23]})
+    plan = again.retry_plan(mem_gb=2.0, timeout_min=1.5, slurm_partition="long", lost=True)
+    assert [retry.uid for retry in plan] == [again[1].infra.uid(), again[2].infra.uid()]
+    assert plan[0].changes == {"mem_gb": (1.0, 2.0), "timeout_min": (8, 12), "slurm_partition": (None, "long")}
+    assert plan[1].changes["mem_gb"] == (0.5, 1.0)
+    assert str(plan[0]).endswith(": mem_gb=2 (was 1), timeout_min=12 (was 8), slurm_partition='long'")
+    assert again.retry_plan()[0].changes == {}
+    assert [row.status for row in again.status()] == ["completed", "failed", "not submitted"], "it is only a plan"
+
+
 def test_retry_mode_submits_what_failed(tmp_path: Path) -> None:
     exca_like.sweep(train(tmp_path), GRID).submit()
     sweep = exca_like.sweep(train(tmp_path, mode="retry"), GRID)
@@ -443,10 +457,10 @@ def test_private_infras(tmp_path: Path) -> None:
     [
         (
             {"mem_gb": 64},
-            "mem_gb=64 is a factor, of the mem_gb=8 that the infra asks for, from 0 to 16; did you mean mem_gb=8, for 64?",
+            "mem_gb=64 is a factor, of the mem_gb=8 that the job asked for, from 0 to 16; did you mean mem_gb=8, for 64?",
         ),
         ({"mem_gb": -1}, "mem_gb=-1 is a factor"),
-        ({"cpus_per_task": 2}, "cpus_per_task=2 multiplies what the infra asks for, which is not set: set cpus_per_task on it"),
+        ({"cpus_per_task": 2}, "cpus_per_task=2 multiplies what the job asked for, which is not set: set it on the infra"),
         ({"memory_gb": 2}, "'memory_gb' is nothing that a job asks for; did you mean 'mem_gb'?"),
         ({"zzz": 2}, "'zzz' is nothing that a job asks for: there are timeout_min, nodes,"),
         ({"slurm_partition": ["a"]}, "slurm_partition=['a']: Input should be a valid string"),

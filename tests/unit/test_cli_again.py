@@ -1,0 +1,87 @@
+"""``retry``, ``cancel`` and ``why`` on jobs that failed, of configs whose code has changed."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import os, time
+import pydantic, exca_like
+class Train(pydantic.BaseModel):
+    lr: float = 0.1
+    seed: int = 0
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache", cluster="local")
+    @infra.apply
+    def run(self) -> float:
+        if self.seed >= 10:
+            time.sleep(60)
+        if self.seed and not os.path.exists("fixed"):
+            raise ValueError(f"seed {self.seed}")
+        return self.lr
+"""
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """A command in a process of its own, and how it is to end."""
+    (tmp_path / "train.py").write_text(PROGRAM)
+
+    def call(*arguments: str, ended: int = 0) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run([sys.executable, "-m", "exca_like", *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == ended, done
+        return done
+
+    return call
+
+
+def test_more_memory_each_time(call: Call, tmp_path: Path) -> None:
+    call("run", "train:Train", "seed=1,2", "infra.mem_gb=0.5", "--wait", ended=1)
+    assert "seed=1-c4ca4238: mem_gb=1 (was 0.5)  [ValueError: seed 1]" in call("retry", "--failed", "--mem", "x2").stdout
+    call("retry", "--failed", "--mem", "x2", "--yes", "--wait", ended=1)
+    (tmp_path / "fixed").touch()
+    plan = call("retry", "--failed", "--mem", "x2", "--json").stdout
+    assert [row["asked"] for row in json.loads(plan)["configs"]] == [{"mem_gb": 2.0}] * 2
+    assert "2 tasks would be submitted again" in call("retry", "--failed", "--mem", "x2").stdout
+    assert "2 completed" in call("retry", "--failed", "--mem", "x2", "--yes", "--wait").stdout
+
+
+def test_configs_of_other_code_are_left_out(call: Call, tmp_path: Path) -> None:
+    """What can't be made again is said, and does not keep the others from being submitted."""
+    call("run", "train:Train", "seed=1", "--wait", ended=1)
+    call("run", "train:Train", "seed=2", "lr=0.5", "--wait", ended=1)
+    (tmp_path / "train.py").write_text(PROGRAM.replace("lr: float = 0.1", "lr: float = 0.2"))
+    (tmp_path / "fixed").touch()
+    done = call("retry", "--failed", "--yes", "--wait", ended=1)
+    assert "1 completed" in done.stdout
+    assert "left out: train.Train.run,0/seed=1-c4ca4238 is the config train.Train.run,0/lr=0.1,seed=1-" in done.stderr
+    assert "as Train has another default of lr" in done.stderr
+    done = call("retry", "--failed", ended=1)
+    assert done.stdout == "no task can be submitted again\n" and "left out" in done.stderr
+    assert list(json.loads(call("retry", "--failed", "--json", ended=1).stdout)["left_out"]) == [
+        "train.Train.run,0/seed=1-c4ca4238"
+    ]
+    done = call("why", "seed=1")
+    assert "failed with ValueError: seed 1" in done.stdout and "another default of lr" in done.stderr
+
+
+def test_cancel_says_what_else_ends(call: Call) -> None:
+    call("run", "train:Train", "seed=11,12,13", "--tasks-per-job", "3")
+    for _ in range(100):
+        if len(json.loads(call("ls", "-s", "running", "--json").stdout)) == 1:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("it does not start")
+    assert [row["with_it"] for row in json.loads(call("cancel", "seed=13", "--json").stdout)] == [[]], "it has not begun"
+    found = call("cancel", "seed=11", "seed=12").stdout
+    assert found.count("with it ends") == 1 and "with it ends train.Train.run,0/seed=13-" in found
+    assert "3 tasks would be cancelled: repeat with --yes" in found
+    assert "2 tasks cancelled" in call("cancel", "seed=13", "seed=12", "--yes").stdout
+    found = call("cancel", "seed=11", "--yes").stdout
+    assert "with it" not in found and "1 task cancelled" in found
