@@ -1,15 +1,15 @@
 """The catalog of a cache: all that is stored below a folder, told without importing the code that computed it."""
 
-import contextlib
 import errno
 import fnmatch
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, get_args, overload
+from typing import Any, NamedTuple, get_args, overload
 
 from pydantic_core import to_jsonable_python
 
@@ -30,6 +30,15 @@ _MISSING = object()
 _TEXTS = {"method": "Train.run", "version": "1", "uid": "*seed=1*"}
 
 Condition = Callable[[Entry], bool]
+
+
+class DiskUsage(NamedTuple):
+    """What a folder takes on its file system."""
+
+    size: int
+    """Bytes that are set aside for its files and folders: what a quota of space counts."""
+    files: int
+    """Files and folders: what a quota of inodes counts."""
 
 
 class Catalog(tables.Tabular, Sequence[Entry]):
@@ -239,11 +248,14 @@ class Catalog(tables.Tabular, Sequence[Entry]):
                 found.append((entry.uid, failure))
         return FailureReport(found)
 
-    def other_sizes(self) -> dict[str, int]:
-        """Bytes of what is in the folder beside methods, whatever the filter: logs, copies of code, provenance; by name."""
-        root = str(self.folder)
-        methods = {os.path.relpath(content.path, root).partition("/")[0] for content in self._scanner.contents()}
-        return {name: size for name in sorted(os.listdir(root)) if name not in methods and (size := _size(f"{root}/{name}"))}
+    def disk_usage(self) -> dict[str, DiskUsage]:
+        """What each folder of the cache root takes, whatever the filter: those of methods, logs, copies of code...; by name.
+
+        Entries have the `size` of their results alone; beside them are yaml files with the config, and a file system sets at
+        least a block aside for each file and folder. All of it is looked at anew each time.
+        """
+        seen: set[tuple[int, int]] = set()  # of files with several names
+        return {name: _usage(f"{self.folder}/{name}", seen) for name in sorted(os.listdir(self.folder))}
 
     def stats(self) -> Stats:
         """What there is of each method, how often it was taken from the cache, and the time that this has saved."""
@@ -303,14 +315,20 @@ def _part(uid: str) -> re.Pattern[str]:
     return re.compile(rf"{start}{text}([,)}}/]|-[0-9a-f]+$|${digest})")
 
 
-def _size(path: str) -> int:
-    """Bytes of a file, or of those below a folder; links are not followed."""
-    found = 0
-    inside = [f"{parent}/{name}" for parent, _, names in os.walk(path) for name in names]
-    for name in inside if os.path.isdir(path) else [path]:
-        with contextlib.suppress(OSError):  # it was removed just now
-            found += os.lstat(name).st_size
-    return found
+def _usage(path: str, seen: set[tuple[int, int]]) -> DiskUsage:
+    """What a file, or a folder with all below it, takes; links are not followed."""
+    try:
+        status = os.lstat(path)
+        inside = os.listdir(path) if stat.S_ISDIR(status.st_mode) else []
+    except OSError:  # it was removed just now, or is hidden from us
+        return DiskUsage(0, 0)
+    name = (status.st_dev, status.st_ino)
+    if status.st_nlink > 1 and not inside:
+        if name in seen:
+            return DiskUsage(0, 0)
+        seen.add(name)
+    found = [_usage(f"{path}/{one}", seen) for one in inside]
+    return DiskUsage(512 * status.st_blocks + sum(one.size for one in found), 1 + sum(one.files for one in found))
 
 
 def _matches(text: str, pattern: str) -> bool:

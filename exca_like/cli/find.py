@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # columns that are hardly ever the same
 _ABOUT = frozenset(("uid", "time", "duration", "size", "job", "host", "memory", "values", "failures"))
+_USAGE = ("entries", "results", "size", "pinned", "on_disk", "files")
+_SIZES = ("size", "pinned", "on_disk")
 
 
 class Order(enum.StrEnum):
@@ -127,34 +129,38 @@ def du(
     method: Method = None,
     json: Json = False,
 ) -> None:
-    """Show how much space each method takes, how much of it is pinned, and what logs and copies of code take."""
+    """Show the bytes of results of each method, and what is on the disk, as quotas count it, with logs and copies of code."""
     from exca_like import tables
 
-    sizes: dict[str, list[Any]] = {}
+    rows: dict[str, dict[str, int]] = {}
+    names: dict[str, str] = {}  # of rows, by the folders that entries are in
     catalog = chosen(folder, method, None, None, None, None)
     for entry in catalog:
-        row = sizes.setdefault(f"{entry.method},{entry.version}".rstrip(","), [0, 0, 0, 0])
-        row[0] += 1
-        row[1] += entry.values  # noqa: PD011 - no numpy
-        row[2] += entry.size
-        row[3] += entry.size * entry.is_pinned
-    others = {} if method else catalog.other_sizes()
-    sizes |= {f"{name}/": [0, 0, size, 0] for name, size in others.items()}
-    ordered = sorted(sizes.items(), key=lambda one: -one[1][2])
+        name = f"{entry.method},{entry.version}".rstrip(",")
+        row = rows.setdefault(name, dict.fromkeys(_USAGE, 0))
+        row["entries"] += 1
+        row["results"] += entry.values  # noqa: PD011 - no numpy
+        row["size"] += entry.size
+        row["pinned"] += entry.size * entry.is_pinned
+        names.setdefault(entry.uid.partition("/")[0], name)
+    for name, usage in catalog.disk_usage().items():
+        if name in names or not method:
+            row = rows.setdefault(names.get(name, f"{name}/"), dict.fromkeys(_USAGE, 0))
+            row["on_disk"] += usage.size
+            row["files"] += usage.files
+    ordered = sorted(rows.items(), key=lambda one: -one[1]["on_disk"])
     if json:
-        names = ("entries", "results", "size", "pinned")
-        print_json([{"method": name, **dict(zip(names, row, strict=True))} for name, row in ordered])
+        print_json([{"method": name, **row} for name, row in ordered])
         return
-    total, pinned = (sum(row[column] for row in sizes.values()) for column in (2, 3))
-    rows: list[Sequence[str]] = [
-        (name, str(row[0] or ""), str(row[1] or ""), tables.size(row[2]), tables.size(row[3]) if row[3] else "")
+    ordered.append(("total", {column: sum(row[column] for row in rows.values()) for column in _USAGE}))
+    shown = [column for column in _USAGE if column != "pinned" or ordered[-1][1]["pinned"]]
+    cells = [
+        [name, *((tables.size if column in _SIZES else str)(row[column]) if row[column] else "" for column in shown)]
         for name, row in ordered
     ]
-    rows.append(("total", "", "", tables.size(total), tables.size(pinned)))
-    header: Sequence[str] = ("method", "entries", "results", "size", "pinned")
-    if not pinned:
-        header, rows = header[:-1], [row[:-1] for row in rows]
-    print_table(tables.Table("", header, rows, most=None, longest=LONGEST))
+    print_table(
+        tables.Table("", ("method", *(column.replace("_", " ") for column in shown)), cells, most=None, longest=LONGEST)
+    )
 
 
 def stats(

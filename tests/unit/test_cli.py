@@ -290,10 +290,15 @@ def test_table_as_parquet(command, tmp_path: Path) -> None:
 
 def test_du(command) -> None:
     header, *rows, total = good(command("du")).splitlines()
-    assert header.split() == ["method", "entries", "results", "size"] and total.startswith("total")
+    assert header.split() == ["method", "entries", "results", "size", "on", "disk", "files"] and total.startswith("total")
     assert [row.partition(" ")[0] for row in rows if "/" in row] == ["provenance/", "logs/"] and len(rows) == 5
     assert "Features.process,0" in rows[0] and " 2 " in rows[0] and " 11 " in rows[0]
-    assert json.loads(good(command("du", "--json")))[0]["size"] > 100_000
+    found = json.loads(good(command("du", "--json")))
+    assert found[0]["size"] > 100_000 and all(row["on_disk"] >= row["size"] for row in found)
+    folder = Path(os.environ["EXCA_LIKE_FOLDER"])
+    paths = list(folder.rglob("*"))
+    assert sum(row["files"] for row in found) == len(paths)
+    assert sum(row["on_disk"] for row in found) == 512 * sum(path.lstat().st_blocks for path in paths)
 
 
 # one thing
@@ -400,7 +405,7 @@ def test_pin_and_unpin(own) -> None:
     assert "pinned, completed" in line
     assert "  pinned\n" in good(own("show", "optim.lr=0.5"))
     header, *rows = good(own("du")).splitlines()
-    assert header.split()[-2:] == ["size", "pinned"] and rows[-1].startswith("total") and rows[-1].endswith("B")
+    assert "size     pinned  on disk" in header and rows[-1].startswith("total") and rows[-1].count("B") == 3
     assert sum(row["pinned"] > 0 for row in json.loads(good(own("du", "--json")))) == 1
     ended, out, _ = own("rm", "optim.lr=0.5", "--yes")
     assert ended == 1 and "stays: it is pinned" in out and "0 entries, 0 B removed" in out
