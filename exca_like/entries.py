@@ -122,7 +122,7 @@ class Entry:
             return cache[self.key]
         if self.status == "completed":
             msg = (
-                f"the result of {self.uid} is damaged or was removed: exca_like.maintenance.verify({str(self.folder)!r}) tells"
+                f"the result of {self.uid} is damaged or was removed: `exca-like verify --folder {self.root}` tells"
             )
         else:
             msg = f"there is no result of {self}: compute it, or see failure() and handle() for what went wrong"

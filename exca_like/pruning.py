@@ -209,7 +209,8 @@ def _plan(
         if total <= most:
             break
         if entry.uid not in chosen and entry.size:
-            planned.append(Removal(entry, reason))
+            shown = f", {tables.count(entry.hits, 'hit')}" if policy == "lfu" else ""
+            planned.append(Removal(entry, reason + shown))
             total -= entry.size
     return planned
 

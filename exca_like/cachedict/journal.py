@@ -220,5 +220,5 @@ def report(problem: str) -> None:
         problem = problem.replace(folder, name)
     if problem not in _reported:
         _reported.add(problem)
-        msg = f"{problem}. It can be computed again; `exca_like.maintenance.verify` tells what else is damaged."
-        user_warnings.warn(msg, CorruptEntryWarning)
+        more = "`exca-like verify`, or `exca_like.maintenance.verify` in Python, tells what else is damaged"
+        user_warnings.warn(f"{problem}. It can be computed again; {more}.", CorruptEntryWarning)

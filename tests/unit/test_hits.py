@@ -330,6 +330,7 @@ def test_the_least_used_goes_first(tmp_path: Path) -> None:
             task(tmp_path, seed).run()
     removed = prune(tmp_path, max_size=0, policy="lfu")
     assert [one.entry.config["seed"] for one in removed] == [1, 2, 0]
+    assert [one.reason.rpartition(", ")[2] for one in removed] == ["0 hits", "1 hit", "2 hits"]
 
 
 def test_stats(tmp_path: Path) -> None:
