@@ -17,14 +17,11 @@ from exca_like.cachedict.writer import host_name
 @contextmanager
 def new_file(folder: str, ending: str = "") -> Iterator[IO[bytes]]:
     """A file with a hidden name; it is removed when the block ends, unless it was made to `appear`."""
-    path = f"{folder}/{_prefix()}{files.token()}{ending}"
-    with open(path, "xb") as stream:
+    with _locked_file(folder, ending) as stream:
         try:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield stream
         finally:
-            files.remove(path)
+            files.remove(stream.name)
 
 
 def appear(stream: IO[bytes], path: str) -> None:
@@ -37,22 +34,23 @@ def appear(stream: IO[bytes], path: str) -> None:
 def remove_left(paths: Iterable[str]) -> None:
     """Remove those of some files that are left over from a process that was killed."""
     for path in paths:
-        if os.path.basename(path).startswith(files.TEMPORARY_PREFIX) and _is_left(path):
-            with suppress(OSError):  # somebody else did, or they are another user's
+        with suppress(OSError):  # it is being written, there are no locks, or it is another user's
+            if files.is_stale(path):
                 os.unlink(path)
+            elif os.path.basename(path).startswith(_prefix()):
+                with open(path, "r+b") as stream:  # network file systems ask for the right to write
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(path)
 
 
-def _is_left(path: str) -> bool:
-    if files.is_stale(path):
-        return True
-    if not os.path.basename(path).startswith(_prefix()):
-        return False
-    try:
-        with open(path, "r+b") as stream:  # network file systems ask for the right to write
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.fstat(stream.fileno()).st_size > 0  # else it may have been made just now, and not be locked yet
-    except OSError:  # it is being written, or there are no locks
-        return False
+def _locked_file(folder: str, ending: str) -> IO[bytes]:
+    while True:
+        stream = open(f"{folder}/{_prefix()}{files.token()}{ending}", "xb")  # noqa: SIM115 - it is returned
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink:
+            return stream
+        stream.close()  # somebody took it for left over before it was locked
 
 
 def _prefix() -> str:

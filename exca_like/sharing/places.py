@@ -28,7 +28,7 @@ def _writing(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         other = str(error.filename or path)
-        about = "" if other == path or os.path.basename(other).startswith(files.TEMPORARY_PREFIX) else f" ({other})"
+        about = "" if other == path or f"/{files.TEMPORARY_PREFIX}" in other else f" ({other})"
         hint = "Check the permissions and the space left, and do the same again."
         msg = f"can't write {path}: {error.strerror or error}{about}. {hint}"
         raise TransferError(error.errno, msg) from error

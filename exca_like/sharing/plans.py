@@ -15,7 +15,7 @@ from exca_like.cachedict.index import Index
 from exca_like.cachedict.journal import spans_in
 from exca_like.confdict import ConfDict
 from exca_like.entries import Entry
-from exca_like.errors import CorruptEntryError, ExcaLikeError
+from exca_like.errors import CorruptEntryError, ExcaLikeError, TransferError
 from exca_like.recording import noted
 from exca_like.sharing.transfer import FolderTransfer
 
@@ -241,5 +241,16 @@ def scratch(root: str) -> Iterator[str]:
     """A temporary folder: hidden below a root if that can be written to, as there is space."""
     place = root if os.access(root, os.W_OK | os.X_OK) else None
     with tempfile.TemporaryDirectory(prefix=files.TEMPORARY_PREFIX, dir=place) as folder:
-        yield folder
-    blocks.forget(folder)
+        try:
+            yield folder
+        except OSError as error:
+            if folder not in str(error) or isinstance(error, FileNotFoundError):
+                raise
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            msg = (
+                f"can't write to {os.path.dirname(folder)}, where results are gathered that travel: {reason}. "
+                "Check the space left, and do the same again."
+            )
+            raise TransferError(error.errno, msg) from error
+        finally:
+            blocks.forget(folder)

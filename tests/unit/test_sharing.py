@@ -673,6 +673,25 @@ def test_what_others_write_is_not_swept_away(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
+def test_a_file_that_is_taken_for_left_over_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody sweeps between its making and its lock."""
+    lock = arriving.fcntl.flock
+    taken: list[str] = []
+
+    def late(stream: object, how: int) -> None:
+        if not taken:
+            (path,) = tmp_path.iterdir()
+            taken.append(str(path))
+            arriving.remove_left(taken)
+            assert not path.exists()
+        lock(stream, how)
+
+    monkeypatch.setattr(arriving.fcntl, "flock", late)
+    with arriving.new_file(str(tmp_path)) as stream:
+        arriving.appear(stream, str(tmp_path / "there"))
+    assert taken and [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
 def test_the_disk_has_what_journals_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash of the machine never leaves a journal without its data."""
     fill(tmp_path / "a")
