@@ -1,5 +1,7 @@
 """All commands, and how they end."""
 
+import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -74,10 +76,30 @@ def run(arguments: Sequence[str]) -> int:
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        _drop_output()
+        typer.echo(f"error: {_said(error)}", err=True)
+        return 1
     except (ExcaLikeError, ImportError) as error:
         typer.echo(f"error: {error}", err=True)
         return 1
     return 0
+
+
+def _drop_output() -> None:
+    """Let go of what could not be printed, if there is any: Python would try again at its end, and complain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _said(error: OSError) -> str:
+    """What an error says, without its number."""
+    said = error.strerror or str(error)
+    return said if error.filename is None else f"{error.filename}: {said}"
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

@@ -70,7 +70,14 @@ def table(
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     json: Json = False,
-    parquet: Annotated[Path | None, typer.Option("--parquet", help="Write a parquet file; needs pandas and pyarrow.")] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(
+            "--parquet",
+            metavar="FILE",
+            help="Write a parquet file; needs pandas and pyarrow. Columns of values that have no type in common become texts.",
+        ),
+    ] = None,
 ) -> None:
     """Compare configs and their results in one table."""
     from exca_like import tables
@@ -81,19 +88,19 @@ def table(
         rows = _by_column(rows, sort)
     rows = [{name: row.get(name) for name in names} for row in rows]
     if parquet is not None:
-        import pandas as pd
-
-        pd.DataFrame(rows, columns=names).to_parquet(parquet)
+        _write_parquet(rows, names, parquet)
         typer.echo(f"{len(rows)} rows written to {parquet}")
     elif json:
         print_json(rows)
     elif csv:
         import csv as library
-        import sys
+        import io
 
-        writer = library.DictWriter(sys.stdout, names)
+        text = io.StringIO(newline="")
+        writer = library.DictWriter(text, names)
         writer.writeheader()
         writer.writerows(rows)
+        typer.echo(text.getvalue(), nl=False)
     elif rows:
         print_table(tables.Table("", names, [[_cell(row[name]) for name in names] for row in rows], most=None, longest=LONGEST))
     else:
@@ -139,7 +146,7 @@ def du(
         name = f"{entry.method},{entry.version}".rstrip(",")
         row = rows.setdefault(name, dict.fromkeys(_USAGE, 0))
         row["entries"] += 1
-        row["results"] += entry.values  # noqa: PD011 - no numpy
+        row["results"] += entry.values
         row["size"] += entry.size
         row["pinned"] += entry.size * entry.is_pinned
         names.setdefault(entry.uid.partition("/")[0], name)
@@ -239,6 +246,24 @@ def _rank(name: str) -> int:
     if name in _ABOUT or name == "reason":
         return 3
     return 2 if name == "result" or name.startswith("result.") else 1
+
+
+def _write_parquet(rows: Sequence[dict[str, Any]], names: list[str], path: Path) -> None:
+    import io
+
+    try:
+        import pandas as pd
+        import pyarrow  # noqa: F401 - pandas writes with it
+    except ImportError as error:
+        msg = f"--parquet needs pandas and pyarrow: pip install pandas pyarrow, or take --csv or --json ({error})"
+        raise ImportError(msg) from error
+    frame = pd.DataFrame(rows, columns=names)
+    for name in names:
+        try:
+            frame[[name]].to_parquet(io.BytesIO(), engine="pyarrow")
+        except (TypeError, ValueError, OverflowError, NotImplementedError):  # numbers beside texts, large ones, empty dicts
+            frame[name] = [None if row[name] is None else str(row[name]) for row in rows]
+    path.write_bytes(frame.to_parquet(engine="pyarrow"))
 
 
 def _by_column(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:

@@ -134,7 +134,7 @@ def print_table(table: "Table") -> None:
     import shutil
     import sys
 
-    text = table.text(shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000)
+    text = table.text(shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 10_000)
     if text:
         typer.echo(text)
 

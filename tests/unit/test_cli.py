@@ -286,6 +286,30 @@ def test_table_as_parquet(command, tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     assert good(command("table", "-m", "Train.run", "--parquet", path)) == f"5 rows written to {path}\n"
     assert set(pandas.read_parquet(path)["seed"].dropna()) == {-1, 0, 1, 9}
+    for wrong, why in ((tmp_path / "none" / "x", "No such file or directory"), (tmp_path, "Is a directory")):
+        assert command("table", "--parquet", wrong) == (1, "", f"error: {wrong}: {why}\n")
+
+
+def test_values_without_a_common_type_are_texts_in_parquet(command, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    function = exca_like.memo(folder=tmp_path / "root")(same)
+    for value in (1, "a", None, 2**70, {}, [1]):
+        function(value)
+    path = tmp_path / "table.parquet"
+    good(command("table", "--folder", tmp_path / "root", "--parquet", path))
+    frame = pandas.read_parquet(path)
+    assert set(frame["result"].dropna()) == {"1", "a", str(2**70)} and frame["values"].tolist() == [1] * 6
+
+
+def same(value: object) -> object:
+    return value
+
+
+def test_parquet_without_pandas(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    ended, out, err = command("table", "--parquet", tmp_path / "x")
+    assert (ended, out) == (1, "") and err.startswith("error: --parquet needs pandas and pyarrow: pip install pandas pyarrow")
 
 
 def test_du(command) -> None:
@@ -707,6 +731,22 @@ def test_who_reads_has_seen_enough(tmp_path: Path) -> None:
     command = f"{sys.executable} -m exca_like ls --folder {tmp_path} | head -n 2"
     found = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert found.stderr == "" and found.stdout.count("\n") == 2
+
+
+@pytest.mark.parametrize("command", ["ls", "table --csv", "table --json", "show seed=-1"])
+def test_nobody_can_be_told(filled: Path, command: str) -> None:
+    found = subprocess.run(
+        f"{sys.executable} -m exca_like {command} --folder {filled} > /dev/full", shell=True, capture_output=True, text=True
+    )
+    assert (found.returncode, found.stderr) == (1, "error: No space left on device\n")
+    found = subprocess.run(f"{sys.executable} -m exca_like {command} --folder {filled} >&-", shell=True, capture_output=True)
+    assert (found.returncode, found.stderr) == (0, b"")
+
+
+def test_mistakes_of_this_package_are_not_hidden(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Catalog, "title", None)
+    with pytest.raises(TypeError):
+        command("ls")
 
 
 def test_names_of_entries_are_not_guessed(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
