@@ -1,35 +1,26 @@
 """The catalog of a cache: all that is stored below a folder, told without importing the code that computed it."""
 
 import errno
-import fnmatch
 import os
 import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, overload
-
-from pydantic_core import to_jsonable_python
+from typing import Any, NamedTuple, overload
 
 from exca_like import hits, layout, tables
 from exca_like.cachedict.failures import Failure
-from exca_like.confdict import ConfDict
-from exca_like.entries import Entry, Status, entries_of, name_of
-from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, NotCachedError
+from exca_like.entries import Entry, Status, entries_of
+from exca_like.errors import CacheFolderError, NotCachedError
 from exca_like.failures import FailureReport
+from exca_like.filters import Condition, Filter, filter_of
 from exca_like.scanning import Kind, Scanner, Wanted
 from exca_like.stats import Stats
 from exca_like.user_warnings import warn
 
-_AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-_AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
 HEADER = ("uid", "status", "stored", "took", "size")
-_MISSING = object()
-_TEXTS = {"method": "Train.run", "version": "1", "uid": "*seed=1*"}
-
-Condition = Callable[[Entry], bool]
 
 
 class DiskUsage(NamedTuple):
@@ -69,34 +60,41 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         if not os.path.isdir(root):
             msg = f"there is no folder {root}: give the one that infras have as their `folder`"
             raise CacheFolderError(errno.ENOENT, msg)
-        self._set(Scanner(root))
-
-    def _set(self, scanner: Scanner, conditions: Sequence[Condition] = (), wanted: Sequence[Wanted] = ()) -> None:
-        self.folder = Path(scanner.root)
-        self._scanner = scanner
-        self._conditions = tuple(conditions)
-        self._wanted = tuple(wanted)  # what the conditions mean for names of folders: the others need not be read
+        self.folder = Path(root)
+        self._scanner = Scanner(root)
+        self._filters: Sequence[Filter] = ()
         self._listed: list[Entry] | None = None
 
     @classmethod
-    def _reading(cls, scanner: Scanner, conditions: Sequence[Condition] = (), wanted: Sequence[Wanted] = ()) -> "Catalog":
+    def _reading(cls, scanner: Scanner, filters: Sequence[Filter] = ()) -> "Catalog":
         catalog = cls.__new__(cls)
-        catalog._set(scanner, conditions, wanted)
+        catalog.folder, catalog._scanner, catalog._filters, catalog._listed = Path(scanner.root), scanner, filters, None
         return catalog
 
     def refresh(self) -> list[Entry]:
-        """Look at the folder: the entries that there are now."""
-        self._listed = self._look(self._wanted)
+        """Look at the folder: the entries that there are now.
+
+        Raises
+        ------
+        ConfigValueError
+            There are none, by a filter that is strict: see `filter`.
+        """
+        self._listed = self._look(self._filters)
+        for number, one in enumerate(self._filters) if not self._listed else ():
+            if one.is_strict:
+                one.check(self._look(self._filters[:number]), self._scanner.name)
         return self._listed
 
-    def _look(self, wanted: Sequence[Wanted]) -> list[Entry]:
+    def _look(self, filters: Sequence[Filter], *wanted: Wanted) -> list[Entry]:
         root = str(self.folder)
         hits.hits_of(root).forget()
-        contents = self._scanner.contents(lambda uid, is_whole: all(one(uid, is_whole) for one in wanted))
-        every = (entry for content in contents for entry in entries_of(content, root))
-        found = [entry for entry in every if all(condition(entry) for condition in self._conditions)]
+        folders = [*wanted, *(one for each in filters for one in each.folders)]
+        contents = self._scanner.contents(lambda uid, is_whole: all(one(uid, is_whole) for one in folders))
+        found = [entry for content in contents for entry in entries_of(content, root)]
         if hidden := self._scanner.unreadable:
             warn(f"{tables.count(len(hidden), 'folder')} can't be read, like {hidden[0]}: what is in there is not listed")
+        for one in filters:
+            found = one.chosen(found)
         return found
 
     def __iter__(self) -> Iterator[Entry]:
@@ -110,21 +108,31 @@ class Catalog(tables.Tabular, Sequence[Entry]):
     @overload
     def __getitem__(self, index: slice) -> list[Entry]: ...
     def __getitem__(self, index: int | str | slice) -> Entry | list[Entry]:
-        """An entry by its place in the last listing, or by its uid, of which a clear part is enough."""
+        """An entry by its place in the last listing, or by its uid, of which a clear part is enough.
+
+        A text is also taken for a path of its folder, or for the id of its job, if it is in no uid.
+        """
         if isinstance(index, str):
             return self._named(index)
         return (self.refresh() if self._listed is None else self._listed)[index]
 
     def _named(self, uid: str) -> Entry:
-        part = _part(uid)
+        name = uid.rstrip("/")
+        part = _part(name)
         tests: tuple[Callable[[str], bool], ...] = (
-            lambda full: full == uid,
-            lambda full: full.endswith(f"/{uid}"),
+            lambda full: full == name,
+            lambda full: full.endswith(f"/{name}"),
             lambda full: part.search(full) is not None,
         )
-        entries = self._look((*self._wanted, lambda name, is_whole: not is_whole or any(test(name) for test in tests)))
-        for test in tests:
-            found = [entry for entry in entries if test(entry.uid)]
+        there = os.path.relpath(os.path.realpath(layout.absolute(uid)), os.path.realpath(self.folder))
+        entries = self._look(self._filters, lambda full, is_whole: not is_whole or any(test(full) for test in tests))
+        conditions: tuple[Condition, ...] = (
+            *(lambda entry, test=test: test(entry.uid) for test in tests),
+            lambda entry: f"{entry.uid}/".startswith(f"{there}/"),
+            lambda entry: entry.job == name,
+        )
+        for condition in conditions if name else ():
+            found = [entry for entry in entries if condition(entry)]
             if len(found) == 1:
                 return found[0]
             if found:
@@ -152,68 +160,37 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         before: str | datetime | timedelta | None = None,
         pinned: bool | None = None,
         where: Condition | None = None,
+        strict: bool = False,
     ) -> "Catalog":
         """The catalog of some entries only; it follows the folder, too.
 
         Parameters
         ----------
         method, version, uid:
-            What they are, with ``*`` and ``?`` for other characters; of a method the end is enough, like ``"Train.run"``.
+            What they are, with ``*`` and ``?`` for other characters; of a method the end is enough, like ``"Train.run"``, and
+            its version may follow, like ``"Train.run,1"``.
         kind, status:
             One of the words; of statuses also several.
         config:
-            Values of fields of the config, by dotted names; defaults count.
+            Values of fields of the config, by dotted names; defaults count. Several to choose from are an
+            `exca_like.filters.OneOf`.
         since, before:
             When they were stored: a time (without a zone: in local time), or how long ago, like ``"7d"`` or ``"3 h"``.
         pinned:
             Whether they are pinned.
         where:
             Any function of an entry.
+        strict:
+            When nothing fits, and there is no such method at all, or no config has a field of that name, whoever lists the
+            entries gets a `ConfigValueError` that names those that there are.
 
         Raises
         ------
         ValueError
             A word, or a time, is not understood.
         """
-        for name, given in (("method", method), ("version", version), ("uid", uid)):
-            if given is not None and not isinstance(given, str):
-                msg = f"{name} must be a text, like {name}='{_TEXTS[name]}', not {given!r:.60}"
-                raise ConfigTypeError(msg)
-        if config is not None and not isinstance(config, Mapping):
-            msg = f"config must be a dictionary of fields, like {{'optim.lr': 0.1}}, not {config!r:.60}"
-            raise ConfigTypeError(msg)
-        conditions: list[Condition] = []
-        names: list[Wanted] = []
-        if method is not None:
-            conditions.append(lambda entry: _is_of(entry.method, method))
-            names.append(lambda name, _: not (found := name_of(name)[0]) or _is_of(found, method))
-        if version is not None:
-            conditions.append(lambda entry: _matches(entry.version, version))
-            names.append(lambda name, _: not (found := name_of(name))[0] or _matches(found[1], version))
-        if uid is not None:
-            conditions.append(lambda entry: _matches(entry.uid, uid))
-            names.append(lambda name, is_whole: not is_whole or _matches(name, uid))
-        if kind is not None:
-            _check_words("kind", (kind,), get_args(Kind))
-            conditions.append(lambda entry: entry.kind == kind)
-        if status is not None:
-            wanted = (status,) if isinstance(status, str) else tuple(status)
-            _check_words("status", wanted, get_args(Status))
-            conditions.append(lambda entry: entry.status in wanted)
-        if since is not None:
-            start = moment("since", since)
-            conditions.append(lambda entry: entry.time is not None and entry.time >= start)
-        if before is not None:
-            end = moment("before", before)
-            conditions.append(lambda entry: entry.time is not None and entry.time < end)
-        if pinned is not None:
-            conditions.append(lambda entry: entry.is_pinned == pinned)
-        if config is not None:
-            fields = ConfDict(config).flat()
-            conditions.append(lambda entry: _has(entry, fields))
-        if where is not None:
-            conditions.append(where)
-        return self._reading(self._scanner, (*self._conditions, *conditions), (*self._wanted, *names))
+        wanted = filter_of(method, version, uid, kind, status, config, since, before, pinned, where, strict)
+        return self._reading(self._scanner, (*self._filters, wanted))
 
     def to_records(self) -> list[dict[str, Any]]:
         """A row for each entry, with all fields that some entry of its method has not at their defaults; see `Entry.record`."""
@@ -273,38 +250,6 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         return f"{self._scanner.name}: {tables.count(len(entries), 'entry')}" + (f" ({numbers}), {total}" if entries else "")
 
 
-def moment(name: str, given: str | datetime | timedelta) -> datetime:
-    """A time, or how long ago something was, as a time with a zone.
-
-    Raises
-    ------
-    ValueError
-        It is neither.
-    """
-    if isinstance(given, timedelta):
-        return datetime.now(UTC) - given
-    if isinstance(given, str):
-        age = _AGE.fullmatch(given.strip())
-        if age is not None:
-            return datetime.now(UTC) - timedelta(seconds=float(age[1]) * _AGES[age[2]])
-        try:
-            given = datetime.fromisoformat(given)
-        except ValueError:
-            msg = f"{name}={given!r} is neither a time, like '2026-11-28 10:00', nor an age in {', '.join(_AGES)}, like '7d'"
-            raise ConfigValueError(msg) from None
-    if not isinstance(given, datetime):
-        msg = f"{name} must be a datetime, a timedelta, or a text like '7d', not {given!r:.100}"
-        raise ConfigTypeError(msg)
-    return given.astimezone(UTC)
-
-
-def _check_words(name: str, given: Sequence[str], words: Sequence[str]) -> None:
-    for one in given:
-        if one not in words:
-            msg = f"{name}={one!r} must be one of {', '.join(map(repr, filter(None, words)))}"
-            raise ConfigValueError(msg)
-
-
 def _part(uid: str) -> re.Pattern[str]:
     """What finds a part of uids; if it ends with a value, a whole one: "seed=1" is not in "seed=10", nor in "my_seed=1"."""
     text = re.escape(uid)
@@ -329,29 +274,6 @@ def _usage(path: str, seen: set[tuple[int, int]]) -> DiskUsage:
         seen.add(name)
     found = [_usage(f"{path}/{one}", seen) for one in inside]
     return DiskUsage(512 * status.st_blocks + sum(one.size for one in found), 1 + sum(one.files for one in found))
-
-
-def _matches(text: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))  # uids have brackets of their own
-
-
-def _is_of(method: str, pattern: str) -> bool:
-    return _matches(method, pattern) or _matches(method, f"*.{pattern}")
-
-
-def _has(entry: Entry, fields: Mapping[str, Any]) -> bool:
-    config = ConfDict(entry.config)
-    return all(_is_same(config.get(name, _MISSING), value) for name, value in fields.items())
-
-
-def _is_same(stored: Any, wanted: Any) -> bool:
-    """Whether a stored value is the wanted one, which may be given as it is in a config, or as JSON has it."""
-    if stored is _MISSING or isinstance(stored, bool) != isinstance(wanted, bool):
-        return False
-    try:
-        return bool(stored == wanted) or to_jsonable_python(stored) == to_jsonable_python(wanted)
-    except (TypeError, ValueError):  # of arrays, or of what has no form in JSON
-        return False
 
 
 def row_of(entry: Entry) -> tuple[str, ...]:

@@ -121,9 +121,7 @@ class Entry:
         elif self.key in cache:
             return cache[self.key]
         if self.status == "completed":
-            msg = (
-                f"the result of {self.uid} is damaged or was removed: `exca-like verify --folder {self.root}` tells"
-            )
+            msg = f"the result of {self.uid} is damaged or was removed: `exca-like verify --folder {self.root}` tells"
         else:
             msg = f"there is no result of {self}: compute it, or see failure() and handle() for what went wrong"
         raise NotCachedError(msg)

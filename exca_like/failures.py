@@ -103,11 +103,15 @@ class FailureReport:
         return sum(group.count for group in self.groups)
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, uids: int | None = _SHOWN_UIDS) -> str:
+        """The report, with so many uids of a group; None: with all uids of all groups."""
         lines = [self._title()]
         for number, group in enumerate(self.groups):
             lines.append(f"  {_cut(str(group))}")
-            if number == 0 or len(self.groups) <= _SHOWN_UIDS:
-                lines += [f"      {uid}" for uid in _first(group.uids)]
+            if number == 0 or len(self.groups) <= _SHOWN_UIDS or uids is None:
+                lines += [f"      {uid}" for uid in _first(group.uids, uids)]
         full = next(
             ((name, text) for name in ("traceback", "message") for group in self.groups if (text := getattr(group, name))), None
         )
@@ -135,9 +139,9 @@ class FailureReport:
         return f"{len(self)}{of_all} failed{'' if len(self) == 1 else f', {ways}'}:"
 
 
-def _first(uids: Sequence[str]) -> list[str]:
-    more = len(uids) - _SHOWN_UIDS
-    return [*uids[:_SHOWN_UIDS], *([f"and {more} more"] if more > 0 else [])]
+def _first(uids: Sequence[str], number: int | None = _SHOWN_UIDS) -> list[str]:
+    more = 0 if number is None else len(uids) - number
+    return [*uids[:number], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _group(failures: Sequence[tuple[str, Failure]]) -> FailureGroup:

@@ -35,18 +35,22 @@ def rebuild(entry: Entry) -> Any:
 def explain(entry: Entry) -> Explanation:
     """Whether a call for the config of a stored task would find its result today, and why, or why not.
 
-    The class is imported, and has to be as it is now; nothing is computed or changed on disk.
+    The class is imported; nothing is computed or changed on disk. If it takes such a config no more, or makes another one
+    of it, that is the answer.
 
     Raises
     ------
-    RuntimeError, ValueError
-        As `rebuild`: for a class that would make another config of it, that is the answer.
+    RuntimeError
+        The entry is no task, or its class can't be imported.
 
     Examples
     --------
     >>> print(explain(Catalog("cache")["seed=2"]))  # doctest: +SKIP
     """
-    config, name = _rebuilt(entry)
+    try:
+        config, name = _rebuilt(entry)
+    except InfraValueError as error:
+        return Explanation("miss", entry.uid, f"{error}.")
     explanation: Explanation = getattr(config, name).explain()
     return explanation
 

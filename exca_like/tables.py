@@ -2,7 +2,11 @@
 
 import abc
 import html
+import itertools
+import math
+import re
 import time
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +18,10 @@ WIDTH = 100
 MAX_ROWS = 30
 """Rows that are shown; of more, the first ones."""
 
-_NARROWEST = 6  # characters of a column that is made narrower to fit
+_NARROWEST = 10  # cells of a column that is made narrower to fit
+_PADDED = 60  # cells of a column whose longer texts stand out, where there is no width to keep to
+# control characters but tabs and ends of lines, and those that turn the direction of a text
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _GAP = "  "
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _AGES = ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600), (float("inf"), "d", 86400))
@@ -58,29 +65,36 @@ class Table:
     def __str__(self) -> str:
         return self.text(WIDTH)
 
-    def text(self, width: int) -> str:
-        """The table in lines of at most some characters."""
+    def text(self, width: int | None) -> str:
+        """The table in lines of at most some cells of a terminal; None: of any length, for programs.
+
+        A uid is never cut, as it is what one copies: other columns are made narrower or left out, and the line of a uid that
+        is too long for that goes on in the next one of the terminal.
+        """
         if not self.rows:
             return self.title
         lines = [self.header, *self.rows]
-        widths = _fitting([max(len(line[column]) for line in lines) for column in range(len(self.header))], width, self._kept)
-        texts = [
-            _GAP.join(f"{self._fitted(line, column, most):{most}}" for column, most in widths.items()).rstrip()
-            for line in lines
-        ]
-        notes = [f"... and {self.hidden} more rows"] if self.hidden else []
+        natural = [max(cells(line[column]) for line in lines) for column in range(len(self.header))]
+        uid = self.header.index("uid") if "uid" in self.header else None
+        if width is None:  # a long message does not make all lines long
+            widths = {column: most if column == uid else min(most, _PADDED) for column, most in enumerate(natural)}
+        else:
+            if uid is not None:
+                room = width - len(_GAP) - _NARROWEST
+                natural[uid] = max((taken for line in lines[1:] if (taken := cells(line[uid])) <= room), default=natural[uid])
+            widths = _fitting(natural, width, self._kept, uid)
+        texts = []
+        for line in lines:
+            row = [
+                line[column] if width is None or column == uid else _cut(line[column], most) for column, most in widths.items()
+            ]
+            texts.append(_GAP.join(map(_padded, row, widths.values())).rstrip())
+        notes = [f"... and {count(self.hidden, 'more row')}"] if self.hidden else []
         left_out = [name for column, name in enumerate(self.header) if column not in widths]
-        notes += [f"... and {len(left_out)} more columns: {', '.join(left_out)}"] if left_out else []
-        title = [_cut(self.title, width)] if self.title else []
-        return "\n".join([*title, *texts, *(_cut(note, width) for note in notes)])
-
-    def _fitted(self, line: Sequence[str], column: int, length: int) -> str:
-        """A cell of a column that may have been made narrower; what tells uids of one method apart is at their end."""
-        text = line[column]
-        if self.header[column] != "uid" or len(text) <= length:
-            return _cut(text, length)
-        end = 2 * (length - 3) // 3
-        return f"{text[: max(0, length - 3 - end)]}...{text[len(text) - end :]}"
+        notes += [f"... and {count(len(left_out), 'more column')}: {', '.join(left_out)}"] if left_out else []
+        about = [[self.title] if self.title else [], notes]
+        title, notes = about if width is None else [[_cut(line, width) for line in some] for some in about]
+        return "\n".join([*title, *texts, *notes])
 
     def to_html(self) -> str:
         """The table in HTML; nothing in it is taken for markup."""
@@ -90,7 +104,7 @@ class Table:
             return title
         head = "".join(f"<th>{escape(name)}</th>" for name in self.header)
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
-        more = f"<p>... and {self.hidden} more rows</p>" if self.hidden else ""
+        more = f"<p>... and {count(self.hidden, 'more row')}</p>" if self.hidden else ""
         return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
     def to_rich(self) -> "rich.table.Table":
@@ -99,7 +113,7 @@ class Table:
         import rich.text
 
         plain = rich.text.Text
-        caption = plain(f"... and {self.hidden} more rows") if self.hidden else None
+        caption = plain(f"... and {count(self.hidden, 'more row')}") if self.hidden else None
         table = rich.table.Table(title=plain(self.title), title_justify="left", caption=caption)
         table.min_width = min(WIDTH, len(self.title))  # else the title would be broken into lines of the table's width
         for name in self.header:
@@ -146,19 +160,47 @@ def shown(value: Any, length: int = 80) -> str:
     return _cut(line, length)
 
 
+def printable(text: str) -> str:
+    """A text of any number of lines, without what a terminal would obey."""
+    return _OBEYED.sub("", text)
+
+
+def cells(text: str) -> int:
+    """How many cells of a terminal a text takes: two for a Chinese character, none for an accent of its own."""
+    return len(text) if text.isascii() else sum(map(_cells_of, text))
+
+
+def _cells_of(character: str) -> int:
+    return 0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+
+
 def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: max(0, length - 3)]}..."
+    if cells(text) <= length:
+        return text
+    ends = itertools.accumulate(map(_cells_of, text))
+    return text[: sum(end <= length - 3 for end in ends)] + "..."
 
 
-def _fitting(widths: Sequence[int], most: int, kept: int) -> dict[int, int]:
-    """Widths of as many columns as fit, by their numbers; the widest are made narrower until they do."""
+def _padded(text: str, length: int) -> str:
+    return text + " " * (length - cells(text))
+
+
+def _fitting(widths: Sequence[int], most: int, kept: int, whole: int | None) -> dict[int, int]:
+    """Widths of as many columns as fit, by their numbers; the widest are made narrower until they do, but for a whole one."""
     left = dict(enumerate(widths))
-    while sum(left.values()) + len(_GAP) * (len(left) - 1) > most:
-        widest = max(left, key=left.__getitem__)
-        if left[widest] > _NARROWEST:
-            left[widest] -= 1
-        else:
-            del left[list(left)[-1 - kept]]
+    least = {column: width if column == whole else min(width, _NARROWEST) for column, width in left.items()}
+    gap = len(_GAP)
+    if whole is not None:
+        beside = gap + _NARROWEST if len(left) > 1 else 0
+        most *= max(1, math.ceil((left[whole] + beside) / most))
+    for column in reversed(list(left)[: len(left) - kept]):
+        if column != whole and sum(least[one] + gap for one in left) - gap > most:
+            del left[column]
+    while sum(left.values()) + gap * (len(left) - 1) > most:
+        widest = max(left, key=lambda column: left[column] - least[column])
+        if left[widest] == least[widest]:
+            break
+        left[widest] -= 1
     return left
 
 

@@ -10,6 +10,7 @@ import typer
 
 from exca_like import __version__
 from exca_like.cli import again, clean, find, logs, look, settings, share, upkeep
+from exca_like.cli.options import print_text
 from exca_like.cli.reasons import why
 from exca_like.cli.run import run as run_config
 from exca_like.cli.starting import init
@@ -78,10 +79,10 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     except OSError as error:
         _drop_output()
-        typer.echo(f"error: {_said(error)}", err=True)
+        print_text(f"error: {_said(error)}", err=True)
         return 1
     except (ExcaLikeError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
+        print_text(f"error: {error}", err=True)
         return 1
     return 0
 
@@ -103,4 +104,4 @@ def _said(error: OSError) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    print_text(f"warning: {message}", err=True)

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exca_like.cli.options import LONGEST, Before, Config, Folder, Json, Method, Since, Status, chosen, print_json, print_table
+from exca_like.cli.options import (
+    LONGEST,
+    Before,
+    Config,
+    Folder,
+    Json,
+    Method,
+    Since,
+    Status,
+    chosen,
+    print_json,
+    print_table,
+    print_text,
+)
 
 if TYPE_CHECKING:
     from exca_like.entries import Entry
@@ -82,6 +95,9 @@ def table(
     """Compare configs and their results in one table."""
     from exca_like import tables
 
+    if csv + json + (parquet is not None) > 1:
+        msg = "say one of --csv, --json and --parquet: each is another form of the table"
+        raise typer.BadParameter(msg)
     rows = chosen(folder, method, status, since, before, where).to_records()
     names = _columns(rows, only_changed=only_changed, wanted=columns)
     if sort is not None:
@@ -116,6 +132,9 @@ def failures(
     group: Annotated[
         bool, typer.Option("--group", help="Show together what failed in the same way, one traceback in full.")
     ] = False,
+    number: Annotated[
+        int, typer.Option("--number", "-n", min=0, help="How many uids of a group are shown at most; 0: all of all groups.")
+    ] = 5,
     json: Json = False,
 ) -> None:
     """List what failed, or group it by what went wrong."""
@@ -126,7 +145,7 @@ def failures(
         names = ("count", "type", "message", "where", "reason", "traceback", "uids")
         print_json([{name: getattr(one, name) for name in names} for one in report.groups])
     elif group or not len(report):
-        typer.echo(str(report))
+        print_text(report.text(number or None))
     else:
         print_table(tables.Table(f"{len(report)} failed", ("uid", "what"), sorted(report.each()), most=None, longest=LONGEST))
 

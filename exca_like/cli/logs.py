@@ -51,25 +51,32 @@ def logs(
 
 def _handle(uid: str, folder: Path | None) -> Any:
     from exca_like.errors import NotCachedError
-    from exca_like.helpers import find_slurm_job
 
     try:
         entry = catalog_of(folder)[uid]
     except NotCachedError as error:
         if "/" in uid or "=" in uid:  # it is no id of a job
             raise
-        found = find_slurm_job(job_id=uid, folder=root_of(folder))
-        if found is not None and found.job._handle is not None:
-            return found.job._handle
+        if (handle := _of_job(uid, folder)) is not None:
+            return handle
         if "\n" in str(error):  # several entries match
             raise
         msg = f"{error}; nor is there a job with this id"
         raise NotCachedError(msg) from None
     handle = entry.handle()
+    if entry.job == uid and (handle is None or handle.job_id != uid):  # there was another one since
+        handle = _of_job(uid, folder) or handle
     if handle is None:
         msg = f"{entry.uid} was not computed by a job of its own, so that there are no logs"
         raise NotCachedError(msg)
     return handle
+
+
+def _of_job(job_id: str, folder: Path | None) -> Any:
+    from exca_like.helpers import find_slurm_job
+
+    found = find_slurm_job(job_id=job_id, folder=root_of(folder))
+    return None if found is None else found.job._handle
 
 
 def _print(file: Path, position: int, number: int) -> int:

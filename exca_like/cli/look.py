@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exca_like.cli.options import LONGEST, Folder, Json, Method, Since, Uid, catalog_of, chosen, print_json, print_table
+from exca_like.cli.options import (
+    LONGEST,
+    Folder,
+    Json,
+    Method,
+    Since,
+    Uid,
+    catalog_of,
+    chosen,
+    print_json,
+    print_table,
+    print_text,
+)
 
 if TYPE_CHECKING:
     from exca_like.catalog import Catalog
@@ -37,7 +49,7 @@ def show(uid: Uid, folder: Folder = None, json: Json = False) -> None:
         )
         return
     for line in _described(entry):
-        typer.echo(line)
+        print_text(line)
 
 
 def _described(entry: "Entry") -> Any:
@@ -47,7 +59,7 @@ def _described(entry: "Entry") -> Any:
     yield str(entry)
     yield f"  folder  {entry.folder}"
     yield f"  size    {tables.size(entry.size)}" + (f", {entry.values} results" if entry.kind == "map" else "")
-    yield f"  config  {', '.join(f'{name}={value!r}' for name, value in entry.changed.items()) or 'all at its defaults'}"
+    yield f"  config  {_config_of(entry)}"
     if entry.is_pinned:
         yield "  pinned"
     row = entry.record()
@@ -70,6 +82,14 @@ def _described(entry: "Entry") -> Any:
         yield f"  job     {handle.job_id}, logs in {handle.paths.folder}"
 
 
+def _config_of(entry: "Entry") -> str:
+    from exca_like import layout
+
+    if not entry.changed and entry.kind != "memo" and not (entry.folder / layout.UID).exists():
+        return f"not known, as there is no {layout.UID} in the folder"
+    return ", ".join(f"{name}={value!r}" for name, value in entry.changed.items()) or "all at its defaults"
+
+
 def status(
     folder: Folder = None,
     method: Method = None,
@@ -90,7 +110,7 @@ def status(
         else:
             if watch:
                 typer.echo(f"{_CLEAR if sys.stdout.isatty() else ''}{time.strftime('%H:%M:%S')}  ", nl=False)
-            typer.echo(found.title(entries))
+            print_text(found.title(entries))
             _print_counts(entries)
         if not watch or not (counts["running"] or counts["queued"]):
             return
@@ -118,7 +138,7 @@ def _print_counts(entries: "list[Entry]") -> None:
         print_table(tables.Table("", ("method", *words), rows, most=None, longest=LONGEST))
     live = [entry for entry in entries if entry.status in ("running", "queued")]
     for entry in live[:_LIVE]:
-        typer.echo(f"  {entry}")
+        print_text(f"  {entry}")
     if len(live) > _LIVE:
         typer.echo(f"  ... and {len(live) - _LIVE} more")
 

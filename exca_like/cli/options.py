@@ -12,13 +12,19 @@ if TYPE_CHECKING:
     from exca_like.catalog import Catalog
     from exca_like.tables import Table
 
+_VARIABLE = "EXCA_LIKE_FOLDER"
 Folder = Annotated[
     Path | None,
-    typer.Option("--folder", envvar="EXCA_LIKE_FOLDER", help="The cache root, which infras have as their folder."),
+    typer.Option("--folder", envvar=_VARIABLE, help="The cache root, which infras have as their folder."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it; without, only what would be done is shown.")]
-Uid = Annotated[str, typer.Argument(help="The uid of an entry, of which a clear part is enough.", show_default=False)]
+Uid = Annotated[
+    str,
+    typer.Argument(
+        help="The uid of an entry, of which a clear part is enough; its folder, or the id of its job.", show_default=False
+    ),
+]
 Method = Annotated[str | None, typer.Option("--method", "-m", help="Only this method; its end is enough, and * is allowed.")]
 Status = Annotated[str | None, typer.Option("--status", "-s", help="Only these, as failed or failed,lost.")]
 Since = Annotated[str | None, typer.Option("--since", help="Only what was stored since: 7d, '3 h', '2026-11-28 10:00'.")]
@@ -43,8 +49,15 @@ _USUAL = ("cache", ".cache", "results", ".exca_like")
 def catalog_of(folder: Path | None) -> "Catalog":
     """The catalog of a folder, or of the one that is meant if none is given."""
     from exca_like.catalog import Catalog
+    from exca_like.errors import CacheFolderError
 
-    return Catalog(root_of(folder))
+    try:
+        return Catalog(root_of(folder))
+    except CacheFolderError as error:
+        if str(folder) != os.environ.get(_VARIABLE):
+            raise
+        msg = f"{error.strerror}, with --folder, or as {_VARIABLE}, which says {folder} now"
+        raise CacheFolderError(error.errno, msg) from None
 
 
 def root_of(folder: Path | None) -> Path:
@@ -56,7 +69,7 @@ def root_of(folder: Path | None) -> Path:
             return place
     msg = (
         f"there is no cache in {Path.cwd()}, nor in {', '.join(_USUAL)} of it: give the cache root, which infras have as their "
-        "folder, with --folder, or as EXCA_LIKE_FOLDER"
+        f"folder, with --folder, or as {_VARIABLE}"
     )
     raise typer.BadParameter(msg, param_hint="--folder")
 
@@ -73,8 +86,19 @@ def chosen(
     folder: Path | None, method: str | None, status: str | None, since: str | None, before: str | None, where: list[str] | None
 ) -> "Catalog":
     """The catalog of what options ask for."""
-    config = None if not where else dict(map(field_of, where))
-    return catalog_of(folder).filter(method, status=statuses(status), since=since, before=before, config=config)
+    config = wanted(where)
+    return catalog_of(folder).filter(method, status=statuses(status), since=since, before=before, config=config, strict=True)
+
+
+def wanted(where: list[str] | None) -> dict[str, Any]:
+    """Fields and values of ``--where``: a 1 is the number, or the text."""
+    from exca_like.filters import OneOf
+
+    found = {}
+    for text in where or ():
+        name, value = field_of(text)
+        found[name] = value if type(value) is str else OneOf((value, text.partition("=")[2]))
+    return found
 
 
 def selected(catalog: "Catalog", uids: list[str] | None) -> "Catalog":
@@ -134,9 +158,16 @@ def print_table(table: "Table") -> None:
     import shutil
     import sys
 
-    text = table.text(shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 10_000)
+    text = table.text(shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None)
     if text:
-        typer.echo(text)
+        print_text(text)
+
+
+def print_text(text: object, *, err: bool = False) -> None:
+    """Print what others wrote, like messages of errors: nothing in it does something to the terminal."""
+    from exca_like.tables import printable
+
+    typer.echo(printable(str(text)), err=err)
 
 
 def print_json(data: Any) -> None:

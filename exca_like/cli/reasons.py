@@ -58,7 +58,7 @@ def _of_class(target: str, fields: list[str], folder: Any, *, replaces: bool) ->
 
 def _of_entry(target: str, fields: list[str], folder: Any, *, no_import: bool) -> Any:
     from exca_like import rebuilding, stored
-    from exca_like.errors import InfraUsageError, InfraValueError
+    from exca_like.errors import InfraUsageError
 
     if fields:
         msg = (
@@ -71,7 +71,7 @@ def _of_entry(target: str, fields: list[str], folder: Any, *, no_import: bool) -
         import_from_here()
         try:
             return rebuilding.explain(entry)
-        except (InfraUsageError, InfraValueError, ImportError) as error:  # what the files tell is better than nothing
+        except (InfraUsageError, ImportError) as error:  # what the files tell is better than nothing
             typer.echo(f"what is in the code now can't be told: {error}", err=True)
     return stored.explain(entry, catalog)
 

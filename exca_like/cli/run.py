@@ -2,13 +2,16 @@
 
 import importlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exca_like.cli import words
-from exca_like.cli.options import Json, import_from_here, print_json
+from exca_like.cli.options import Json, import_from_here, print_json, print_text
+
+_TYPES_OF_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")  # errors of pydantic
 
 if TYPE_CHECKING:
     from exca_like.sweeps import Sweep
@@ -29,7 +32,9 @@ def run(
         typer.Option("--folder", envvar="EXCA_LIKE_FOLDER", help="The cache root, if the config's infra has no folder."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be computed.")] = False,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Only print the whole config, as yaml.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Only print the whole config, as yaml; of a sweep all.")
+    ] = False,
     number: Annotated[int, typer.Option("--number", "-n", min=0, help="Only so many configs of a sweep; 0: all.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for jobs, and print what came out.")] = False,
     tasks_per_job: Annotated[int, typer.Option(min=1, help="How many configs of a sweep each job computes.")] = 1,
@@ -39,23 +44,40 @@ def run(
     cls, method = target_of(target)
     said = words.read(fields or [])
     config = made(cls, said, folder)
-    if print_config:
-        from exca_like.confdict import ConfDict
-        from exca_like.models.export import export
-
-        typer.echo(ConfDict(export(config, uid=False, exclude_defaults=False)).to_yaml(), nl=False)
+    if print_config and not said.grid:
+        _print_configs([config])
         return
     name = infra_of(config, method)
-    if getattr(config, name).folder is None:
+    infra = getattr(config, name)
+    if infra.folder is None and not print_config:
         typer.echo(f"nothing is kept, as {name} has no folder: give one, like --folder cache", err=True)
-    if said.grid:
+    try:
+        if not said.grid:
+            _single(config, name, dry_run=dry_run, wait=wait, json=json)
+            return
         import exca_like
 
         configs = exca_like.sweep(config, said.grid, zip=said.zips, infra=name)
         configs = configs[:number] if number else configs
-        _sweep(configs, name, dry_run=dry_run, wait=wait, tasks_per_job=tasks_per_job, json=json)
-    else:
-        _single(config, name, dry_run=dry_run, wait=wait, json=json)
+        if print_config:
+            _print_configs(configs)
+        else:
+            _sweep(configs, name, dry_run=dry_run, wait=wait, tasks_per_job=tasks_per_job, json=json)
+    except KeyboardInterrupt:
+        if infra.cluster not in (None, "debug"):
+            see = f"`exca-like status --watch --folder {os.path.relpath(infra.folder)}`"
+            msg = f"jobs that were submitted go on: {see} shows them, `exca-like cancel UID --yes` ends one"
+            typer.echo(msg, err=True)
+        raise
+
+
+def _print_configs(configs: Iterable[Any]) -> None:
+    """Print configs as documents of yaml."""
+    from exca_like.confdict import ConfDict
+    from exca_like.models.export import export
+
+    texts = (ConfDict(export(config, uid=False, exclude_defaults=False)).to_yaml() for config in configs)
+    typer.echo("---\n".join(texts), nl=False)
 
 
 def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) -> None:
@@ -66,7 +88,7 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
     is_here = infra.cluster is None or infra.folder is None
     job = None if dry_run or is_here else infra.job()
     if job is not None and not json:
-        typer.echo(f"{uid}: job {job.job_id}, {infra.status()}")
+        print_text(f"{uid}: job {job.job_id}, {infra.status()}")
     results, failure = [], None
     if not dry_run and (is_here or wait or infra.cluster == "debug" or infra.status() == "completed"):
         try:
@@ -77,15 +99,15 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
             from exca_like.cachedict.failures import Failure
 
             failure = Failure.of(error if job is None else error.with_traceback(None))  # that of the job is beside it
-            typer.echo(failure.traceback, err=True, nl=False)
+            print_text(failure.traceback.rstrip("\n"), err=True)
     if json:
         status = "completed" if results else "failed" if failure else infra.status()
         about = {"uid": uid, "status": status, "job": job and job.job_id}
         print_json(about | ({"result": results[0]} if results else {}))
     elif dry_run:
-        typer.echo(f"{uid}: {infra.status()}")
+        print_text(f"{uid}: {infra.status()}")
     for result in results if not json else ():
-        typer.echo(repr(result))
+        print_text(repr(result))
     if failure is not None:
         raise typer.Exit(1)
 
@@ -97,7 +119,7 @@ def _result(infra: Any) -> Any:
 def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks_per_job: int, json: bool) -> None:
     plan = configs.plan()
     if not json:
-        typer.echo(str(plan))
+        print_text(plan)
     is_awaited = not dry_run and (wait or getattr(configs[0], name).cluster in (None, "debug"))
     if not dry_run:
         configs.submit(tasks_per_job=tasks_per_job)
@@ -106,13 +128,13 @@ def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks
     if json:
         print_json({"plan": vars(plan), "configs": [vars(row) for row in configs.status().rows]})
     elif dry_run or is_awaited:
-        typer.echo(str(configs.status()))
+        print_text(configs.status())
     else:
         folder = os.path.relpath(getattr(configs[0], name).folder)
         typer.echo(f"submitted: see `exca-like status --watch --folder {folder}`")
     failed = configs.failures() if is_awaited else ()
     if len(failed):
-        typer.echo(str(failed), err=True)
+        print_text(failed, err=True)
     if is_awaited and any(row.status != "completed" for row in configs.status().rows):
         raise typer.Exit(1)
 
@@ -204,7 +226,10 @@ def made(cls: type[Any], said: words.Words, folder: Path | None = None) -> Any:
             if one["type"] == "extra_forbidden":
                 near = difflib.get_close_matches(place, _names(cls), 1)
                 hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(cls.model_fields)}"
-            lines.append(f"  {place}: {one['msg']}{hint}")
+            elif one["type"] in _TYPES_OF_LISTS and place in said.texts:
+                hint = f"; for a list, write {place}=[{','.join(said.texts[place])}]"
+            message = one["msg"].removeprefix("Value error, ")
+            lines.append(f"  {place}: {message}{hint}" if place else f"  {message}")
         msg = f"no config of {cls.__name__}:\n" + "\n".join(lines)
         raise typer.BadParameter(msg, param_hint="FIELD=VALUE") from None
 
@@ -231,6 +256,19 @@ def infra_of(config: Any, method: str | None) -> str:
         return found[0]
     cls = type(config).__name__
     methods = ", ".join(f"{cls}.{applied.name}" for applied in tasks.values())
+    others = {
+        field.applied.name: type(field.default).__name__
+        for name, field in fields.items()
+        if field.applied is not None and name not in tasks
+    }
+    meant = next(iter(others), None) if method is None and not tasks else method
+    if meant in others:
+        what = "items" if others[meant] == "MapInfra" else "arguments"
+        msg = (
+            f"{cls}.{meant} has a {others[meant]}, whose {what} come from a call in Python, like {cls}().{meant}(...): from "
+            "the shell, only methods with a TaskInfra are run"
+        )
+        raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
     msg = f"{cls} has no method with a TaskInfra" if not tasks else f"say which method: {methods}"
     if method is not None and tasks:
         msg = f"{cls}.{method} has no TaskInfra: there are {methods}"

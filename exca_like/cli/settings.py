@@ -1,6 +1,6 @@
 """``settings``, which shows them, and ``settings generate`` and ``set``, which write them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,10 +53,20 @@ def set_(
     """Set settings in the user's file, or the project's; comments in it stay."""
     from exca_like.settings_files import put
 
-    given = dict(map(field_of, values))
+    given = dict(map(_setting_of, values))
     path = put(given, project=project, cluster=cluster)
     if json:
         print_json({"file": str(path), "settings": given})
         return
     for name, value in given.items():
         typer.echo(f"{path}: {name}" + (" is not set any more" if value is None else f" = {value!r}"))
+
+
+def _setting_of(text: str) -> tuple[str, Any]:
+    """Name and value of ``name=value``; that of a setting which is a text is one, whatever it looks like."""
+    from exca_like.infra.task import TaskInfra
+
+    name, value = field_of(text)
+    field = TaskInfra.model_fields.get(name)
+    is_text = name == "memo_folder" or (field is not None and field.annotation == (str | None))
+    return name, text.partition("=")[2].strip() if is_text and value is not None and type(value) is not str else value

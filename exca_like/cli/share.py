@@ -5,7 +5,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exca_like.cli.options import Before, Config, Folder, Json, Method, Since, chosen, field_of, print_json, root_of, selected
+from exca_like.cli.options import (
+    Before,
+    Config,
+    Folder,
+    Json,
+    Method,
+    Since,
+    chosen,
+    field_of,
+    print_json,
+    root_of,
+    selected,
+    wanted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +147,7 @@ def _choice(
     """What options say is wanted of a place; None for all."""
     if not any((uids, method, since, before, where)):
         return None
-    config = None if not where else dict(map(field_of, where))
+    config = wanted(where)
 
     def choose(there: "Catalog") -> "Sequence[Entry]":
         some = there.filter(method, since=since, before=before, config=config)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from exca_like.cli.options import Folder, Json, Yes, catalog_of, print_json, root_of
+from exca_like.cli.options import Folder, Json, Yes, catalog_of, print_json, print_text
 
 
 def verify(
@@ -19,14 +19,14 @@ def verify(
     """Read every stored byte, and compare it with its checksum; ends with 3 if something is wrong."""
     from exca_like import maintenance
 
-    report = maintenance.verify(root_of(folder), repair=repair and yes)
+    report = maintenance.verify(catalog_of(folder).folder, repair=repair and yes)
     if json:
         problems = [vars(problem) for problem in report.problems]
         print_json(
             {"folders": report.folders, "entries": report.entries, "problems": problems, "repaired": len(report.repaired)}
         )
     else:
-        typer.echo(str(report))
+        print_text(report)
         if repair and not yes and report.problems:
             typer.echo("nothing was changed: repeat with --yes to remove what is damaged")
     raise typer.Exit(0 if report.is_clean else 3)
@@ -71,6 +71,6 @@ def migrate(
         print_json([{"old": str(one.old), "new": str(one.new), "problem": one.problem} for one in renamings])
         return
     for one in renamings:
-        typer.echo(f"{one.old.relative_to(folder)}: {one.problem or f'-> {one.new.name}'}")
+        print_text(f"{one.old.relative_to(folder)}: {one.problem or f'-> {one.new.name}'}")
     number = sum(one.problem is None for one in renamings)
     typer.echo(f"{number} folders {'were renamed' if yes else 'would be renamed: repeat with --yes to do it'}")

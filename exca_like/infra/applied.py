@@ -252,5 +252,9 @@ def _link_all(self: Any) -> Any:
         if not infra_field.is_private:
             infra = infra_field.linked(self)
             if infra is not None and infra.cluster is not None:
-                infra._check_built()
+                try:
+                    infra._check_built()
+                except InfraValueError as error:  # a model may have several infras
+                    msg = f"{infra_field.name}: {error}"
+                    raise InfraValueError(msg) from None
     return self

@@ -17,8 +17,9 @@ import pytest
 
 import exca_like
 from exca_like import CacheDict, tables
-from exca_like.catalog import Catalog, moment
+from exca_like.catalog import Catalog
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, NotCachedError
+from exca_like.filters import OneOf, moment
 
 EXCA = Path(__file__).parents[1] / "compat" / "exca_caches" / "0.6.0"
 
@@ -261,10 +262,11 @@ def test_no_folder(tmp_path: Path) -> None:
 
 def test_tables(filled: Path) -> None:
     text = str(Catalog(filled))
-    first, header, *rows = text.splitlines()
+    first, header, *rows, more = text.splitlines()
     assert first.startswith(f"{filled}: 9 entries (7 completed, 2 failed), ") and header.split()[:2] == ["uid", "status"]
-    assert len(rows) == 9 and all(len(row) <= 100 for row in rows) and "failed: Value" in text
-    assert "completed: 3 items" in text and repr(Catalog(filled)) == text
+    assert len(rows) == 9 and all(len(row) <= 100 for row in rows[1:]) and "failed: Value" in text
+    assert rows[0].startswith("group/3/a=3-") and more.endswith("size")
+    assert "completed: 3 items" in Catalog(filled)._table().text(200) and repr(Catalog(filled)) == text
     page = Catalog(filled)._repr_html_()
     assert page.count("<tr>") == 10 and "seed &lt; 0" in page and "seed < 0" not in page
 
@@ -496,3 +498,70 @@ def test_words_of_tables() -> None:
         "1 h ago",
         "3 d ago",
     ]
+
+
+def test_a_strict_filter_tells_names_that_there_are_not(filled: Path, tmp_path: Path) -> None:
+    catalog = Catalog(filled)
+    for asked, message in (
+        (
+            {"method": "Tain"},
+            r"of a method 'Tain': did you mean test_catalog\.Train\.run\? There are test_catalog\.Train\.run, ",
+        ),
+        ({"method": "Train.run,2"}, r"did you mean test_catalog\.Train\.run,1\? There are "),
+        ({"method": "zzz"}, r"'zzz': there are test_catalog\.add, test_catalog\.Features\.process, test_catalog\.Train\.run$"),
+        ({"config": {"sed": 7}}, r"has a field 'sed': did you mean seed\? There are seed, a, b, size, "),
+        ({"method": "Train.run", "config": {"optim.rl": 1}}, r"did you mean optim\.lr\? There are optim\.lr, seed, size, "),
+    ):
+        assert len(catalog.filter(**asked)) == 0
+        with pytest.raises(ConfigValueError, match=message):
+            catalog.filter(**asked, strict=True).refresh()
+    for asked in ({"config": {"seed": 7}}, {"method": "Train.run", "status": "lost"}, {"config": {"optim": 1}}):
+        assert len(catalog.filter(**asked, strict=True)) == 0
+    assert len(Catalog(tmp_path).filter("Tain", config={"sed": 7}, strict=True)) == 0  # there is nothing yet
+    with pytest.raises(ConfigValueError):
+        list(catalog.filter("add", strict=True).filter(config={"seed": 1}, strict=True))
+
+
+def test_a_method_may_be_given_with_its_version(filled: Path) -> None:
+    catalog = Catalog(filled)
+    for method in ("Train.run,1", "test_catalog.Train.run,1", "Train.run,*", "Train.*,1"):
+        assert len(catalog.filter(method)) == 4, method
+    assert len(catalog.filter("Train.run,10")) == len(catalog.filter("Train.run,")) == 0
+
+
+def test_one_of_several_values(filled: Path) -> None:
+    catalog = Catalog(filled)
+    assert len(catalog.filter(config={"seed": OneOf((0, -1))})) == 2
+    assert len(catalog.filter(config={"optim.lr": OneOf((0.5, "x"))})) == 1
+    assert len(catalog.filter(config={"seed": OneOf(())})) == len(catalog.filter(config={"none": OneOf((None,))})) == 0
+
+
+def test_entries_are_named_by_their_folders(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog(filled)
+    entry, call = catalog["optim.lr=0.5"], catalog["group/3/"]
+    monkeypatch.chdir(filled.parent)
+    (tmp_path / "link").symlink_to(filled)
+    for wanted in (entry, call):
+        name = f"{filled.name}/{wanted.uid}"
+        for text in (
+            wanted.uid,
+            f"{wanted.uid}/",
+            name,
+            f"./{name}/",
+            str(filled.parent / name),
+            f"{tmp_path}/link/{wanted.uid}",
+        ):
+            assert catalog[text] == wanted, text
+    assert catalog[str(call.folder)] == call  # the only one in it
+    for wrong in (f"{filled.name}/{entry.uid[:-1]}", f"elsewhere/{entry.uid}", "/", ".", ""):
+        with pytest.raises(NotCachedError):
+            catalog[wrong]
+
+
+def test_entries_are_named_by_their_jobs(tmp_path: Path) -> None:
+    train = Train(seed=3, infra={"folder": tmp_path, "cluster": "local"})
+    train.run()
+    entry = Catalog(tmp_path)["seed=3"]
+    assert entry.job == train.infra.job().job_id and Catalog(tmp_path)[entry.job] == entry
+    with pytest.raises(NotCachedError):
+        Catalog(tmp_path)[entry.job[:-1]]

@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,7 +56,7 @@ def good(result: tuple[int, str, str]) -> str:
 # computing
 
 PROGRAM = """
-import os
+import os, time
 import pydantic, exca_like
 class Optim(pydantic.BaseModel, extra="forbid"):
     lr: float = 0.1
@@ -78,6 +80,23 @@ class Both(Base):
         return f"evaluated {self.label}"
 class Plain(pydantic.BaseModel):
     x: int = 1
+class Mapped(pydantic.BaseModel):
+    infra: exca_like.MapInfra = exca_like.MapInfra(folder="cache")
+    @infra.apply(item_uid=str)
+    def process(self, items: list[int]):
+        yield from items
+    submitted: exca_like.SubmitInfra = exca_like.SubmitInfra()
+    @submitted.apply
+    def send(self, x: int) -> int:
+        return x
+class Slow(pydantic.BaseModel):
+    seed: int = 0
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache", cluster="local")
+    @infra.apply
+    def run(self) -> int:
+        while not os.path.exists("free"):
+            time.sleep(0.1)
+        return 1
 class Loose(pydantic.BaseModel):
     x: int = 1
     infra: exca_like.TaskInfra = exca_like.TaskInfra()
@@ -123,6 +142,8 @@ def test_run(running, tmp_path: Path) -> None:
     assert "label: null" in good(running("M:Base", "label=None", "--print-config"))
     config = good(running("M:Base", "seed=1", "@base.yaml", "--print-config"))
     assert "seed: 1\n" in config and "lr: 0.7" in config and "folder: cache" in config
+    both = good(running("M:Base", "seed=7,8,9", "optim.lr=0.2", "-n", "2", "--print-config"))
+    assert re.findall("^(?:seed: .*|---)$", both, re.MULTILINE) == ["seed: 7", "---", "seed: 8"] and both.count("lr: 0.2") == 2
     assert re.search(r"job local-\w+, .*\n0.5\n", good(running("M:Base", "seed=5", "infra.cluster=local", "--wait")))
 
 
@@ -162,6 +183,28 @@ def test_retry_of_what_was_lost(running, command, tmp_path: Path) -> None:
     assert "1 task would be submitted again" in good(command("retry", "seed=5"))
     assert "2 completed" in good(command("retry", "--lost", "--failed", "--yes", "--wait"))
     assert good(command("retry", "--lost")) == "nothing to do: no task failed\n"
+
+
+@pytest.mark.parametrize(("field", "number"), [((), 1), (("seed=1,2",), 2)])
+def test_interrupted_while_jobs_run(tmp_path: Path, field: tuple[str, ...], number: int) -> None:
+    (tmp_path / "base.py").write_text(PROGRAM)
+    arguments = [sys.executable, "-m", "exca_like", "run", "base:Slow", *field, "--wait"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: len(list(tmp_path.rglob("job.json"))) == number)
+    os.killpg(process.pid, signal.SIGINT)
+    err = process.communicate()[1].decode()
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "jobs that were submitted go on: `exca-like status --watch --folder cache` shows them, `exca-like cancel" in err
+    (tmp_path / "free").touch()
+    until(lambda: len(Catalog(tmp_path / "cache").filter(status="completed")) == number)
+
+
+def until(condition: Callable[[], object]) -> None:
+    for _ in range(300):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("it does not happen")
 
 
 def test_run_of_a_class_without_a_folder(running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +253,16 @@ def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: p
             ["M:Base", "zip(seed,label)=(1,2),3"],
             "give 2 values in brackets for each config, like zip(a,b)=(1,x),(2,y), not '3'",
         ),
-        (["M:Bases"], "has no config 'Bases': there are Optim, Base, Both, Plain, Loose"),
+        (["M:Bases"], "has no config 'Bases': there are Optim, Base, Both, Plain, Mapped, Slow, Loose"),
         (["M:Plain"], "Plain has no method with a TaskInfra"),
+        (["M:Mapped"], "Mapped.process has a MapInfra, whose items come from a call in Python, like Mapped().process(...)"),
+        (["M:Mapped.process"], "Mapped.process has a MapInfra"),
+        (["M:Mapped.send"], "Mapped.send has a SubmitInfra, whose arguments come from a call in Python"),
+        (["M:Mapped.go"], "Mapped has no method with a TaskInfra"),
+        (["M:Base", "layers=1,2"], "layers: Input should be a valid list; for a list, write layers=[1,2]"),
+        (["M:Base", "layers=7"], "for a list, write layers=[7]"),
+        (["M:Base", "infra.folder=null", "infra.cluster=local"], "no config of Base: infra: cluster='local' needs a folder"),
+        (["M:Both", "other.folder=null", "other.cluster=local"], "no config of Both: other: cluster='local' needs a folder"),
         (["M:Both"], "say which method: Both.run, Both.evaluate"),
         (["M:Base.go"], "Base.go has no TaskInfra: there are Base.run"),
         (["Base"], "'Base' is not of the form MODULE:CLASS, like train:Train"),
@@ -269,6 +320,15 @@ def test_ls_order_and_json(command) -> None:
     assert set(found[0]) >= {"uid", "status", "kind", "folder", "pinned"}
 
 
+def test_values_that_are_asked_for_are_texts_too(command, tmp_path: Path) -> None:
+    function = exca_like.memo(folder=tmp_path)(same)
+    for value in ("1", 1, "true", "null", "1e3"):
+        function(value)
+    for text, number in (("1", 2), ("true", 1), ("null", 1), ("1e3", 1), ("'1'", 1), ("2", 0)):
+        found = json.loads(good(command("ls", "--folder", tmp_path, "-w", f"value={text}", "--json")))
+        assert len(found) == number, text
+
+
 def test_table(command, tmp_path: Path) -> None:
     lines = good(command("table", "-m", "Train.run", "--only-changed", "--sort", "accuracy")).splitlines()
     assert lines[0].split() == ["uid", "status", "seed", "optim.lr", "result.accuracy", "reason", "extra.epoch"]
@@ -277,7 +337,7 @@ def test_table(command, tmp_path: Path) -> None:
     assert rising[:2] == ["seed,result.accuracy", "0,0.0"] and rising[-1] == "-1,"
     rows = json.loads(good(command("table", "-m", "add", "--json")))
     assert sorted(row["result"] for row in rows) == [3, 5, 7]
-    assert good(command("table", "-m", "nothing")) == "nothing is stored that fits\n"
+    assert good(command("table", "-m", "Train.run", "-s", "lost")) == "nothing is stored that fits\n"
 
 
 def test_table_as_parquet(command, tmp_path: Path) -> None:
@@ -331,12 +391,19 @@ def test_du(command) -> None:
 def test_show(command, filled: Path) -> None:
     text = good(command("show", "optim.lr=0.5"))
     assert "config  seed=1, optim.lr=0.5" in text and "result.accuracy  0.1" in text and "extra.epoch  1" in text
+    assert "config  all at its defaults" in good(command("show", "Train.run,1/default"))
     failed = good(command("show", "seed=-1"))
     assert "failed (ValueError: seed < 0)" in failed and "Traceback (most recent call last):" in failed
     assert "item 7: RuntimeError: seven" in good(command("show", "Features.process,0/default"))
     assert re.search(r"job     local-\w+, logs in ", good(command("show", "seed=9")))
     shown = json.loads(good(command("show", "seed=-1", "--json")))
     assert "ValueError" in shown["error"] and shown["config"]["seed"] == -1 and shown["provenance"]["pid"]
+
+
+def test_show_of_an_entry_without_its_config(own, tmp_path: Path) -> None:
+    for file in Catalog(tmp_path)["optim.lr=0.5"].folder.glob("*.yaml"):
+        file.unlink()
+    assert "config  not known, as there is no uid.yaml in the folder" in good(own("show", "optim.lr=0.5"))
 
 
 def test_status(command) -> None:
@@ -517,7 +584,12 @@ def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (["show"], 2, "Missing argument 'UID'"),
         (["ls", "--status", "fail"], 1, "status='fail' must be one of 'completed'"),
         (["ls", "--since", "yesterday"], 1, "since='yesterday' is neither a time"),
+        (["ls", "-w", "sed=7"], 1, "error: no config in .* has a field 'sed': did you mean seed"),
+        (["table", "-w", "sed=7", "--json"], 1, "did you mean seed"),
+        (["status", "-m", "Tain"], 1, "did you mean test_catalog.Train.run"),
         (["ls", "-w", "lr"], 2, "'lr' is not of the form FIELD=VALUE"),
+        (["table", "--csv", "--json"], 2, "say one of --csv, --json and --parquet"),
+        (["table", "--csv", "--parquet", "x"], 2, "say one of --csv, --json and --parquet"),
         (["ls", "--sort", "age"], 2, "'age' is not one of"),
         (["ls", "--folder", "/none/at/all"], 1, "there is no folder /none/at/all"),
         (["table", "--sort", "loss"], 2, "there is no column 'loss': there are method, version"),
@@ -687,6 +759,15 @@ def test_where_the_cache_is_looked_for(filled: Path, tmp_path: Path) -> None:
     assert found.returncode == 2 and "EXCA_LIKE_FOLDER" in found.stderr
 
 
+@pytest.mark.parametrize("name", ["ls", "verify"])
+def test_a_wrong_folder_in_the_environment(command, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("EXCA_LIKE_FOLDER", "/none")
+    assert (
+        command(name)[2].startswith("error: there is no folder /none: ") and "EXCA_LIKE_FOLDER, which says" in command(name)[2]
+    )
+    assert "EXCA_LIKE_FOLDER" not in command(name, "--folder", "/nowhere")[2]
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -768,8 +849,18 @@ def test_names_of_entries_are_not_guessed(command, tmp_path: Path, monkeypatch: 
     assert "1 entry, " in good(command("rm", "lr=0.15", "--yes"))
 
 
-def broken(x: int) -> int:
+def broken(x: object) -> int:
     raise ValueError(f"x was {x}")
+
+
+def test_messages_do_nothing_to_the_terminal(command, tmp_path: Path) -> None:
+    function = exca_like.memo(folder=tmp_path, path="calls")(broken)
+    with pytest.raises(ValueError):
+        function("\x1bc\x07\x9bgone\u202e")
+    for arguments in ("ls", "show calls", "failures", "failures --group", "table", "status"):
+        shown = good(command(*arguments.split(), "--folder", tmp_path))
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown), arguments
+        assert arguments == "status" or "x was cgone" in shown
 
 
 def test_each_failure_has_its_own_message(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -779,5 +870,7 @@ def test_each_failure_has_its_own_message(command, tmp_path: Path, monkeypatch: 
         with pytest.raises(ValueError):
             function(x)
     assert "the same way" in good(command("failures", "--group"))
+    few, every = (good(command("failures", "--group", "-n", number)) for number in (1, 0))
+    assert "and 1 more" in few and "and 1 more" not in every and every.count("/x=") == few.count("/x=") + 1
     shown = good(command("failures"))
     assert sorted(re.findall(r"ValueError at \S+: (x was \d)", shown)) == ["x was 1", "x was 2"]

@@ -66,8 +66,7 @@ def test_configs_of_other_code_are_left_out(call: Call, tmp_path: Path) -> None:
     assert list(json.loads(call("retry", "--failed", "--json", ended=1).stdout)["left_out"]) == [
         "train.Train.run,0/seed=1-c4ca4238"
     ]
-    done = call("why", "seed=1")
-    assert "failed with ValueError: seed 1" in done.stdout and "another default of lr" in done.stderr
+    assert "another default of lr" in (said := call("why", "seed=1").stdout) and said.startswith("miss")
 
 
 def test_cancel_says_what_else_ends(call: Call) -> None:
