@@ -89,9 +89,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _drop_output() -> None:
     """Let go of what could not be printed, if there is any: Python would try again at its end, and complain."""
+    if sys.stdout is None:
+        return
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())

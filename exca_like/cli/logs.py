@@ -7,7 +7,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from exca_like.cli.options import Folder, Json, catalog_of, print_json, root_of
+from exca_like.cli.options import Folder, Json, catalog_of, print_json, print_text, root_of
 
 _POLL_S = 0.5
 _BLOCK = 1 << 16  # bytes
@@ -23,7 +23,7 @@ def logs(
     json: Json = False,
 ) -> None:
     """Print what the job of a task has printed so far."""
-    handle = _handle(uid, folder)
+    handle, status = _job_of(uid, folder)
     file = handle.paths.stderr if err else handle.paths.stdout
     if path:
         typer.echo(file)
@@ -35,11 +35,11 @@ def logs(
         return
     if not file.exists() and not follow:
         place = handle.whereabouts()
-        why = (
-            f"it ended: {ended.reason}" if ended is not None else "it runs" if place.is_running else f"it waits: {place.reason}"
-        )
-        typer.echo(f"job {handle.job_id} has printed nothing to {file} ({why})", err=True)
-        return
+        why = f"it ended: {ended.reason}" if ended else "it runs" if place.is_running else f"it waits: {place.reason}"
+        if ended and status in ("completed", "failed") and not handle.paths.folder.exists():
+            why = f"the task {status}, and the logs were removed since"
+        print_text(f"job {handle.job_id}: there is no {file} ({why})", err=True)
+        raise typer.Exit(1 if ended else 0)
     position = _print(file, 0, number)
     while follow and ended is None:
         time.sleep(_POLL_S)
@@ -49,7 +49,8 @@ def logs(
         typer.echo(f"job {handle.job_id} has ended: {ended.reason}", err=True)
 
 
-def _handle(uid: str, folder: Path | None) -> Any:
+def _job_of(uid: str, folder: Path | None) -> tuple[Any, str]:
+    """A job, and how the task stands that it is of, if that is known."""
     from exca_like.errors import NotCachedError
 
     try:
@@ -57,22 +58,22 @@ def _handle(uid: str, folder: Path | None) -> Any:
     except NotCachedError as error:
         if "/" in uid or "=" in uid:  # it is no id of a job
             raise
-        if (handle := _of_job(uid, folder)) is not None:
-            return handle
+        if (handle := _with_id(uid, folder)) is not None:
+            return handle, ""
         if "\n" in str(error):  # several entries match
             raise
         msg = f"{error}; nor is there a job with this id"
         raise NotCachedError(msg) from None
     handle = entry.handle()
     if entry.job == uid and (handle is None or handle.job_id != uid):  # there was another one since
-        handle = _of_job(uid, folder) or handle
+        handle = _with_id(uid, folder) or handle
     if handle is None:
         msg = f"{entry.uid} was not computed by a job of its own, so that there are no logs"
         raise NotCachedError(msg)
-    return handle
+    return handle, entry.status
 
 
-def _of_job(job_id: str, folder: Path | None) -> Any:
+def _with_id(job_id: str, folder: Path | None) -> Any:
     from exca_like.helpers import find_slurm_job
 
     found = find_slurm_job(job_id=job_id, folder=root_of(folder))

@@ -1,6 +1,7 @@
 """``retry``, ``cancel`` and ``why`` on jobs that failed, of configs whose code has changed."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -67,6 +68,15 @@ def test_configs_of_other_code_are_left_out(call: Call, tmp_path: Path) -> None:
         "train.Train.run,0/seed=1-c4ca4238"
     ]
     assert "another default of lr" in (said := call("why", "seed=1").stdout) and said.startswith("miss")
+
+
+def test_logs_that_were_removed(call: Call, tmp_path: Path) -> None:
+    call("run", "train:Train", "--wait")
+    assert call("logs", "default").stdout == ""
+    shutil.rmtree(tmp_path / "cache/logs")
+    done = call("logs", "default", ended=1)
+    assert "(the task completed, and the logs were removed since)" in done.stderr
+    assert "completed" in call("show", "default").stdout and "1 completed" in call("status").stdout
 
 
 def test_cancel_says_what_else_ends(call: Call) -> None:
