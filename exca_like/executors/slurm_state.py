@@ -59,6 +59,7 @@ class StateWatcher:
         self._number = 1  # questions of the last round
         self._recent: collections.deque[float] = collections.deque()  # times of the last questions
         self._delay = _MIN_DELAY
+        self._is_silent = False  # whether the controller did not answer
 
     def state(self, job_id: str) -> str:
         """Slurm's word for the state of a job, ``"UNKNOWN"`` if it has none."""
@@ -94,6 +95,8 @@ class StateWatcher:
         """Where a job is that has not ended, as far as squeue knows."""
         state = self.state(job_id)
         _, reason, start, nodes = self._lines.get(job_id, ["", "", "", ""])
+        if state == "UNKNOWN" and self._is_silent:
+            reason = "Slurm does not answer"
         is_running = state not in _WAITING and state not in _ENDED
         since = None
         if is_running:
@@ -110,6 +113,7 @@ class StateWatcher:
         since = time.monotonic() - _WANTED_S  # of others, the results may have been found by other means
         open_jobs = {job_id for job_id, state in self._states.items() if state not in _ENDED and self._wanted[job_id] >= since}
         queued = self._queue("--user", str(os.getuid()))
+        self._is_silent = queued is None
         if queued is None:  # the controller does not answer: nothing is known to have changed
             self._asked = time.monotonic()
             return
