@@ -1,5 +1,6 @@
 """Sharing results: bundles, and places that results are pushed to and pulled from."""
 
+import errno
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 import exca_like
 from exca_like import CacheDict, files, maintenance, sharing
-from exca_like.cachedict import DumpContext
+from exca_like.cachedict import DumpContext, writer
 from exca_like.cachedict.handlers.paths import restore
 from exca_like.catalog import Catalog
 from exca_like.errors import CacheFolderError, ConfigValueError, CorruptEntryError, TransferError
@@ -334,6 +335,21 @@ def test_nothing_that_can_be_exported(tmp_path: Path) -> None:
     done = export_bundle(tmp_path / "a", tmp_path / "b.zip")
     assert (done.added, done.left_out) == (0, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+@pytest.mark.parametrize("what", ["push", "export"])
+def test_no_space_where_results_are_gathered(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Task(infra={"folder": tmp_path / "a"}).run()
+
+    def full(self: object, journal: writer.AppendFile, line: bytes) -> int:
+        raise writer.unwritable(journal.folder, journal.name, OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(sending.Writer, "append_line", full)
+    send = push if what == "push" else export_bundle
+    with pytest.raises(TransferError, match=f"can't write to {tmp_path}/a, where .* that travel: No space left") as error:
+        send(tmp_path / "a", tmp_path / "there")
+    assert error.value.errno == errno.ENOSPC and ".tmp-" not in str(error.value)
+    assert not list(tmp_path.rglob(".tmp-*")) and not (tmp_path / "there").is_file()
 
 
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
