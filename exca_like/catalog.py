@@ -256,8 +256,9 @@ def _part(uid: str) -> re.Pattern[str]:
     if "=" not in uid.rpartition(",")[2]:
         return re.compile(text)
     start = r"\b(?<!_)" if uid[0].isalnum() else ""
-    digest = "|[0-9a-f]*$" if re.search("=[^,]+-[0-9a-f]*$", uid) else ""  # of which the beginning is enough
-    return re.compile(rf"{start}{text}([,)}}/]|-[0-9a-f]+$|${digest})")
+    code = "(-[0-9a-f]{16})?$"  # of calls, the digest of the code may come after that of the arguments
+    digest = f"|[0-9a-f]*{code}" if re.search("=[^,]+-[0-9a-f]*$", uid) else ""  # of which the beginning is enough
+    return re.compile(rf"{start}{text}([,)}}/]|-[0-9a-f]+$|-[0-9a-f]{{20}}{code}|${digest})")
 
 
 def _usage(path: str, seen: set[tuple[int, int]]) -> DiskUsage:

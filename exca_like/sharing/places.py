@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from exca_like import files
+from exca_like import files, tables
 from exca_like.errors import ConfigValueError, ExcaLikeError, TransferError
 from exca_like.sharing import arriving
+from exca_like.user_warnings import warn
 
 _READ = "Check the address, the permissions, the connection and the space left here, and do the same again."
 _WRITTEN = "What has arrived stays; do the same again to go on."
@@ -117,12 +118,20 @@ class Folder:
     def sizes(self) -> dict[str, int]:
         """All files that there are, with their bytes."""
         found: dict[str, int] = {}
-        for parent, _, names in os.walk(self._path):
+        hidden: list[str] = []
+
+        def note(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):  # else it is not there (yet, or any more)
+                hidden.append(f"{error.filename} ({error.strerror})")
+
+        for parent, _, names in os.walk(self._path, onerror=note):
             for name in names:
                 try:
                     found[os.path.relpath(f"{parent}/{name}", self._path)] = os.stat(f"{parent}/{name}").st_size
                 except OSError:  # it was removed just now
                     continue
+        if hidden:
+            warn(f"{tables.count(len(hidden), 'folder')} can't be read, like {hidden[0]}: what is in there counts as not there")
         return found
 
     def get(self, names: Sequence[str], folder: str) -> None:

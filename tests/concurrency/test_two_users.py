@@ -132,6 +132,9 @@ def test_what_is_hidden_from_others(team: Path) -> None:
             ("unreadable", journal.parent),
         ]
         assert report.entries == 1
+        unread = pytest.raises(exca_like.errors.TransferError, match=f"can't copy {journal}: Permission denied")
+        with unread, pytest.warns(UserWarning, match="1 folder can't be read, like .*Items.*counts as not there"):
+            sharing.pull(cache, team / "taken")
 
     as_user(BEN, look)
 

@@ -254,6 +254,24 @@ def test_uids_are_found_by_a_part(filled: Path) -> None:
     assert catalog[0].uid == next(iter(catalog)).uid and len(catalog[:3]) == 3
 
 
+def test_calls_are_found_by_whole_values(tmp_path: Path) -> None:
+    """Also those with two digests at the end, of the arguments and of the code."""
+
+    @exca_like.memo(folder=tmp_path, code="recompute")
+    def shown(x: int, name: str = "a") -> int:
+        return x
+
+    for arguments in ({"x": 2}, {"x": 20}, {"x": 3, "name": "2-5"}):
+        shown(**arguments)
+    catalog = Catalog(tmp_path)
+    for part, x in (("x=2", 2), ("x=20", 20), ("name=2-5", 3)):
+        assert catalog[part].changed["x"] == x
+    uid = catalog["x=2"].uid
+    assert uid.count("-") == 2 and catalog[uid[: uid.index("-") + 3]].uid == uid
+    with pytest.raises(NotCachedError, match="no entry"):
+        catalog["name=2"]
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(CacheFolderError, match="there is no folder .*/none: give the one that infras have as their `folder`"):
         Catalog(tmp_path / "none")
@@ -429,6 +447,7 @@ def small_group() -> Iterator[Path]:
     group.rmdir()
 
 
+@pytest.mark.xdist_group("kills")  # the kernel only says how many there were
 def test_the_kernel_kills_for_memory(tmp_path: Path, small_group: Path) -> None:
     job = Dies(number=0, group=small_group, infra={"folder": tmp_path}).infra.job()
     with pytest.raises(exca_like.errors.JobMemoryError, match="killed by the kernel"):
@@ -437,6 +456,7 @@ def test_the_kernel_kills_for_memory(tmp_path: Path, small_group: Path) -> None:
     assert entry.status == "failed" and entry.reason.startswith("out of memory: killed by the kernel")
 
 
+@pytest.mark.xdist_group("kills")
 def test_kills_by_others_are_no_failures(tmp_path: Path) -> None:
     Dies(number=signal.SIGKILL, infra={"folder": tmp_path}).infra.job().wait()
     (entry,) = Catalog(tmp_path)

@@ -537,7 +537,8 @@ sweep = exca_like.sweep(t.train(sys.argv[1], cluster="local"), t.GRID, where=lam
 if sys.argv[2] == "submit":
     sweep[:4].submit()
     os.kill(os.getpid(), 9)
-print(sweep.plan().cached + sweep.plan().running, len(sweep.submit().results()))
+plan = sweep.plan()
+print(plan.cached + plan.running, len(sweep.submit().results()))
 """
 
 
@@ -591,7 +592,7 @@ def test_many_fields_leave_room_for_the_status() -> None:
     lines = str(SweepStatus("Train.run", [SweepRow(values, "failed", "why " * 30, 1.0, "", "uid")])).splitlines()
     assert max(map(len, lines)) <= 100
     assert "failed" in lines[2]
-    assert lines[3].startswith("... and 21 more columns: a.long.name.of.field_9, ")
+    assert lines[3].startswith("... and 24 more columns: a.long.name.of.field_6, ")
 
 
 def test_plans_in_words() -> None:
