@@ -2,7 +2,11 @@
 
 import contextlib
 import faulthandler
+import fcntl
+import os
+import pathlib
 import sys
+import tempfile
 
 import pytest
 
@@ -45,6 +49,14 @@ def _no_settings_of_this_user(tmp_path_factory):
         for name in (*JOB_SETTINGS, *sources.TOOL_SETTINGS, "mode"):
             patch.delenv(f"EXCA_LIKE_{name.upper()}", raising=False)
         patch.setenv("EXCA_LIKE_COUNT_HITS", "0")  # many tests look at all that is in a folder, whenever that would be written
+        yield
+
+
+@pytest.fixture
+def kills_one_at_a_time():
+    """Of tests whose jobs are killed: the kernel only says how many processes it has killed, on the whole machine."""
+    with open(pathlib.Path(tempfile.gettempdir(), f"exca-like-kills-{os.getuid()}"), "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 

@@ -110,7 +110,7 @@ class Catalog(tables.Tabular, Sequence[Entry]):
     def __getitem__(self, index: int | str | slice) -> Entry | list[Entry]:
         """An entry by its place in the last listing, or by its uid, of which a clear part is enough.
 
-        A text is also taken for a path of its folder, or for the id of its job, if it is in no uid.
+        Also the id of its job, or a path of its folder.
         """
         if isinstance(index, str):
             return self._named(index)
@@ -127,9 +127,10 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         there = os.path.relpath(os.path.realpath(layout.absolute(uid)), os.path.realpath(self.folder))
         entries = self._look(self._filters, lambda full, is_whole: not is_whole or any(test(full) for test in tests))
         conditions: tuple[Condition, ...] = (
-            *(lambda entry, test=test: test(entry.uid) for test in tests),
+            *(lambda entry, test=test: test(entry.uid) for test in tests[:2]),
+            lambda entry: entry.job == name,  # before its digits are looked for in all uids
             lambda entry: f"{entry.uid}/".startswith(f"{there}/"),
-            lambda entry: entry.job == name,
+            lambda entry: tests[2](entry.uid),
         )
         for condition in conditions if name else ():
             found = [entry for entry in entries if condition(entry)]

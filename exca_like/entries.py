@@ -288,7 +288,7 @@ def entries_of(content: Content, root: str) -> Sequence[Entry]:
     return entries
 
 
-def name_of(uid: str) -> tuple[str, str]:
+def method_of(uid: str) -> tuple[str, str]:
     """Method and version of a folder, by its name below the root; empty for one with a name of the user's choice."""
     method, _, version = uid.partition("/")[0].rpartition(",")
     return (method, version) if method else ("", "")
@@ -296,7 +296,7 @@ def name_of(uid: str) -> tuple[str, str]:
 
 def _entries_of(content: Content, root: str) -> Iterator[Entry]:
     uid = content.path[len(root) :].strip("/") or "."
-    method, version = name_of(uid)
+    method, version = method_of(uid)
     if not method:  # a folder with a name of the user's choice
         method, version = _function_of(content.path) or (uid, "")
     folder = Path(content.path)

@@ -105,13 +105,15 @@ class FailureReport:
     def __str__(self) -> str:
         return self.text()
 
-    def text(self, uids: int | None = _SHOWN_UIDS) -> str:
-        """The report, with so many uids of a group; None: with all uids of all groups."""
+    def text(self, uids: int | None = None) -> str:
+        """The report, with so many uids of each group, or with all (0); None: with a few, of not too many groups."""
         lines = [self._title()]
         for number, group in enumerate(self.groups):
             lines.append(f"  {_cut(str(group))}")
-            if number == 0 or len(self.groups) <= _SHOWN_UIDS or uids is None:
-                lines += [f"      {uid}" for uid in _first(group.uids, uids)]
+            if number == 0 or len(self.groups) <= _SHOWN_UIDS or uids is not None:
+                lines += [
+                    f"      {uid}" for uid in _first(group.uids, _SHOWN_UIDS if uids is None else uids or len(group.uids))
+                ]
         full = next(
             ((name, text) for name in ("traceback", "message") for group in self.groups if (text := getattr(group, name))), None
         )
@@ -139,8 +141,8 @@ class FailureReport:
         return f"{len(self)}{of_all} failed{'' if len(self) == 1 else f', {ways}'}:"
 
 
-def _first(uids: Sequence[str], number: int | None = _SHOWN_UIDS) -> list[str]:
-    more = 0 if number is None else len(uids) - number
+def _first(uids: Sequence[str], number: int = _SHOWN_UIDS) -> list[str]:
+    more = len(uids) - number
     return [*uids[:number], *([f"and {more} more"] if more > 0 else [])]
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic_core import to_jsonable_python
 
 from exca_like.confdict import ConfDict
-from exca_like.entries import Entry, Status, name_of
+from exca_like.entries import Entry, Status, method_of
 from exca_like.errors import ConfigTypeError, ConfigValueError
 from exca_like.scanning import Kind, Wanted
 
@@ -111,10 +111,10 @@ def filter_of(
     folders: list[Wanted] = []
     if method is not None:
         conditions.append(lambda entry: _is_of(entry.method, entry.version, method))
-        folders.append(lambda name, _: not (found := name_of(name))[0] or _is_of(*found, method))
+        folders.append(lambda name, _: not (found := method_of(name))[0] or _is_of(*found, method))
     if version is not None:
         conditions.append(lambda entry: _matches(entry.version, version))
-        folders.append(lambda name, _: not (found := name_of(name))[0] or _matches(found[1], version))
+        folders.append(lambda name, _: not (found := method_of(name))[0] or _matches(found[1], version))
     if uid is not None:
         conditions.append(lambda entry: _matches(entry.uid, uid))
         folders.append(lambda name, is_whole: not is_whole or _matches(name, uid))

@@ -189,12 +189,13 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
     report = Report()
 
     def note(path: str, error: OSError) -> None:
-        report.problems.append(Problem("unreadable", Path(path), error.strerror or str(error)))
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # else it was removed meanwhile
+            report.problems.append(Problem("unreadable", Path(path), error.strerror or str(error)))
 
     for path in _entry_folders(folder, lambda error: note(error.filename, error)):
         try:
             number, problems = examine(path)
-        except CacheFolderError as error:
+        except OSError as error:
             note(path, error)
             continue
         report.folders += 1

@@ -117,8 +117,8 @@ def _rebuilt(entry: Entry) -> tuple[Any, str]:
     if uid != entry.uid:
         now = getattr(config, name).config(uid=True, exclude_defaults=True).flat()
         moved = [field for field in {**entry.changed, **now} if entry.changed.get(field, _UNSET) != now.get(field, _UNSET)]
-        what = f"another default of {', '.join(moved)}" if moved else "another version, or other fields that count"
-        msg = f"{entry.uid} is the config {uid} now, as {cls.__qualname__} has {what}: make the config in Python"
+        what = f"{', '.join(moved) or 'its version'}, by another default or exclusion"
+        msg = f"{entry.uid} is the config {uid} now, as {cls.__qualname__} differs in {what}: make the config in Python"
         raise InfraValueError(msg)
     return config, name
 

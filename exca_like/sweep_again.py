@@ -1,6 +1,6 @@
 """What the jobs of failed configs ask for when they are submitted again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import pydantic
@@ -30,6 +30,22 @@ class Retry(NamedTuple):
         return f"{self.uid}: {', '.join(shown)}" if shown else self.uid
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raise for what is nothing that a job asks for.
+
+    Raises
+    ------
+    ValueError
+        It names what may have been meant.
+    """
+    for name in names:
+        if name not in JOB_SETTINGS:
+            near = closest(name, JOB_SETTINGS)
+            meant = f"; did you mean {near!r}?" if near else f": there are {', '.join(JOB_SETTINGS)}"
+            msg = f"{name!r} is nothing that a job asks for{meant}"
+            raise InfraValueError(msg)
+
+
 def again_of(infra: TaskInfra, wanted: Mapping[str, Any]) -> tuple[TaskInfra, Retry]:
     """An infra of the same uid that computes a failed task again, and asks for more.
 
@@ -40,16 +56,11 @@ def again_of(infra: TaskInfra, wanted: Mapping[str, Any]) -> tuple[TaskInfra, Re
     RuntimeError
         The environment stands in for the mode.
     ValueError
-        There is no such field, or nothing to be multiplied.
+        There is nothing to be multiplied.
     """
     changes: dict[str, tuple[Any, Any]] = {}
     asked = vars(infra._resources()) | infra._record().get("asked", {}) if wanted else {}
     for name, value in wanted.items():
-        if name not in JOB_SETTINGS:
-            near = closest(name, JOB_SETTINGS)
-            meant = f"; did you mean {near!r}?" if near else f": there are {', '.join(JOB_SETTINGS)}"
-            msg = f"{name!r} is nothing that a job asks for{meant}"
-            raise InfraValueError(msg)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         changes[name] = asked[name], _multiplied(name, value, asked[name]) if is_number else value
         _check(infra, name, changes[name][1])

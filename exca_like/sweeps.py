@@ -20,7 +20,7 @@ from exca_like.infra.task import TaskInfra
 from exca_like.infra.waiting import as_completed
 from exca_like.progress import Progress
 from exca_like.sources import closest
-from exca_like.sweep_again import Retry, again_of
+from exca_like.sweep_again import Retry, again_of, check_names
 from exca_like.sweep_frame import frame_of
 from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus, core_hours_of, row_of
 from exca_like.tables import Table, Tabular
@@ -390,8 +390,9 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         factors = {"mem_gb": mem_gb, "timeout_min": timeout_min, **resources}
         given = {name: value for name, value in factors.items() if value is not None}
         due = [member.infra for member in self._members if member.infra.status() in ("failed", *("not submitted",) * lost)]
-        for infra in due[:1]:
-            self._check_may_compute(infra)
+        if due:
+            self._check_may_compute(due[0])
+        check_names(given)
         return [again_of(infra, given) for infra in due]
 
     def _check_may_compute(self, infra: TaskInfra) -> None:

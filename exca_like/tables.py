@@ -1,6 +1,7 @@
 """Tables for people: plain text for terminals, HTML for notebooks, and those of rich."""
 
 import abc
+import functools
 import html
 import itertools
 import math
@@ -22,6 +23,7 @@ _NARROWEST = 10  # cells of a column that is made narrower to fit
 _PADDED = 60  # cells of a column whose longer texts stand out, where there is no width to keep to
 # control characters but tabs and ends of lines, and those that turn the direction of a text
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_LONGEST_UID = 1000  # characters; they are never cut otherwise
 _GAP = "  "
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _AGES = ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600), (float("inf"), "d", 86400))
@@ -58,7 +60,8 @@ class Table:
         self.title = title
         self._kept = kept
         self.header = list(header)
-        self.rows = [[shown(cell, longest) for cell in row] for row in rows[:most]]
+        lengths = [_LONGEST_UID if name == "uid" else longest for name in self.header]
+        self.rows = [[shown(cell, length) for cell, length in zip(row, lengths, strict=True)] for row in rows[:most]]
         self.hidden = len(rows) - len(self.rows)
         """Rows that are not shown."""
 
@@ -170,6 +173,7 @@ def cells(text: str) -> int:
     return len(text) if text.isascii() else sum(map(_cells_of, text))
 
 
+@functools.lru_cache(4096)
 def _cells_of(character: str) -> int:
     return 0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
 

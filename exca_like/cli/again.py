@@ -17,6 +17,7 @@ from exca_like.cli.options import (
     field_of,
     import_from_here,
     print_json,
+    print_text,
 )
 
 _LOST = ("lost", "empty")  # they count as not submitted
@@ -63,12 +64,12 @@ def retry(
     wanted = [entry for entry in entries if entry.status in ("failed", *_LOST)]
     for entry in entries:
         if entry not in wanted:
-            typer.echo(f"{entry.uid} did not fail: it is {entry.status}", err=True)
+            print_text(f"{entry.uid} did not fail: it is {entry.status}", err=True)
     if not wanted:
         if json:
             print_json({"submitted": False, "configs": []})
         else:
-            typer.echo("nothing to do: no task failed")
+            print_text("nothing to do: no task failed")
         return
     import_from_here()
     factors = {"mem_gb": _factor("--mem", mem), "timeout_min": _factor("--timeout", timeout)}
@@ -86,17 +87,17 @@ def retry(
         print_json({"submitted": yes, "configs": rows, "left_out": {uid: str(error) for uid, error in left_out.items()}})
     elif yes:
         for sweep in sweeps:
-            typer.echo(str(sweep.status()))
+            print_text(str(sweep.status()))
     else:
         from exca_like import tables
 
         why = {entry.uid: entry.reason or entry.status for entry in wanted}
         for retry in plan:
-            typer.echo(f"{retry}  [{why[retry.uid]}]")
+            print_text(f"{retry}  [{why[retry.uid]}]")
         again = f"{tables.count(len(plan), 'task')} would be submitted again: repeat with --yes to do it"
-        typer.echo(again if plan else "no task can be submitted again")
+        print_text(again if plan else "no task can be submitted again")
     for problem in left_out.values():
-        typer.echo(f"left out: {problem}", err=True)
+        print_text(f"left out: {problem}", err=True)
     failed = wait and yes and any(len(sweep.failures()) for sweep in sweeps)
     raise typer.Exit(1 if failed or left_out else 0)
 

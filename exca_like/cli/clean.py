@@ -21,6 +21,7 @@ from exca_like.cli.options import (
     chosen,
     print_json,
     print_table,
+    print_text,
     statuses,
 )
 
@@ -127,11 +128,11 @@ def cancel(uids: Uids, folder: Folder = None, yes: Yes = False, json: Json = Fal
     else:
         for row in rows:
             with_it = [f"\n  with it ends {uid}, of the same job" for uid in row["with_it"]]
-            typer.echo(
+            print_text(
                 "".join([f"{row['uid']}: {row['problem'] or 'job ' + row['job']}", *with_it]), err=row["problem"] is not None
             )
         total = tables.count(len({*handles, *(uid for row in rows for uid in row["with_it"])}), "task")
-        typer.echo(f"{total} cancelled" if yes or not handles else f"{total} would be cancelled: repeat with --yes")
+        print_text(f"{total} cancelled" if yes or not handles else f"{total} would be cancelled: repeat with --yes")
     raise typer.Exit(0 if len(handles) == len(rows) else 1)
 
 
@@ -145,7 +146,7 @@ def _tell(entries: "Sequence[Entry]", what: str, *, json: bool) -> None:
         print_json([{"uid": entry.uid, "pinned": what == "is pinned"} for entry in entries])
     else:
         for entry in entries:
-            typer.echo(f"{entry.uid} {what}")
+            print_text(f"{entry.uid} {what}")
 
 
 def _report(done: "Sequence[Removal]", *, yes: bool, json: bool) -> None:
@@ -158,7 +159,7 @@ def _report(done: "Sequence[Removal]", *, yes: bool, json: bool) -> None:
         removals = [{"uid": one.entry.uid, "size": one.size, "reason": one.reason, "problem": one.problem} for one in done]
         print_json({"removed": yes, "entries": len(good), "size": size, "removals": removals})
     elif not done:
-        typer.echo("nothing fits: nothing is to be removed")
+        print_text("nothing fits: nothing is to be removed")
     else:
         header = ("uid", "status", "stored", "size", "why")
         rows = []
@@ -167,5 +168,5 @@ def _report(done: "Sequence[Removal]", *, yes: bool, json: bool) -> None:
             rows.append((uid, status, stored, bytes_, one.reason if one.problem is None else f"stays: {one.problem}"))
         print_table(tables.Table("", header, rows, most=None, longest=LONGEST))
         total = f"{tables.count(len(good), 'entry')}, {tables.size(size)}"
-        typer.echo(f"{total} removed" if yes else f"{total} to remove; nothing was removed: repeat with --yes")
+        print_text(f"{total} removed" if yes else f"{total} to remove; nothing was removed: repeat with --yes")
     raise typer.Exit(0 if len(good) == len(done) else 1)

@@ -133,19 +133,22 @@ def failures(
         bool, typer.Option("--group", help="Show together what failed in the same way, one traceback in full.")
     ] = False,
     number: Annotated[
-        int, typer.Option("--number", "-n", min=0, help="How many uids of a group are shown at most; 0: all of all groups.")
-    ] = 5,
+        int | None, typer.Option("--number", "-n", min=0, help="With --group, how many uids of each are shown at most; 0: all.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List what failed, or group it by what went wrong."""
     from exca_like import tables
 
+    if number is not None and not group:
+        msg = "it goes with --group; without, all are shown"
+        raise typer.BadParameter(msg, param_hint="--number")
     report = chosen(folder, method, None, since, before, where).failures()
     if json:
         names = ("count", "type", "message", "where", "reason", "traceback", "uids")
         print_json([{name: getattr(one, name) for name in names} for one in report.groups])
     elif group or not len(report):
-        print_text(report.text(number or None))
+        print_text(report.text(number))
     else:
         print_table(tables.Table(f"{len(report)} failed", ("uid", "what"), sorted(report.each()), most=None, longest=LONGEST))
 
@@ -157,9 +160,10 @@ def du(
 ) -> None:
     """Show the bytes of results of each method, and what is on the disk, as quotas count it, with logs and copies of code."""
     from exca_like import tables
+    from exca_like.entries import method_of
 
     rows: dict[str, dict[str, int]] = {}
-    names: dict[str, str] = {}  # of rows, by the folders that entries are in
+    names: dict[str, set[str]] = {}  # of rows, by the folders that entries are in
     catalog = chosen(folder, method, None, None, None, None)
     for entry in catalog:
         name = f"{entry.method},{entry.version}".rstrip(",")
@@ -168,10 +172,13 @@ def du(
         row["results"] += entry.values
         row["size"] += entry.size
         row["pinned"] += entry.size * entry.is_pinned
-        names.setdefault(entry.uid.partition("/")[0], name)
+        names.setdefault(entry.uid.partition("/")[0], set()).add(name)
     for name, usage in catalog.disk_usage().items():
-        if name in names or not method:
-            row = rows.setdefault(names.get(name, f"{name}/"), dict.fromkeys(_USAGE, 0))
+        found = names.get(name, set())
+        is_alone = len(found) == 1 and (method_of(name)[0] or not method)  # what is filtered out may be in there, too
+        if is_alone or not method:
+            own = name + "/" * (catalog.folder / name).is_dir()
+            row = rows.setdefault(found.pop() if is_alone else own, dict.fromkeys(_USAGE, 0))
             row["on_disk"] += usage.size
             row["files"] += usage.files
     ordered = sorted(rows.items(), key=lambda one: -one[1]["on_disk"])

@@ -97,7 +97,7 @@ def wanted(where: list[str] | None) -> dict[str, Any]:
     found = {}
     for text in where or ():
         name, value = field_of(text)
-        found[name] = value if type(value) is str else OneOf((value, text.partition("=")[2]))
+        found[name] = value if isinstance(value, str | dict) else OneOf((value, text.partition("=")[2]))
     return found
 
 

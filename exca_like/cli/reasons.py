@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from exca_like.cli import words
-from exca_like.cli.options import Folder, Json, catalog_of, import_from_here, print_json
+from exca_like.cli.options import Folder, Json, catalog_of, import_from_here, print_json, print_text
 from exca_like.cli.run import infra_of, made, target_of
 
 
@@ -40,7 +40,7 @@ def why(
         }
         print_json(data | {"changes": [{"name": one.name, "how": one.how} for one in explanation.changes]})
     else:
-        typer.echo(str(explanation))
+        print_text(str(explanation))
 
 
 def _of_class(target: str, fields: list[str], folder: Any, *, replaces: bool) -> Any:
@@ -72,7 +72,7 @@ def _of_entry(target: str, fields: list[str], folder: Any, *, no_import: bool) -
         try:
             return rebuilding.explain(entry)
         except (InfraUsageError, ImportError) as error:  # what the files tell is better than nothing
-            typer.echo(f"what is in the code now can't be told: {error}", err=True)
+            print_text(f"what is in the code now can't be told: {error}", err=True)
     return stored.explain(entry, catalog)
 
 

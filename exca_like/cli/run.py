@@ -64,7 +64,8 @@ def run(
         else:
             _sweep(configs, name, dry_run=dry_run, wait=wait, tasks_per_job=tasks_per_job, json=json)
     except KeyboardInterrupt:
-        if infra.cluster not in (None, "debug") and infra.folder is not None:
+        is_sent = not (dry_run or print_config) and infra.cluster not in (None, "debug")
+        if is_sent and infra.folder is not None:
             see = f"`exca-like status --watch --folder {os.path.relpath(infra.folder)}`"
             msg = f"jobs that were submitted go on: {see} shows them, `exca-like cancel UID --yes` ends one"
             typer.echo(msg, err=True)

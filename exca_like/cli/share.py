@@ -15,6 +15,7 @@ from exca_like.cli.options import (
     chosen,
     field_of,
     print_json,
+    print_text,
     root_of,
     selected,
     wanted,
@@ -150,7 +151,7 @@ def _choice(
     config = wanted(where)
 
     def choose(there: "Catalog") -> "Sequence[Entry]":
-        some = there.filter(method, since=since, before=before, config=config)
+        some = there.filter(method, since=since, before=before, config=config, strict=True)
         return [some[uid] for uid in uids] if uids else some  # of which no more is fetched than it takes
 
     return choose
@@ -166,5 +167,5 @@ def _report(done: "Transfer", *, dry_run: bool, json: bool) -> None:
         about = {name: getattr(done, name) for name in ("added", "present", "different", "left_out", "files", "size")}
         print_json({"dry_run": dry_run, **about, "folders": [vars(folder) for folder in done.folders]})
     else:
-        typer.echo(f"{done}\nnothing was moved: this is the plan" if dry_run else str(done))
+        print_text(f"{done}\nnothing was moved: this is the plan" if dry_run else str(done))
     raise typer.Exit(0 if done.is_complete else 1)

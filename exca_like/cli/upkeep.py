@@ -28,7 +28,7 @@ def verify(
     else:
         print_text(report)
         if repair and not yes and report.problems:
-            typer.echo("nothing was changed: repeat with --yes to remove what is damaged")
+            print_text("nothing was changed: repeat with --yes to remove what is damaged")
     raise typer.Exit(0 if report.is_clean else 3)
 
 
@@ -42,7 +42,7 @@ def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None
         if json:
             print_json({"folders": number, "files": None, "bytes": None})
         else:
-            typer.echo(f"would merge files in {number} folders of {catalog.folder}: repeat with --yes to do it")
+            print_text(f"would merge files in {number} folders of {catalog.folder}: repeat with --yes to do it")
         return
     done = maintenance.compact(catalog.folder)
     before, after = sum(one.bytes_before for one in done), sum(one.bytes_after for one in done)
@@ -51,7 +51,7 @@ def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None
         print_json({"folders": len(done), "files": files, "bytes": (before, after)})
     else:
         folders, merged = tables.count(len(done), "folder"), f"of {tables.count(files[0], 'file')} {files[1]} are left"
-        typer.echo(f"{folders}: {merged}, of {tables.size(before)} {tables.size(after)}")
+        print_text(f"{folders}: {merged}, of {tables.size(before)} {tables.size(after)}")
 
 
 def migrate(
@@ -73,4 +73,4 @@ def migrate(
     for one in renamings:
         print_text(f"{one.old.relative_to(folder)}: {one.problem or f'-> {one.new.name}'}")
     number = sum(one.problem is None for one in renamings)
-    typer.echo(f"{number} folders {'were renamed' if yes else 'would be renamed: repeat with --yes to do it'}")
+    print_text(f"{number} folders {'were renamed' if yes else 'would be renamed: repeat with --yes to do it'}")

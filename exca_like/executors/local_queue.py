@@ -22,6 +22,7 @@ from exca_like.executors.base import write_end
 # set in jobs, which hold a slot: jobs that they start run in its place, one at a time, or they would wait for ever
 SLOT_VARIABLE = "EXCA_LIKE_HOLDS_SLOT"
 _POLL = 0.05  # seconds
+_DYING = 10.0  # seconds that a process may take to die which the kernel kills
 _GRACE = 5.0  # seconds between asking a job to stop and killing it
 
 
@@ -32,8 +33,6 @@ class _Running:
     process: "subprocess.Popen[bytes]"
     slot: int
     deadline: float
-    kills: int
-    """`_kills_for_memory` before it started."""
     stopping: str = ""
     kill_at: float = 0.0
 
@@ -61,6 +60,8 @@ class _Queue:
         self.lock = lock
         self.running: list[_Running] = []
         self.next_look = 0.0
+        self.kills = _kills_for_memory()
+        self.unexplained: list[float] = []  # when the kernel killed a process, which may have been a job
 
     def run(self) -> None:
         while self.waiting or self.running:
@@ -100,7 +101,6 @@ class _Queue:
             gpus = visible.split(",") if visible else [str(gpu) for gpu in range(self.queue["gpus"])]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[: self.queue["gpus"]])
         command = [self.queue["python"], "-u", "-m", "exca_like.executors.local_job", str(folder / f"{job_id}_submitted.pkl")]
-        kills = _kills_for_memory()
         with open(folder / f"{job_id}_0_log.out", "ab") as out, open(folder / f"{job_id}_0_log.err", "ab") as err:
             process = subprocess.Popen(
                 command,
@@ -112,10 +112,11 @@ class _Queue:
                 start_new_session=True,
             )
         timeout = self.queue["timeout"]
-        return _Running(job_id, folder, process, slot, time.monotonic() + timeout if timeout else float("inf"), kills)
+        return _Running(job_id, folder, process, slot, time.monotonic() + timeout if timeout else float("inf"))
 
     def _look_after_running(self) -> bool:
         still = []
+        self._note_kills()
         for job in self.running:
             code = job.process.poll()
             if code is None:
@@ -126,12 +127,27 @@ class _Queue:
             if job.stopping:
                 write_end(_end_file(job.folder, job.job_id), job.stopping, f"stopped ({job.stopping})")
             elif code < 0:
-                write_end(_end_file(job.folder, job.job_id), *_end_by_signal(job, -code))
+                write_end(_end_file(job.folder, job.job_id), *self._end_by_signal(-code))
             else:
                 write_end(_end_file(job.folder, job.job_id), "failed" if code else "completed", f"exit code {code}")
         ended = len(still) < len(self.running)
         self.running = still
         return ended
+
+    def _note_kills(self) -> None:
+        now, kills = time.monotonic(), _kills_for_memory()
+        self.unexplained = [when for when in self.unexplained if now - when < _DYING] + [now] * (kills - self.kills)
+        self.kills = kills
+
+    def _end_by_signal(self, number: int) -> tuple[str, str]:
+        """Why a job ended that a signal has killed, and what to say of it."""
+        self._note_kills()
+        if number == signal.SIGKILL and self.unexplained:
+            self.unexplained.pop(0)
+            why = f"probably killed by the kernel of {os.uname().nodename}, as memory ran out"
+            return "out of memory", f"{why}: let fewer jobs run at a time (EXCA_LIKE_LOCAL_JOBS)"
+        is_sent = number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP)
+        return "cancelled" if is_sent else "failed", f"killed by {_name(number)}"  # by somebody: not the job is to blame
 
     def _stop_if_due(self, job: _Running) -> None:
         now = time.monotonic()
@@ -146,15 +162,6 @@ class _Queue:
             _signal(job, signal.SIGTERM)
         elif now > job.kill_at:
             _signal(job, signal.SIGKILL)
-
-
-def _end_by_signal(job: _Running, number: int) -> tuple[str, str]:
-    """Why a job ended that a signal has killed, and what to say of it."""
-    if number == signal.SIGKILL and _kills_for_memory() > job.kills:
-        why = f"killed by the kernel of {os.uname().nodename}, as memory ran out"
-        return "out of memory", f"{why}: let fewer jobs run at a time (EXCA_LIKE_LOCAL_JOBS)"
-    is_sent = number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP)  # by somebody: not the job is to blame
-    return "cancelled" if is_sent else "failed", f"killed by {_name(number)}"
 
 
 def _kills_for_memory() -> int:

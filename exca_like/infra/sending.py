@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from exca_like import engine, layout, progress
 from exca_like.errors import CacheFolderError, DependencyError, InfraUsageError, InfraValueError
 from exca_like.executors import open_job
-from exca_like.executors.base import CODE, WAVE_S, Attempt, Call, Executor, Resources, cancelled_unless_noted
+from exca_like.executors.base import CODE, WAVE_S, Attempt, Call, Executor, cancelled_unless_noted
 from exca_like.executors.packing import PackingExecutor
 from exca_like.infra.job import TaskJob, uncached_job
 
@@ -102,11 +102,7 @@ def submit_claimed(
     calls: list[Call] = []
     jobs: list[TaskJob[Any]] = []
     code = {name: getattr(executor.resources, name) for name in CODE}
-    asked = {
-        name: value
-        for name, value in vars(executor.resources).items()
-        if type(value) in (int, float) and value != getattr(Resources, name)
-    }
+    asked = {name: value for name, value in vars(executor.resources).items() if type(value) in (int, float)}
     note = {"code": code if any(code.values()) else None, "max_workers": max_workers, "asked": asked}
     with contextlib.ExitStack() as replacing:  # old outcomes come back if the submission fails
         for infra in infras:

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import PurePath
 from typing import Any, Self
 
 from exca_like import files, tables
@@ -151,7 +152,8 @@ class Folder:
     def put(self, paths: Mapping[str, str]) -> None:
         """Copy files into the folder; each appears whole. In the end the disk has all of them, with their names."""
         _at_once(lambda name: self._put(paths[name], f"{self._path}/{name}"), paths)
-        _at_once(_sync_folder, {os.path.dirname(f"{self._path}/{name}") for name in paths})
+        folders = {str(folder) for name in paths for folder in PurePath(name).parents}
+        _at_once(lambda folder: _sync_folder(f"{self._path}/{folder}"), folders)
 
     def _put(self, path: str, target: str) -> None:
         folder = os.path.dirname(target)

@@ -1,5 +1,6 @@
 """The catalog of a cache root."""
 
+import dataclasses
 import datetime
 import os
 import signal
@@ -18,7 +19,9 @@ import pytest
 import exca_like
 from exca_like import CacheDict, tables
 from exca_like.catalog import Catalog
+from exca_like.entries import Entry
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, NotCachedError
+from exca_like.executors import local_queue
 from exca_like.filters import OneOf, moment
 
 EXCA = Path(__file__).parents[1] / "compat" / "exca_caches" / "0.6.0"
@@ -272,6 +275,20 @@ def test_calls_are_found_by_whole_values(tmp_path: Path) -> None:
         catalog["name=2"]
 
 
+def test_ids_of_jobs_come_before_parts_of_uids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (4821, 7):
+        Train(seed=seed, infra={"folder": tmp_path}).run()
+    catalog = Catalog(tmp_path)
+    assert catalog["4821"].config["seed"] == 4821
+    look = Catalog._look
+
+    def with_job(*given: object) -> list[Entry]:
+        return [dataclasses.replace(entry, job="4821" if entry.config["seed"] == 7 else None) for entry in look(*given)]
+
+    monkeypatch.setattr(Catalog, "_look", with_job)
+    assert catalog["4821"].config["seed"] == 7 and catalog["seed=4821"].config["seed"] == 4821
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(CacheFolderError, match="there is no folder .*/none: give the one that infras have as their `folder`"):
         Catalog(tmp_path / "none")
@@ -282,8 +299,8 @@ def test_tables(filled: Path) -> None:
     text = str(Catalog(filled))
     first, header, *rows, more = text.splitlines()
     assert first.startswith(f"{filled}: 9 entries (7 completed, 2 failed), ") and header.split()[:2] == ["uid", "status"]
-    assert len(rows) == 9 and all(len(row) <= 100 for row in rows[1:]) and "failed: Value" in text
-    assert rows[0].startswith("group/3/a=3-") and more.endswith("size")
+    assert len(rows) == 9 and "failed: Value" in Catalog(filled)._table().text(200)
+    assert rows[0].startswith("group/3/a=3-") and more.endswith("size") and all(entry.uid in text for entry in Catalog(filled))
     assert "completed: 3 items" in Catalog(filled)._table().text(200) and repr(Catalog(filled)) == text
     page = Catalog(filled)._repr_html_()
     assert page.count("<tr>") == 10 and "seed &lt; 0" in page and "seed < 0" not in page
@@ -447,16 +464,38 @@ def small_group() -> Iterator[Path]:
     group.rmdir()
 
 
-@pytest.mark.xdist_group("kills")  # the kernel only says how many there were
+@pytest.mark.usefixtures("kills_one_at_a_time")
 def test_the_kernel_kills_for_memory(tmp_path: Path, small_group: Path) -> None:
     job = Dies(number=0, group=small_group, infra={"folder": tmp_path}).infra.job()
-    with pytest.raises(exca_like.errors.JobMemoryError, match="killed by the kernel"):
+    with pytest.raises(exca_like.errors.JobMemoryError, match="probably killed by the kernel"):
         job.result()
     (entry,) = Catalog(tmp_path)
-    assert entry.status == "failed" and entry.reason.startswith("out of memory: killed by the kernel")
+    assert entry.status == "failed" and entry.reason.startswith("out of memory: probably killed by the kernel")
 
 
-@pytest.mark.xdist_group("kills")
+def test_a_kill_of_the_kernel_accounts_for_one_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    kills, now = 3, 0.0
+    monkeypatch.setattr(local_queue, "_kills_for_memory", lambda: kills)
+    monkeypatch.setattr(local_queue.time, "monotonic", lambda: now)
+    queue = local_queue._Queue({"jobs": []}, 0)
+
+    def ends(number: int) -> str:
+        return queue._end_by_signal(number)[0]
+
+    assert ends(signal.SIGKILL) == "cancelled", "what was before does not count"
+    kills += 1
+    assert [ends(number) for number in (signal.SIGSEGV, signal.SIGKILL, signal.SIGKILL)] == [
+        "failed",
+        "out of memory",
+        "cancelled",
+    ]
+    kills += 1
+    queue._note_kills()
+    now += 60
+    assert ends(signal.SIGKILL) == "cancelled", "an hour later it was somebody else"
+
+
+@pytest.mark.usefixtures("kills_one_at_a_time")
 def test_kills_by_others_are_no_failures(tmp_path: Path) -> None:
     Dies(number=signal.SIGKILL, infra={"folder": tmp_path}).infra.job().wait()
     (entry,) = Catalog(tmp_path)

@@ -173,7 +173,7 @@ def test_retry(running, command, tmp_path: Path) -> None:
     assert good(command("retry", "--failed")) == "nothing to do: no task failed\n"
 
 
-@pytest.mark.xdist_group("kills")
+@pytest.mark.usefixtures("kills_one_at_a_time")
 def test_retry_of_what_was_lost(running, command, tmp_path: Path) -> None:
     (tmp_path / "kill").touch()
     ended, out, _ = running("M:Base", "seed=5,6", "infra.cluster=local", "--wait")

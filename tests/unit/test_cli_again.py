@@ -52,6 +52,26 @@ def test_more_memory_each_time(call: Call, tmp_path: Path) -> None:
     assert "2 completed" in call("retry", "--failed", "--mem", "x2", "--yes", "--wait").stdout
 
 
+def test_messages_do_nothing_to_the_terminal(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(PROGRAM.replace("seed {self.seed}", "\\x1b[2J{self.seed}"))
+    call("run", "train:Train", "seed=1", "--wait", ended=1)
+    for command in (("retry", "--failed"), ("why", "seed=1"), ("ls",), ("rm", "seed=1"), ("failures", "--group")):
+        done = call(*command)
+        assert "[2J1" in done.stdout and "\x1b" not in done.stdout + done.stderr
+
+
+def test_fields_within_fields(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        PROGRAM.replace(
+            "class Train", "class Opt(pydantic.BaseModel, extra='forbid'):\n    lr: float = 0.1\n    n: int = 1\nclass Train"
+        ).replace("seed: int", "opt: Opt = Opt()\n    seed: int")
+    )
+    call("run", "train:Train", "opt.lr=0.1,0.5", "--wait")
+    for where in ("opt={lr: 0.5}", "opt.lr=0.5", "opt={lr: 0.5, n: 1}"):
+        (found,) = json.loads(call("ls", "--json", "--where", where).stdout)
+        assert "opt.lr=0.5" in found["uid"]
+
+
 def test_configs_of_other_code_are_left_out(call: Call, tmp_path: Path) -> None:
     """What can't be made again is said, and does not keep the others from being submitted."""
     call("run", "train:Train", "seed=1", "--wait", ended=1)
@@ -61,13 +81,13 @@ def test_configs_of_other_code_are_left_out(call: Call, tmp_path: Path) -> None:
     done = call("retry", "--failed", "--yes", "--wait", ended=1)
     assert "1 completed" in done.stdout
     assert "left out: train.Train.run,0/seed=1-c4ca4238 is the config train.Train.run,0/lr=0.1,seed=1-" in done.stderr
-    assert "as Train has another default of lr" in done.stderr
+    assert "as Train differs in lr, by another default" in done.stderr
     done = call("retry", "--failed", ended=1)
     assert done.stdout == "no task can be submitted again\n" and "left out" in done.stderr
     assert list(json.loads(call("retry", "--failed", "--json", ended=1).stdout)["left_out"]) == [
         "train.Train.run,0/seed=1-c4ca4238"
     ]
-    assert "another default of lr" in (said := call("why", "seed=1").stdout) and said.startswith("miss")
+    assert "Train differs in lr" in (said := call("why", "seed=1").stdout) and said.startswith("miss")
 
 
 def test_logs_that_were_removed(call: Call, tmp_path: Path) -> None:

@@ -163,3 +163,9 @@ def test_lines_fit() -> None:
     lines = str(report(raised("word " * 100))).partition("\n\n")[0].splitlines()
     assert max(map(len, lines)) <= 100
     assert lines[0] == "1 failed:"
+
+
+def test_as_many_uids_as_are_asked_for() -> None:
+    found = report(*(raised(f"no {'abcdefg'[k % 6]}", line=k % 6) for k in range(42)))
+    shown = [found.text(number).count("Train.run,0/x=") for number in (None, 1, 3, 0)]
+    assert shown == [5, 6, 18, 42]

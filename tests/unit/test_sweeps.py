@@ -472,6 +472,12 @@ def test_wrong_resources(tmp_path: Path, wanted: dict[str, Any], said: str) -> N
         sweep.retry_failed(**wanted)
 
 
+def test_wrong_names_are_told_when_nothing_failed(tmp_path: Path) -> None:
+    sweep = exca_like.sweep(train(tmp_path, mem_gb=8), {"seed": [1]}).submit()
+    with pytest.raises(ValueError, match="did you mean 'mem_gb'"):
+        sweep.retry_failed(memory_gb=2)
+
+
 def test_other_wrong_arguments(tmp_path: Path) -> None:
     sweep = exca_like.sweep(train(tmp_path), {"seed": [1]})
     with pytest.raises(ValueError, match="on_error='ignore': use one of 'raise', 'skip', 'none'"):

@@ -2,12 +2,14 @@
 
 import os
 import pickle
+import shutil
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from exca_like import maintenance
 from exca_like.cachedict import CacheDict, DumpContext
 from exca_like.cachedict import compact as compacting
 from exca_like.cachedict.lines import seal
@@ -216,3 +218,19 @@ def test_handlers_are_told_about_wrong_methods(tmp_path):
 
     with pytest.raises(ValueError, match="must be a classmethod"):
         DumpContext.register(NoClassmethod)
+
+
+def test_what_is_removed_while_it_is_verified_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        cache: CacheDict[int] = CacheDict(tmp_path / name)
+        with cache.write():
+            cache["x"] = 1
+    look = maintenance.examine
+
+    def while_others_remove(folder: str) -> object:
+        if folder.endswith("a"):
+            shutil.rmtree(tmp_path / "b")
+        return look(folder)
+
+    monkeypatch.setattr(maintenance, "examine", while_others_remove)
+    assert str(maintenance.verify(tmp_path)).startswith("2 ")
