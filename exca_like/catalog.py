@@ -5,7 +5,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -113,19 +113,27 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         Also the id of its job, or a path of its folder.
         """
         if isinstance(index, str):
-            return self._named(index)
+            return self.named([index])[0]
         return (self.refresh() if self._listed is None else self._listed)[index]
 
-    def _named(self, uid: str) -> Entry:
-        name = uid.rstrip("/")
-        part = _part(name)
-        tests: tuple[Callable[[str], bool], ...] = (
-            lambda full: full == name,
-            lambda full: full.endswith(f"/{name}"),
-            lambda full: part.search(full) is not None,
+    def named(self, uids: Iterable[str]) -> list[Entry]:
+        """Entries by their uids, each as ``catalog[uid]`` finds it, with one look at the folder; each entry once.
+
+        Raises
+        ------
+        NotCachedError
+            There is no such entry, or several match.
+        """
+        tests = {uid: _tests_of(uid) for uid in uids}
+        entries = self._look(
+            self._filters, lambda full, is_whole: not is_whole or any(test(full) for some in tests.values() for test in some)
         )
+        found = (self._only(uid, some, entries) for uid, some in tests.items())
+        return list({entry.uid: entry for entry in found}.values())
+
+    def _only(self, uid: str, tests: Sequence[Callable[[str], bool]], entries: Sequence[Entry]) -> Entry:
+        name = uid.rstrip("/")
         there = os.path.relpath(os.path.realpath(layout.absolute(uid)), os.path.realpath(self.folder))
-        entries = self._look(self._filters, lambda full, is_whole: not is_whole or any(test(full) for test in tests))
         conditions: tuple[Condition, ...] = (
             *(lambda entry, test=test: test(entry.uid) for test in tests[:2]),
             lambda entry: entry.job == name,  # before its digits are looked for in all uids
@@ -249,6 +257,17 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         numbers = ", ".join(f"{number} {status}" for status, number in counts)
         total = tables.size(sum(entry.size for entry in entries))
         return f"{self._scanner.name}: {tables.count(len(entries), 'entry')}" + (f" ({numbers}), {total}" if entries else "")
+
+
+def _tests_of(uid: str) -> Sequence[Callable[[str], bool]]:
+    """What tells whether a uid is the one that is meant, the surest first."""
+    name = uid.rstrip("/")
+    part = _part(name)
+    return (
+        lambda full: full == name,
+        lambda full: full.endswith(f"/{name}"),
+        lambda full: part.search(full) is not None,
+    )
 
 
 def _part(uid: str) -> re.Pattern[str]:

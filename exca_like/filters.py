@@ -71,10 +71,11 @@ class Filter(NamedTuple):
                 near = [name for name in methods if difflib.get_close_matches(method, _parts(name), 1)]
                 msg = f"nothing in {place} is of a method {method!r}{_there_are(methods, near)}"
                 raise ConfigValueError(msg)
-        configs = [ConfDict(entry.config) for entry in entries] if self.fields else []
-        for name in self.fields if any(configs) else ():
-            if not any(name in config for config in configs):
-                names = {field for config in configs for field in config.flat()}
+        for name in self.fields if entries else ():
+            if not any(name in ConfDict(entry.config) for entry in entries):
+                names = {field for entry in entries for field in ConfDict(entry.config).flat()}
+                if not names:  # nothing is known of any config
+                    return
                 near = difflib.get_close_matches(name, names)
                 msg = f"no config in {place} has a field {name!r}{_there_are(names, near)}"
                 raise ConfigValueError(msg)

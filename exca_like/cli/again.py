@@ -56,8 +56,7 @@ def retry(
         msg = "say which tasks: their uids, --failed for all that failed, or --lost for all that were cancelled or killed"
         raise typer.BadParameter(msg, param_hint="UID")
     if uids:
-        catalog = catalog_of(folder)
-        entries = [catalog[uid] for uid in uids]
+        entries = catalog_of(folder).named(uids)
     else:
         asked = ",".join(("failed",) * failed + _LOST * lost)
         entries = [entry for entry in chosen(folder, method, asked, since, before, where) if entry.kind == "task"]

@@ -137,8 +137,7 @@ def cancel(uids: Uids, folder: Folder = None, yes: Yes = False, json: Json = Fal
 
 
 def _named(folder: Path | None, uids: "Sequence[str]") -> "list[Entry]":
-    catalog = catalog_of(folder)
-    return list({entry.uid: entry for entry in (catalog[uid] for uid in uids)}.values())
+    return catalog_of(folder).named(uids)
 
 
 def _tell(entries: "Sequence[Entry]", what: str, *, json: bool) -> None:

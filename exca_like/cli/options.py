@@ -105,7 +105,7 @@ def selected(catalog: "Catalog", uids: list[str] | None) -> "Catalog":
     """Those entries of a catalog that are named by clear parts of their uids; all, if none are."""
     if not uids:
         return catalog
-    named = {catalog[uid].uid for uid in uids}
+    named = {entry.uid for entry in catalog.named(uids)}
     return catalog.filter(where=lambda entry: entry.uid in named)
 
 

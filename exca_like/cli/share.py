@@ -152,7 +152,7 @@ def _choice(
 
     def choose(there: "Catalog") -> "Sequence[Entry]":
         some = there.filter(method, since=since, before=before, config=config, strict=True)
-        return [some[uid] for uid in uids] if uids else some  # of which no more is fetched than it takes
+        return some.named(uids) if uids else some  # of which no more is fetched than it takes
 
     return choose
 
