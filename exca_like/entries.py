@@ -57,7 +57,7 @@ class Entry:
     reason: str = ""
     """Of what failed the type and the message of the error, or why the job ended; of what waits, what for."""
     time: datetime | None = None
-    """When it was stored, in UTC."""
+    """When it was stored, in UTC; of a job that left nothing, when that ended."""
     duration: float | None = None
     """How long the computation took, in seconds; None for a map, whose items have times of their own."""
     size: int = 0
@@ -373,10 +373,20 @@ def _of_job(entry: Entry) -> Entry:
         return replace(entry, status="running" if place.is_running else "queued", reason=where or place.reason)
     if entry.failures:  # of the job before
         return entry
+    entry = replace(entry, time=_end_of(handle, entry))
     status: Status = "lost" if ended.interrupted else "failed"  # the former counts as not submitted
     how = "" if ended.reason == "failed" else ended.reason  # which the status says
     reason = "the job left no result" if ended.reason == "completed" else f"{how}: {_last_line(ended.detail)}"
     return replace(entry, status=status, reason=reason.strip(": "))
+
+
+def _end_of(handle: JobHandle, entry: Entry) -> datetime | None:
+    """When a job ended, by what it wrote last; of one that wrote nothing, when it was submitted."""
+    for path in (handle.paths.ended, handle.paths.stderr, handle.paths.stdout):
+        with contextlib.suppress(OSError):
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    submitted = _job_record(str(entry.folder)).get("time")
+    return datetime.fromtimestamp(submitted, UTC) if isinstance(submitted, float) else None
 
 
 def _of_exca(entry: Entry) -> Entry:

@@ -40,6 +40,8 @@ class FailureGroup:
     """The traceback of the first one, in full; empty for a job that ended without an exception of the method."""
     uids: tuple[str, ...]
     """Whose failures they are."""
+    said: str = ""
+    """Of jobs that left no result, what the first one said last."""
 
     @property
     def count(self) -> int:
@@ -55,8 +57,7 @@ class FailureGroup:
             return f"{name}{f' at {self.where}' if self.where else ''}{f': {message}' if message else ''}"
         if self.reason in _MORE:
             return f"{self.reason} ({HINTS[self.reason]})"
-        said = _last_words(self.message)
-        return f"{self.reason}: {said}" if said else self.reason
+        return f"{self.reason}: {self.said}" if self.said else self.reason
 
 
 def failure_of_job(handle: JobHandle) -> Failure | None:
@@ -114,12 +115,12 @@ class FailureReport:
                 lines += [
                     f"      {uid}" for uid in _first(group.uids, _SHOWN_UIDS if uids is None else uids or len(group.uids))
                 ]
-        full = next(
-            ((name, text) for name in ("traceback", "message") for group in self.groups if (text := getattr(group, name))), None
-        )
-        if full is not None:
-            title = "Traceback of the first" if full[0] == "traceback" else "What is known of the first"
-            lines += ["", f"{title}:", "", full[1].rstrip()]
+        for name, title in (("traceback", "Traceback"), ("message", "What is known")):
+            found = next(((number, group) for number, group in enumerate(self.groups) if getattr(group, name)), None)
+            if found is not None:
+                whose = f"of {found[1].uids[0]}" if found[0] else "of the first"
+                lines += ["", f"{title} {whose}:", "", getattr(found[1], name).rstrip()]
+                break
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -156,6 +157,7 @@ def _group(failures: Sequence[tuple[str, Failure]]) -> FailureGroup:
         reason=first.reason,
         traceback=first.traceback if has_traceback else "",
         uids=tuple(uid for uid, _ in failures),
+        said="" if has_traceback else first.last_words,
     )
 
 
@@ -165,13 +167,7 @@ def _key(failure: Failure) -> tuple[object, ...]:
         return failure.type, tuple(_FRAME.findall(failure.traceback)), _without_numbers(failure.message)
     if failure.reason != "failed":
         return (failure.reason,)
-    return failure.reason, _without_numbers(_last_words(failure.message))
-
-
-def _last_words(message: str) -> str:
-    """The last line of the log of a process that died, which says most; the first line of a message is of this package."""
-    log = message.strip().splitlines()[1:]
-    return log[-1].strip() if log else ""
+    return failure.reason, _without_numbers(failure.last_words)
 
 
 def _cut(line: str) -> str:

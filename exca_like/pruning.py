@@ -100,8 +100,8 @@ def prune(
     max_size:
         Then go on until what is left takes no more bytes than this, or than ``"50GB"``.
     keep_last:
-        Never remove the newest ones of each method and version, this many. Given without ``older_than`` and ``max_size``, all
-        others are removed.
+        Never remove the newest results of each method and version, this many (with ``status``, of what has that); errors do
+        not count. Given without ``older_than`` and ``max_size``, all others are removed, errors, too.
     policy:
         What ``max_size`` removes first: what was stored longest ago, what is largest, (``"lru"``) what was read longest ago,
         or (``"lfu"``) what was taken from the cache the fewest times, as `exca_like.entries.Entry.hits` says, and of that what
@@ -182,7 +182,8 @@ def _plan(
     wanted = (status,) if isinstance(status, str) else status
     considered = [entry for entry in entries if wanted is None or (entry.status in wanted and not _is_of_use(entry))]
     stored = {entry.uid: _stored(entry) for entry in considered}
-    newest = _newest(considered, stored, keep_last or 0)
+    kept = considered if wanted else [entry for entry in considered if entry.values]  # errors take no result's place
+    newest = _newest(kept, stored, keep_last or 0)
     candidates = sorted(
         (entry for entry in considered if entry.uid not in newest and _objection(entry) is None),
         key=lambda entry: stored[entry.uid],

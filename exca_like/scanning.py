@@ -264,8 +264,8 @@ def _stored(record: dict[str, Any], line: int) -> Stored:
 def summary(failure: Failure) -> str:
     """The type of an error and the first line of its message; of a job that left no result, what was said last."""
     lines = failure.message.strip().splitlines() or [""]
-    if failure.reason != "error" and len(lines) > 1:
-        return lines[-1].strip()[:_LONGEST]
+    if failure.reason != "error" and failure.last_words:
+        return failure.last_words[:_LONGEST]
     return f"{failure.type.rpartition('.')[2]}: {lines[0]}"[:_LONGEST].rstrip(": ")
 
 

@@ -45,6 +45,12 @@ class Failure:
             message = "<an error that can't be shown>"
         return cls(f"{kind.__module__}.{kind.__qualname__}", message, text, reason, _pickled_exception(error))
 
+    @property
+    def last_words(self) -> str:
+        """Of a job that left no result, what tells most: which signal killed it, or else the last line of its log."""
+        said = self.message.strip().splitlines()[1:]  # after what this package says
+        return next((line for line in said[:1] if line.startswith("killed by")), said[-1].strip() if said else "")
+
     def to_info(self) -> dict[str, Any]:
         """The failure as JSON data."""
         pickled = None if self.pickled is None else base64.b64encode(self.pickled).decode()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import PurePath
 from typing import Any, Self
 
 from exca_like import files, tables
+from exca_like.cachedict.writer import DATA
 from exca_like.errors import ConfigValueError, ExcaLikeError, TransferError
 from exca_like.sharing import arriving
 from exca_like.user_warnings import warn
@@ -84,15 +86,24 @@ class Bundle:
         return {info.filename: info.file_size for info in self._archive.infolist() if not info.is_dir()}
 
     def get(self, names: Sequence[str], folder: str) -> None:
-        """Fetch files into a folder; damaged ones are left out."""
+        """Fetch files into a folder; damaged data are left out, as the journals tell which results lack them."""
         for name in names:
             path = f"{folder}/{name}"
             os.makedirs(os.path.dirname(path), exist_ok=True)
             try:
                 with self._archive.open(name) as source, open(path, "xb") as target:
                     shutil.copyfileobj(source, target)
-            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, KeyError):  # what zipfile says of damage
+            except (
+                zipfile.BadZipFile,
+                NotImplementedError,
+                RuntimeError,
+                EOFError,
+                KeyError,
+            ) as error:  # what it says of damage
                 files.remove(path)
+                if DATA not in name.split("/"):
+                    msg = f"the bundle {self._path} is damaged, in {name}, which tells what there is: get it, or make it, again"
+                    raise TransferError(errno.EIO, msg) from error
             except OSError as error:
                 msg = f"can't copy {name} out of {self._path}: {error.strerror or error}. {_READ}"
                 raise TransferError(error.errno, msg) from error
@@ -270,6 +281,11 @@ def place_at(url: str, options: Mapping[str, Any], permissions: int | None = Non
         It is no address, or an option is not known there.
     """
     path = url.removeprefix("file://")
+    typo = re.match(r"([a-z][a-z0-9+.-]*):/*(?=[^/])", path)
+    if typo and "://" not in path:
+        meant = f"{typo[1]}://{path[typo.end() :]}"
+        msg = f"{url} is no address: did you mean {meant}? If it is a folder, write ./{url}"
+        raise ConfigValueError(msg)
     if "://" in path:
         if permissions is not None:
             msg = f"{url} is no folder, so that permissions mean nothing there: say with options who may read, if it has some"

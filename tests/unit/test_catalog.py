@@ -500,6 +500,7 @@ def test_kills_by_others_are_no_failures(tmp_path: Path) -> None:
     Dies(number=signal.SIGKILL, infra={"folder": tmp_path}).infra.job().wait()
     (entry,) = Catalog(tmp_path)
     assert (entry.status, entry.reason) == ("lost", "cancelled: killed by SIGKILL")
+    assert len(Catalog(tmp_path).filter(since="1h")) == 1 and not Catalog(tmp_path).filter(before="1h")
 
 
 def test_damage_is_no_obstacle(tmp_path: Path) -> None:

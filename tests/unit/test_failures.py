@@ -169,3 +169,9 @@ def test_as_many_uids_as_are_asked_for() -> None:
     found = report(*(raised(f"no {'abcdefg'[k % 6]}", line=k % 6) for k in range(42)))
     shown = [found.text(number).count("Train.run,0/x=") for number in (None, 1, 3, 0)]
     assert shown == [5, 6, 18, 42]
+
+
+def test_crashes_are_told_by_the_signal_and_not_by_the_log() -> None:
+    found = report(*(ended("failed", f"killed by SIGSEGV\nepoch {name}") for name in ("one", "two")), raised("other"))
+    assert str(found.groups[0]) == "2 × failed: killed by SIGSEGV" and len(found.groups) == 2
+    assert "Traceback of Train.run,0/x=2:" in str(found), "not of the first group"

@@ -380,26 +380,26 @@ def seeds(removals) -> list[int]:
 def test_what_is_chosen(tmp_path: Path) -> None:
     fill(tmp_path)
     total = sum(entry.size for entry in Catalog(tmp_path))
-    assert seeds(prune(tmp_path, keep_last=2)) == [0, 1, 2]
+    assert seeds(prune(tmp_path, keep_last=2)) == [0, 1, -1], "an error takes no result's place"
     assert seeds(prune(tmp_path, keep_last=0)) == [0, 1, 2, 3, -1]
     assert seeds(prune(tmp_path, status="failed")) == [-1]
     assert prune(tmp_path, status="failed", keep_last=1) == []
     assert seeds(prune(tmp_path, status=["failed", "completed"], keep_last=4)) == [0]
     assert seeds(prune(tmp_path, max_size=total - 1)) == [0]
     assert seeds(prune(tmp_path, max_size=total - 40_000)) == [0, 1]
-    assert seeds(prune(tmp_path, max_size=total - 1, keep_last=4, policy="size")) == [0]
+    assert seeds(prune(tmp_path, max_size=total - 1, keep_last=3, policy="size")) == [0]
     assert seeds(prune(Catalog(tmp_path).filter(config={"seed": 3}), max_size="1kB")) == [3]
     assert seeds(prune(tmp_path, max_size=0)) == [0, 1, 2, 3, -1]
     assert prune(tmp_path, max_size=total) == [] == prune(tmp_path, older_than="1h")
-    assert seeds(prune(tmp_path, older_than=datetime.timedelta(0), keep_last=1)) == [0, 1, 2, 3]
+    assert seeds(prune(tmp_path, older_than=datetime.timedelta(0), keep_last=1)) == [0, 1, 2, -1]
     middle = Catalog(tmp_path)["seed=2"].time
     (first, *_), found = prune(tmp_path, older_than=middle), prune(tmp_path, older_than=middle, max_size="20kB", policy="size")
     assert first.reason.startswith("stored before 2") and found[-1].reason == "largest of more than 20 kB"
     assert seeds(found) == [0, 1, 2]
     Catalog(tmp_path).filter(config={"seed": 0})[0].pin()
-    assert seeds(prune(tmp_path, keep_last=2)) == [1, 2]
+    assert seeds(prune(tmp_path, keep_last=2)) == [1, -1]
     assert problems(prune(tmp_path, keep_last=2, dry_run=False)) == [None, None]
-    assert sorted(seeds(pruning.remove(Catalog(tmp_path)))) == [-1, 0, 3]
+    assert sorted(seeds(pruning.remove(Catalog(tmp_path)))) == [0, 2, 3]
 
 
 def test_policies(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -258,6 +259,20 @@ def test_provenance_travels(filled: Path, tmp_path: Path) -> None:
         assert entry.changed == original.changed and entry.config == original.config
         codes = {path.name for path in (filled / "provenance").glob("code-*")}
         assert codes and {path.name for path in (tmp_path / "root" / "provenance").glob("code-*")} <= codes
+
+
+@pytest.mark.parametrize("ending", ["-info.jsonl", "config.yaml", ".json"])
+def test_a_bundle_that_does_not_tell_what_is_in_it(filled: Path, tmp_path: Path, ending: str) -> None:
+    """One bit of a journal, of a config or of the provenance: nothing is taken in, as nobody knows what lacks."""
+    export_bundle(filled, tmp_path / "b.zip")
+    data = bytearray((tmp_path / "b.zip").read_bytes())
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        info = next(info for info in archive.infolist() if info.filename.endswith(ending) and "data" not in info.filename)
+    data[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 1
+    (tmp_path / "b.zip").write_bytes(data)
+    with pytest.raises(TransferError, match=f"the bundle .*b.zip is damaged, in .*{re.escape(ending)}"):
+        import_bundle(tmp_path / "b.zip", tmp_path / "root")
+    assert not list((tmp_path / "root").rglob("*.jsonl"))
 
 
 def test_an_unzipped_bundle_is_a_cache(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -996,6 +1011,9 @@ def test_wrong_addresses(filled: Path, tmp_path: Path, s3_server: str, monkeypat
         pull(tmp_path / "none", tmp_path / "root")
     with pytest.raises(ConfigValueError, match="nope://x is no address that fsspec knows, like s3://bucket/folder"):
         push(filled, "nope://x")
+    for typo in ("s3:/bucket/x", "s3:bucket/x"):
+        with pytest.raises(ConfigValueError, match="no address: did you mean s3://bucket/x\\? If it is a folder, write ./s3:"):
+            push(filled, typo)
     with pytest.raises(ConfigValueError, match="is a folder, which has no options: endpoint_url"):
         push(filled, tmp_path / "x", options=options)
     with pytest.raises(TransferError, match="can't (read|write) s3://no-such-bucket/x: .* (Check|What has)"):
