@@ -43,9 +43,9 @@ def main(queue_file: str) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.set_inheritable(lock, True)  # noqa: FBT003 - takes no keyword
     queue = json.loads(Path(queue_file).read_text())
+    os.setsid()  # before whoever waits goes on: a Ctrl-C right after that is not for the queue
     if os.fork():
         os._exit(0)
-    os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     log = os.open(f"{queue_file}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for target, source in ((0, null), (1, log), (2, log)):

@@ -94,7 +94,9 @@ class Slow(pydantic.BaseModel):
     infra: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache", cluster="local")
     @infra.apply
     def run(self) -> int:
-        while not os.path.exists("free"):
+        for _ in range(900):
+            if os.path.exists("free"):
+                break
             time.sleep(0.1)
         return 1
 class Loose(pydantic.BaseModel):
@@ -201,7 +203,7 @@ def test_interrupted_while_jobs_run(tmp_path: Path, field: tuple[str, ...], numb
 
 
 def until(condition: Callable[[], object]) -> None:
-    for _ in range(300):
+    for _ in range(900):  # other tests may have jobs, too
         if condition():
             return
         time.sleep(0.1)
