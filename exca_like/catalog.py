@@ -80,9 +80,10 @@ class Catalog(tables.Tabular, Sequence[Entry]):
             There are none, by a filter that is strict: see `filter`.
         """
         self._listed = self._look(self._filters)
-        for number, one in enumerate(self._filters) if not self._listed else ():
-            if one.is_strict:
-                one.check(self._look(self._filters[:number]), self._scanner.name)
+        if not self._listed:
+            for number, one in enumerate(self._filters):
+                if one.is_strict:
+                    one.check(self._look(self._filters[:number]), self._scanner.name)
         return self._listed
 
     def _look(self, filters: Sequence[Filter], *wanted: Wanted) -> list[Entry]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exca_like.cachedict.failures import Failure
-from exca_like.executors.base import JobHandle, last_words
+from exca_like.executors.base import JobHandle, said_at_end
 from exca_like.infra.status import HINTS
 from exca_like.tables import WIDTH
 
@@ -65,7 +65,7 @@ def failure_of_job(handle: JobHandle) -> Failure | None:
     ended = handle.ended()
     if ended is None:
         return None
-    said = f"job {handle.job_id} ended without a result: {ended.reason}\n{last_words(handle, ended)}"
+    said = f"job {handle.job_id} ended without a result: {ended.reason}\n{said_at_end(handle, ended)}"
     return Failure("exca_like.errors.JobError", said.strip(), "", ended.reason)
 
 

@@ -80,7 +80,7 @@ def sweeps_of(
             if on_error is None:
                 raise
             on_error(entry, error)
-    return [_sweep(label, group) for label, group in groups.items() if group]
+    return [_sweep(label, group) for label, group in groups.items()]
 
 
 def _sweep(label: str, rebuilt: Mapping[Entry, tuple[Any, str]]) -> Sweep[Any]:

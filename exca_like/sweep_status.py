@@ -157,7 +157,8 @@ def _reason(detail: StatusDetail, status: RowStatus) -> str:
     if status == "failed" and detail.state not in ("error", "failed"):
         return f"{detail.state}: {detail.reason}" if detail.reason else detail.state
     if status == "not submitted":
-        return "" if detail.state == "not submitted" else detail.state
+        said = detail.reason.strip().splitlines()[-1:]  # of a job that left nothing: a log may be before it
+        return "" if detail.state == "not submitted" else ": ".join([detail.state, *said])
     return detail.reason
 
 

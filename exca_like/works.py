@@ -20,7 +20,7 @@ from exca_like.errors import (
     JobError,
     JobInterruptedError,
 )
-from exca_like.executors.base import WAVE_S, Attempt, Ended, Executor, JobHandle, cancelled_unless_noted, last_words
+from exca_like.executors.base import WAVE_S, Attempt, Ended, Executor, JobHandle, cancelled_unless_noted, said_at_end
 from exca_like.executors.pools import make_pool
 from exca_like.item_store import ItemStore
 from exca_like.parts import Given, Part, outcomes
@@ -453,7 +453,7 @@ class InJobs:
         if missing and ended.reason != "failed" and time.monotonic() < deadline:
             return False
         if missing and ended.reason == "failed":  # what it said last tells why
-            ended = ended._replace(detail=last_words(handle, ended))
+            ended = ended._replace(detail=said_at_end(handle, ended))
         elif ended.reason == "failed" and not any(map(self._run.has_failed, claim.keys)):
             self._run.note_error(JobError(f"job {handle.job_id} failed, though it stored all its results: {ended.detail}"))
         self._ends.update(dict.fromkeys(missing, (handle, ended)))

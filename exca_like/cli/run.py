@@ -91,7 +91,7 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
     if job is not None and not json:
         print_text(f"{uid}: job {job.job_id}, {infra.status()}")
     results, failure = [], None
-    if not dry_run and (is_here or wait or infra.cluster == "debug" or infra.status() == "completed"):
+    if not dry_run and (is_here or wait or infra.cluster == "debug" or infra.status() in ("completed", "failed")):
         try:
             results = [_result(infra) if job is None else job.result()]
         except Exception as error:

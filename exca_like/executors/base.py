@@ -237,7 +237,7 @@ def read_end(path: Path) -> Ended | None:
     return Ended(content["reason"], content["detail"])
 
 
-def last_words(handle: JobHandle, ended: Ended) -> str:
+def said_at_end(handle: JobHandle, ended: Ended) -> str:
     """What is known of the end of a job: what its cluster says, and the end of its log."""
     log = (read_log(handle.paths.stderr) or "")[-_LOG_TAIL:].strip()
     return "\n".join(part for part in (ended.detail.strip(), log if log not in ended.detail else "") if part)

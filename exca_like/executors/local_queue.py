@@ -125,7 +125,7 @@ class _Queue:
                 continue
             os.close(job.slot)
             if job.stopping:
-                write_end(_end_file(job.folder, job.job_id), job.stopping, f"stopped ({job.stopping})")
+                write_end(_end_file(job.folder, job.job_id), job.stopping, "")
             elif code < 0:
                 write_end(_end_file(job.folder, job.job_id), *self._end_by_signal(-code))
             else:

@@ -12,7 +12,7 @@ from exca_like.errors import (
     LostOutcomeError,
 )
 from exca_like.executors import open_job
-from exca_like.executors.base import Attempt, Ended, JobHandle, last_words, read_log
+from exca_like.executors.base import Attempt, Ended, JobHandle, read_log, said_at_end
 from exca_like.infra.status import HINTS
 from exca_like.lazy import Lazy
 from exca_like.recording import ended_elsewhere
@@ -233,7 +233,7 @@ class TaskJob(Generic[R]):
 
     def _without_result(self, ended: Ended) -> Outcome:
         """The outcome of a job that left none; kept for the next caller unless the job counts as not submitted."""
-        said = ended.detail if self._handle is None else last_words(self._handle, ended)
+        said = ended.detail if self._handle is None else said_at_end(self._handle, ended)
         detail = "\n".join(part for part in (self._why_cancelled() if ended.reason == "cancelled" else "", said) if part)
         msg = (
             f"job {self.job_id} of {self._label} ended without a result: {ended.reason}. "

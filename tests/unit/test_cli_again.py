@@ -52,6 +52,12 @@ def test_more_memory_each_time(call: Call, tmp_path: Path) -> None:
     assert "2 completed" in call("retry", "--failed", "--mem", "x2", "--yes", "--wait").stdout
 
 
+def test_a_failure_that_is_stored_is_told_and_ends_with_1(call: Call) -> None:
+    call("run", "train:Train", "seed=1", "--wait", ended=1)
+    assert "ValueError: seed 1" in call("run", "train:Train", "seed=1", ended=1).stderr
+    assert json.loads(call("run", "train:Train", "seed=1", "--json", ended=1).stdout)["status"] == "failed"
+
+
 def test_messages_do_nothing_to_the_terminal(call: Call, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(PROGRAM.replace("seed {self.seed}", "\\x1b[2J{self.seed}"))
     call("run", "train:Train", "seed=1", "--wait", ended=1)
