@@ -226,14 +226,20 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         return pd.DataFrame(self.to_records())
 
     def failures(self) -> FailureReport:
-        """What failed, grouped by what the failures have in common; items of maps have the uid ``<uid>/<uid of the item>``."""
+        """What failed, grouped by what the failures have in common; items of maps have the uid ``<uid>/<uid of the item>``.
+
+        Of items that a job did not come to, as it died, there is nothing: the uid of the map stands for all those of a job.
+        """
         found: list[tuple[str, Failure]] = []
-        for entry in self:
-            if entry.kind == "map" and entry.failures:
-                found += ((f"{entry.uid}/{item}", failure) for item, failure in entry.item_failures().items())
+        entries = self.refresh()
+        for entry in entries:
+            if entry.kind in ("map", ""):
+                items = entry.item_failures() if entry.failures else {}
+                found += ((f"{entry.uid}/{item}", failure) for item, failure in items.items())
+                found += ((entry.uid, failure) for failure in (entry.job_failures() if entry.job else ()))
             elif (failure := entry.failure()) is not None:
                 found.append((entry.uid, failure))
-        return FailureReport(found)
+        return FailureReport(found, lost=sum(entry.status == "lost" for entry in entries))
 
     def disk_usage(self) -> dict[str, DiskUsage]:
         """What each folder of the cache root takes, whatever the filter: those of methods, logs, copies of code...; by name.

@@ -16,21 +16,22 @@ from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.context import AllowPickle
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.handlers.containers import from_tree
-from exca_like.cachedict.owners import describe
+from exca_like.cachedict.owners import Owner, describe
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, CacheUsageError, ExcaLikeError, NotCachedError
 from exca_like.executors import job_is_over, open_job
-from exca_like.executors.base import JobHandle
+from exca_like.executors.base import Ended, JobHandle
 from exca_like.failures import failure_of_job
 from exca_like.layout import EntryFolder
 from exca_like.provenance import Provenance, provenance_of
 from exca_like.recording import noted
 from exca_like.scanning import Content, Kind, Scanner, Stored
 from exca_like.store import FolderStore, Outcome
+from exca_like.tables import count
 
 Status = Literal["completed", "failed", "running", "queued", "lost", "empty"]
-"""``"lost"`` is a job that was cancelled, preempted or vanished before there was a result or an error; ``"empty"`` a folder in
-which nothing was computed yet, or of which the process that was at it is gone."""
+"""``"lost"`` is what a job that was cancelled, preempted or vanished, or a process that died, left without a result or an
+error; ``"empty"`` a folder in which nothing was computed yet."""
 
 _SCALARS = (bool, int, float, str, type(None))
 # names of columns that are never those of fields
@@ -55,7 +56,8 @@ class Entry:
     key: str = ""
     """What it is stored by in its folder; empty for a map."""
     reason: str = ""
-    """Of what failed the type and the message of the error, or why the job ended; of what waits, what for."""
+    """Of what failed the type and the message of the error, or why the job ended; of what waits, what for; of a map, of how
+    many items there is no result."""
     time: datetime | None = None
     """When it was stored, in UTC; of a job that left nothing, when that ended."""
     duration: float | None = None
@@ -67,7 +69,7 @@ class Entry:
     failures: int = 0
     """Stored errors."""
     job: str | None = None
-    """The cluster's id of the job that computed it, or does."""
+    """The cluster's id of the job that computed it, or does; of a map, of one that is at it, or that died; see `jobs`."""
     is_pinned: bool = False
     used: datetime | None = None
     """When its folder was read last, as far as the file system tells; see `exca_like.pruning`."""
@@ -134,6 +136,16 @@ class Entry:
         handle = self.handle() if self.status == "failed" else None
         return None if handle is None else failure_of_job(handle)
 
+    def job_failures(self) -> list[Failure]:
+        """Of a map, how those jobs failed that died before they came to all their items."""
+        if self.kind == "task":
+            return []
+        left = claims_of(str(self.folder)).left(list(self._stored_keys()))
+        handles = [handle for owner, _ in left if (handle := _handle_of(owner.get("job") or {})) is not None]
+        ends = [(handle, handle.ended()) for handle in handles]
+        failed = [handle for handle, ended in ends if ended is not None and not ended.interrupted]
+        return [failure for handle in failed if (failure := failure_of_job(handle)) is not None]
+
     def item_failures(self) -> dict[str, Failure]:
         """The errors that are stored in the folder, by what they are stored by: for a map, the uids of items."""
         cache = self._cache("never")
@@ -145,8 +157,34 @@ class Entry:
         return provenance_of(self._cache("never").meta(self.key if item is None else item), str(self.root))
 
     def handle(self) -> JobHandle | None:
-        """The job that was submitted last, if there is one: with the ``paths`` of its logs, its ``state``, and ``cancel``."""
-        return _handle(str(self.folder))
+        """The first of `handles`: a job with ``paths`` of its logs, ``state`` and ``cancel``; None if there is none."""
+        return next(iter(self.handles()), None)
+
+    def handles(self) -> list[JobHandle]:
+        """Of a task the job that was submitted last; of a map those that are at it, or that died before they came to its end.
+
+        Those that computed items of a map, and ended well, are known by their ids only: see `jobs`.
+        """
+        folder = str(self.folder)
+        if self.kind == "task":
+            records = [_job_record(folder)]
+        else:
+            records = [] if self.kind == "memo" else [owner.get("job") or {} for owner in claims_of(folder).owners()]
+        return [handle for record in records if (handle := _handle_of(record)) is not None]
+
+    def is_of_job(self, job_id: str) -> bool:
+        """Whether its job, or one of its `handles`, has this id, or is of an array with it."""
+        ids = [self.job or "", *(handle.job_id for handle in (self.handles() if self.kind in ("map", "") else ()))]
+        return any(own == job_id or own.startswith(f"{job_id}_") for own in ids)
+
+    def jobs(self) -> list[str]:
+        """The ids of all jobs that computed what is stored, or are at it, or died, the last one last."""
+        found = [self.job] if self.job else []
+        if self.kind == "map":
+            cache = self._cache("never")
+            notes = (noted(cache.meta(key)) for key in [*cache, *cache.failed()])
+            found = [*(note["job"] for note in notes if note.get("job")), *found]
+        return list(dict.fromkeys(reversed(found)))[::-1]
 
     def pin(self) -> None:
         """Keep it from being removed by `exca_like.pruning`; it may be pinned already.
@@ -351,18 +389,54 @@ def _of_map(entry: Entry, content: Content) -> Entry:
 
 
 def _of_claims(entry: Entry, content: Content) -> Entry:
-    """An entry that somebody computes now, if somebody does."""
-    if content.claims:
-        holder = claims_of(content.path).holder()
-        if holder is not None:
-            job = (holder.get("job") or {}).get("job_id")
-            return replace(entry, status="running", reason=describe(holder), job=job)
-    return entry
+    """An entry that somebody computes now, if somebody does, or that somebody left who died."""
+    if not content.claims:
+        return entry
+    claims = claims_of(content.path)
+    holder = claims.holder()
+    if holder is not None:
+        job = (holder.get("job") or {}).get("job_id")
+        return replace(entry, status="running", reason=describe(holder), job=job)
+    if entry.kind == "task" and (entry.values or entry.failures):
+        return entry
+    if content.left is None:
+        stored = entry._stored_keys() if entry.values or entry.failures else ()
+        content.left = claims.left(list(stored))
+    return _of_left(entry, content.left) if content.left else entry
+
+
+def _of_left(entry: Entry, left: Sequence[tuple[Owner, int]]) -> Entry:
+    """An entry of which those who died before they came to the end of it tell what they left."""
+    ends = [_end_of_owner(owner) for owner, _ in left]
+    # what the user has to mend comes first
+    handle, ended, who = min(ends, key=lambda end: end[1] is None or end[1].interrupted)
+    is_failure = ended is not None and not ended.interrupted
+    others = f" and {count(len(left) - 1, 'other')}" if len(left) > 1 else ""
+    number = sum(number for _, number in left)
+    items = f"{count(number, 'item')} without a result: " if entry.kind == "map" else ""
+    return replace(
+        entry,
+        status="failed" if is_failure or entry.failures else "lost",
+        reason="; ".join(filter(None, (entry.reason, f"{items}{who}{others}"))),
+        time=entry.time or (None if handle is None else _end_of(handle, entry)),
+        job=None if handle is None else handle.job_id,
+    )
+
+
+def _end_of_owner(owner: Owner) -> tuple[JobHandle | None, Ended | None, str]:
+    """The job of somebody who died, how it ended, and what is to be said of it."""
+    handle = _handle_of(owner.get("job") or {})
+    ended = None if handle is None else handle.ended()
+    if handle is None or ended is None:
+        return None, None, f"{describe(owner)}, is gone"
+    how = "it ended early" if ended.reason == "completed" else ended.reason
+    last = _last_line(ended.detail)
+    return handle, ended, f"{how}{f': {last}' if last else ''} (job {handle.job_id})"
 
 
 def _of_job(entry: Entry) -> Entry:
     """A task without an outcome of its last job."""
-    handle = _handle(str(entry.folder))
+    handle = _handle_of(_job_record(str(entry.folder)))
     if handle is None:
         return entry
     entry = replace(entry, job=handle.job_id)
@@ -413,9 +487,9 @@ def _job_record(folder: str) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _handle(folder: str) -> JobHandle | None:
+def _handle_of(record: dict[str, Any]) -> JobHandle | None:
     try:
-        return open_job(_job_record(folder))
+        return open_job(record)
     except (KeyError, TypeError):
         return None
 

@@ -82,18 +82,23 @@ class FailureReport:
         Uids, and how each failed.
     total:
         How many there are with those that did not fail; None if that is not known.
+    lost:
+        How many more were lost: they count as not submitted.
     """
 
     groups: Sequence[FailureGroup]
     """The groups, the largest first."""
+    lost: int
+    """How many more were lost."""
 
-    def __init__(self, failures: Iterable[tuple[str, Failure]], total: int | None = None) -> None:
+    def __init__(self, failures: Iterable[tuple[str, Failure]], total: int | None = None, lost: int = 0) -> None:
         found: dict[tuple[object, ...], list[tuple[str, Failure]]] = {}
         self._failures = list(failures)
         for uid, failure in self._failures:
             found.setdefault(_key(failure), []).append((uid, failure))
         self.groups = sorted(map(_group, found.values()), key=lambda group: -group.count)
         self._total = total
+        self.lost = lost
 
     def each(self) -> list[tuple[str, str]]:
         """Uids, and how each failed, in a line."""
@@ -121,6 +126,8 @@ class FailureReport:
                 whose = f"of {found[1].uids[0]}" if found[0] else "of the first"
                 lines += ["", f"{title} {whose}:", "", getattr(found[1], name).rstrip()]
                 break
+        if self.lost:
+            lines += ["", self.of_lost()]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -132,7 +139,17 @@ class FailureReport:
             uids = "".join(f"<li><code>{escape(uid)}</code></li>" for uid in _first(group.uids))
             text = escape(group.traceback or group.message)
             parts.append(f"<details><summary>{escape(str(group))}</summary><ul>{uids}</ul><pre>{text}</pre></details>")
-        return "".join(parts)
+        return "".join([*parts, f"<p>{escape(self.of_lost())}</p>" if self.lost else ""])
+
+    def of_lost(self) -> str:
+        """What was lost, in a line; empty if nothing was."""
+        if not self.lost:
+            return ""
+        was = "was" if self.lost == 1 else "were"
+        return (
+            f"{self.lost} more {was} lost (cancelled, preempted, killed or gone), which count as not submitted: status='lost' "
+            "chooses them."
+        )
 
     def _title(self) -> str:
         if not self.groups:

@@ -110,7 +110,7 @@ def prune(
         counts. To look at maps and memoised functions with a catalog is to read them, to look at tasks is not.
     status:
         Remove only what has this status, or one of these. Given alone, all of it is removed. A map of which some items failed
-        stays, with the results of the others: choose it by its uid, for `remove`.
+        or were lost stays, with the results of the others: choose it by its uid, for `remove`.
     dry_run:
         Only tell what would be removed.
 
@@ -167,8 +167,8 @@ def _bytes_of(size: int | str) -> float:
 
 
 def _is_of_use(entry: Entry) -> bool:
-    """Whether an entry is a map of which only some items failed: the others are no failures."""
-    return entry.kind == "map" and entry.status == "failed" and entry.values > 0
+    """Whether an entry is a map of which only some items failed, or were lost: the others are good."""
+    return entry.kind == "map" and entry.status in ("failed", "lost") and entry.values > 0
 
 
 def _plan(

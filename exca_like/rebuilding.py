@@ -11,6 +11,7 @@ from exca_like.entries import Entry
 from exca_like.errors import InfraUsageError, InfraValueError
 from exca_like.explaining import Explanation
 from exca_like.infra.applied import FIELDS
+from exca_like.infra.map import MapInfra
 from exca_like.infra.task import TaskInfra
 from exca_like.sweeps import Member, Sweep
 
@@ -94,12 +95,13 @@ def _sweep(label: str, rebuilt: Mapping[Entry, tuple[Any, str]]) -> Sweep[Any]:
 
 def _rebuilt(entry: Entry) -> tuple[Any, str]:
     """The config of a task, and the name of its infra."""
-    if entry.kind != "task":
-        msg = f"{entry.uid} is no task of a config, but {'a map' if entry.kind == 'map' else 'a call'}: call its method again"
-        raise InfraUsageError(msg)
+    if entry.kind in ("map", "memo"):
+        raise InfraUsageError(_no_task(entry, "map" if entry.kind == "map" else "call"))
     cls, method = _class_of(entry)
     fields = getattr(cls, FIELDS, {})
     name = next((name for name, field in fields.items() if field.applied is not None and field.applied.name == method), None)
+    if not entry.kind and name is not None and isinstance(fields[name].default, MapInfra):
+        raise InfraUsageError(_no_task(entry, "map"))
     if name is None or not isinstance(fields[name].default, TaskInfra):
         msg = f"{cls.__qualname__}.{method} has no TaskInfra (any more), with which {entry.uid} was computed"
         raise InfraUsageError(msg)
@@ -121,6 +123,10 @@ def _rebuilt(entry: Entry) -> tuple[Any, str]:
         msg = f"{entry.uid} is the config {uid} now, as {cls.__qualname__} differs in {what}: make the config in Python"
         raise InfraValueError(msg)
     return config, name
+
+
+def _no_task(entry: Entry, kind: str) -> str:
+    return f"{entry.uid} is no task of a config, but a {kind}: call its method again, which computes what is missing"
 
 
 def _class_of(entry: Entry) -> tuple[Any, str]:

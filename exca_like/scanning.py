@@ -73,6 +73,8 @@ class Content:
     """Whether exca keeps a task's job and result here, in its own way."""
     claims: tuple[str, ...] = ()
     """Names of claims, of whoever computes something now, or did."""
+    left: Any = None
+    """Who left something unfinished, as far as somebody found that out; the dead don't change it."""
     shown: Any = None
     """What is remembered of it by who shows it."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from exca_like.cachedict.failures import Failure
+from exca_like.failures import failure_of_job
 from exca_like.infra.readers import holder_of
 from exca_like.infra.sending import KEY
 from exca_like.infra.status import StatusDetail
@@ -127,6 +129,14 @@ def row_of(values: Mapping[str, Any], infra: TaskInfra) -> SweepRow:
     detail = infra.status_detail()
     status = _STATUS.get(detail.state, "not submitted")
     return SweepRow(values, status, _reason(detail, status), _duration(detail, status, infra), detail.job_id, infra.uid())
+
+
+def failure_of(infra: TaskInfra) -> Failure | None:
+    """How a task failed; None if it is computed again meanwhile."""
+    outcome, handle = infra._store().load(KEY), infra._handle()
+    if outcome is not None and outcome.failure is not None:
+        return outcome.failure
+    return None if handle is None else failure_of_job(handle)
 
 
 def core_hours_of(cached: Sequence[TaskInfra], due: Sequence[TaskInfra]) -> float | None:

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeV
 
 import pydantic
 
-from exca_like.cachedict.failures import Failure
 from exca_like.errors import ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors import cancel_all
-from exca_like.failures import FailureReport, failure_of_job
+from exca_like.failures import FailureReport
 from exca_like.grids import Grid, described
 from exca_like.hits import counts
 from exca_like.infra.applied import FIELDS, InfraField
@@ -22,7 +21,7 @@ from exca_like.progress import Progress
 from exca_like.sources import closest
 from exca_like.sweep_again import Retry, again_of, check_names
 from exca_like.sweep_frame import frame_of
-from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus, core_hours_of, row_of
+from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus, core_hours_of, failure_of, row_of
 from exca_like.tables import Table, Tabular
 
 if TYPE_CHECKING:
@@ -316,9 +315,11 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         jobs = self._jobs()
         missing = jobs.count(None)
         if on_error == "raise" and missing:
+            lost = self._lost()
+            why = f" ({len(lost)} were lost, like {lost[0].uid}: {lost[0].reason})" if lost else ""
             msg = (
-                f"{missing} of {len(self)} configs have no result and are not running: call submit() first, "
-                "or take what there is with results(on_error='skip')"
+                f"{missing} of {len(self)} configs have no result and are not running{why}: call submit() "
+                f"{'again' if lost else 'first'}, or take what there is with results(on_error='skip')"
             )
             raise NotCachedError(msg)
         self._wait_for([job for job in jobs if job is not None])
@@ -339,8 +340,9 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
     def failures(self) -> FailureReport:
         """What failed, grouped by what the failures have in common."""
         failed = [member.infra for member in self._members if member.infra.status() == "failed"]
-        found = [(infra.uid(), _failure_of(infra)) for infra in failed]
-        return FailureReport([(uid, failure) for uid, failure in found if failure is not None], len(self))
+        found = [(infra.uid(), failure_of(infra)) for infra in failed]
+        known = [(uid, failure) for uid, failure in found if failure is not None]
+        return FailureReport(known, len(self), lost=len(self._lost()))
 
     def to_df(self) -> "pd.DataFrame":
         """A table of all configs and their results, with a row for each config; nothing is waited for.
@@ -431,6 +433,10 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         """The job of each config; None if there is none, or none that counts."""
         return [member.infra._present_job("cached") for member in self._members]
 
+    def _lost(self) -> list[SweepRow]:
+        """The configs whose jobs left nothing, and count as not submitted."""
+        return [row for row in self._rows() if row.status == "not submitted" and row.job_id]
+
     def _rows(self) -> list[SweepRow]:
         return [row_of(member.swept, member.infra) for member in self._members]
 
@@ -488,11 +494,3 @@ def _is_wanted(where: Callable[[Any], Any], config: Any, place: _Place) -> bool:
         msg = f"where gave None for {place}: let it return True for configs to keep, and False for others"
         raise InfraTypeError(msg)
     return bool(wanted)
-
-
-def _failure_of(infra: TaskInfra) -> Failure | None:
-    """How a task failed; None if it is computed again meanwhile."""
-    outcome, handle = infra._store().load(KEY), infra._handle()
-    if outcome is not None and outcome.failure is not None:
-        return outcome.failure
-    return None if handle is None else failure_of_job(handle)

@@ -14,14 +14,14 @@ import fcntl
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Self
 
 import orjson
 
 from exca_like import files, user_warnings
 from exca_like.cachedict.digests import RELEASED, Digests, Table, chosen, digests_of, order_of, ordered
-from exca_like.cachedict.owners import LOST_S, Owner, describe, heartbeat, is_mine, lives_here, this_process
+from exca_like.cachedict.owners import GONE_S, LOST_S, Owner, describe, heartbeat, is_mine, lives_here, this_process
 from exca_like.cachedict.writer import host_name, unwritable
 
 SUFFIX = ".claim"
@@ -348,12 +348,40 @@ class FolderClaims:
 
     def holder(self) -> Owner | None:
         """Somebody who lives and computes keys of the folder now; None if nobody does. Nothing is changed."""
-        for name in self._names():
+        return next((others.owner or {} for others in self._held() if self._is_alive(others, is_first_look=True)), None)
+
+    def owners(self) -> list[Owner]:
+        """Those who have not released all that they claimed, alive or dead."""
+        return [others.owner for others in self._held() if others.owner is not None]
+
+    def left(self, stored: Sequence[str] = ()) -> list[tuple[Owner, int]]:
+        """Those who died before they came to all that they claimed. Nothing is changed.
+
+        Parameters
+        ----------
+        stored:
+            The keys that have a value or a failure by now.
+
+        Returns
+        -------
+        list of (Owner, int)
+            Who, and of how many keys there is nothing.
+        """
+        digests = ordered(digests_of(stored))
+        found = []
+        for others in self._held():
+            number = others.table.count() - len(others.table.held(digests))
+            if number > 0 and others.owner is not None and not self._is_alive(others, is_first_look=True):
+                found.append((others.owner, number))
+        return found
+
+    def _held(self) -> Iterator[_Others]:
+        """The claims that are not released altogether."""
+        for name in sorted(self._names()):
             with contextlib.suppress(FileNotFoundError):
                 others = _Others(self.folder, name)
-                if others.table.has_held() and self._is_alive(others):
-                    return others.owner or {}
-        return None
+                if others.table.has_held():
+                    yield others
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[Owner | None]:
@@ -399,11 +427,11 @@ class FolderClaims:
         except FileNotFoundError:
             return []
 
-    def _is_alive(self, others: _Others) -> bool:
-        """Whether an owner still works on what it claimed."""
+    def _is_alive(self, others: _Others, *, is_first_look: bool = False) -> bool:
+        """Whether an owner still works on what it claimed, as far as can be told; by one look alone if this is the first."""
         owner = others.owner
         if owner is None:
-            return self._beats_on(others)
+            return self._beats_on(others, is_first_look=is_first_look)
         if owner.get("job") and owner["job"] != self.job:
             return not self._is_over(owner["job"])
         if is_mine(owner):  # what an interruption left behind is nobody's
@@ -411,9 +439,11 @@ class FolderClaims:
         alive = lives_here(owner)
         if owner.get("job"):  # this one, which may have been started again, elsewhere
             return alive is True
-        return self._beats_on(others) if alive is None else alive
+        return self._beats_on(others, is_first_look=is_first_look) if alive is None else alive
 
-    def _beats_on(self, others: _Others) -> bool:
+    def _beats_on(self, others: _Others, *, is_first_look: bool) -> bool:
+        if is_first_look and time() - others.beat / 1e9 > GONE_S:
+            return False
         now = monotonic()
         beat, since = self._beats.get(others.name, (None, now))
         if beat != others.beat:

@@ -102,6 +102,10 @@ class Table:
         """Whether any is held."""
         return HELD in self.status
 
+    def count(self) -> int:
+        """How many are held."""
+        return bytes(self.status).count(HELD)
+
     def _is_held(self, digest: int) -> bool:
         place, number = bisect_left(self.digests, digest), len(self.digests)
         while place < number and self.digests[place] == digest:  # several keys may have the same one

@@ -16,6 +16,7 @@ from exca_like.layout import user_name
 
 BEAT_S = 15.0
 LOST_S = 75.0  # seconds without a heartbeat after which an owner counts as dead
+GONE_S = 3600.0  # the same for one look, which has nothing but clocks to go by, and those of hosts differ
 
 Owner = dict[str, Any]
 """JSON data: ``host``, ``system``, ``pid``, ``start``, ``user``, ``since``; and ``job`` if a job of a cluster does the work."""

@@ -1,7 +1,6 @@
 """``pin``, ``unpin``, ``rm``, ``prune``, ``cancel``: what is kept, and what is not."""
 
 import enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,10 +14,12 @@ from exca_like.cli.options import (
     Method,
     Since,
     Status,
-    Uid,
+    Uids,
     Yes,
     catalog_of,
     chosen,
+    is_job,
+    meant,
     print_json,
     print_table,
     print_text,
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exca_like.entries import Entry
+    from exca_like.executors.base import JobHandle
     from exca_like.pruning import Removal
-
-Uids = Annotated[list[str], typer.Argument(metavar="UID...", help="Entries, of whose uids a clear part is enough.")]
 
 
 class Order(enum.StrEnum):
@@ -43,25 +43,55 @@ class Order(enum.StrEnum):
     lfu = "lfu"
 
 
-def pin(uid: Uid, folder: Folder = None, json: Json = False) -> None:
-    """Keep an entry, whatever is pruned."""
-    entry = catalog_of(folder)[uid]
-    entry.pin()
-    _tell([entry], "is pinned", json=json)
+def pin(
+    uids: Uids = None,
+    folder: Folder = None,
+    method: Method = None,
+    status: Status = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    json: Json = False,
+) -> None:
+    """Keep entries, whatever is pruned."""
+    entries = meant(folder, uids, method, status, since, before, where)
+    for entry in entries:
+        entry.pin()
+    _tell(entries, "is pinned", json=json)
 
 
-def unpin(uid: Uid, folder: Folder = None, json: Json = False) -> None:
-    """Let an entry be removed again."""
-    entry = catalog_of(folder)[uid]
-    entry.unpin()
-    _tell([entry], "is not pinned", json=json)
+def unpin(
+    uids: Uids = None,
+    folder: Folder = None,
+    method: Method = None,
+    status: Status = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    json: Json = False,
+) -> None:
+    """Let entries be removed again."""
+    entries = meant(folder, uids, method, status, since, before, where)
+    for entry in entries:
+        entry.unpin()
+    _tell(entries, "is not pinned", json=json)
 
 
-def rm(uids: Uids, folder: Folder = None, yes: Yes = False, json: Json = False) -> None:
+def rm(
+    uids: Uids = None,
+    folder: Folder = None,
+    method: Method = None,
+    status: Status = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
     """Remove entries; what is pinned, or being computed, stays."""
     from exca_like import pruning
 
-    _report(pruning.remove(_named(folder, uids), dry_run=not yes), yes=yes, json=json)
+    _report(pruning.remove(meant(folder, uids, method, status, since, before, where), dry_run=not yes), yes=yes, json=json)
 
 
 def prune(
@@ -102,27 +132,41 @@ def prune(
     _report(done, yes=yes, json=json)
 
 
-def cancel(uids: Uids, folder: Folder = None, yes: Yes = False, json: Json = False) -> None:
-    """Cancel the jobs of tasks that are queued or running."""
+def cancel(
+    uids: Uids = None,
+    folder: Folder = None,
+    method: Method = None,
+    status: Status = None,
+    since: Since = None,
+    before: Before = None,
+    where: Config = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Cancel the jobs of what is queued or running."""
     from exca_like import tables
     from exca_like.executors import cancel_all
 
-    named = _named(folder, uids)
+    named = meant(folder, uids, method, status, since, before, where)
     live = {entry.uid: entry for entry in catalog_of(folder) if entry.status in ("running", "queued")}
-    handles = {entry.uid: handle for entry in named if entry.uid in live and (handle := entry.handle()) is not None}
+    if not uids:  # what has ended was not meant
+        named = [entry for entry in named if entry.uid in live]
+    handles = {entry.uid: found for entry in named if entry.uid in live and (found := _to_cancel(entry, uids))}
     rows: list[dict[str, Any]] = []
     for entry in named:
-        handle = handles.get(entry.uid)
+        found = handles.get(entry.uid, [])
         problem, with_it = None, []
         if entry.uid not in live:
             problem = f"it is {entry.status}"
-        elif handle is None:
+        elif not found:
             problem = f"it has no job of its own: it is computed by {entry.reason or 'another process'}"
         elif live[entry.uid].status == "running":  # of several tasks in a job, one that waits can be taken out alone
-            with_it = [other.uid for other in live.values() if other.job == handle.job_id and other.uid not in handles]
-        rows.append({"uid": entry.uid, "job": handle and handle.job_id, "problem": problem, "with_it": with_it})
+            ids = {handle.job_id for handle in found}
+            with_it = [other.uid for other in live.values() if other.job in ids and other.uid not in handles]
+        jobs = ", ".join(handle.job_id for handle in found) or None
+        rows.append({"uid": entry.uid, "job": jobs, "problem": problem, "with_it": with_it})
     if yes:
-        cancel_all(list(handles.values()))
+        cancel_all([handle for found in handles.values() for handle in found])
     if json:
         print_json(rows)
     else:
@@ -131,13 +175,18 @@ def cancel(uids: Uids, folder: Folder = None, yes: Yes = False, json: Json = Fal
             print_text(
                 "".join([f"{row['uid']}: {row['problem'] or 'job ' + row['job']}", *with_it]), err=row["problem"] is not None
             )
-        total = tables.count(len({*handles, *(uid for row in rows for uid in row["with_it"])}), "task")
+        noun = "task" if all(entry.kind == "task" for entry in named) else "entry"
+        total = tables.count(len({*handles, *(uid for row in rows for uid in row["with_it"])}), noun)
         print_text(f"{total} cancelled" if yes or not handles else f"{total} would be cancelled: repeat with --yes")
     raise typer.Exit(0 if len(handles) == len(rows) else 1)
 
 
-def _named(folder: Path | None, uids: "Sequence[str]") -> "list[Entry]":
-    return catalog_of(folder).named(uids)
+def _to_cancel(entry: "Entry", uids: "Sequence[str] | None") -> "list[JobHandle]":
+    """The jobs of an entry that go on; of a map only those that are named, if some are."""
+    going_on = [handle for handle in entry.handles() if handle.ended() is None]
+    jobs = [uid for uid in uids or () if is_job(uid) and entry.is_of_job(uid)]
+    named = [handle for handle in going_on if any(f"{handle.job_id}_".startswith(f"{job}_") for job in jobs)]
+    return named if jobs else going_on
 
 
 def _tell(entries: "Sequence[Entry]", what: str, *, json: bool) -> None:

@@ -14,6 +14,7 @@ from exca_like.cli.options import (
     Folder,
     Json,
     Method,
+    Pinned,
     Since,
     Status,
     chosen,
@@ -48,6 +49,7 @@ def ls(
     since: Since = None,
     before: Before = None,
     where: Config = None,
+    pinned: Pinned = False,
     sort: Annotated[Order, typer.Option(help="What comes last is the newest, largest or longest.")] = Order.uid,
     number: Annotated[int, typer.Option("--number", "-n", min=0, help="How many are shown at most; 0: all.")] = 0,
     json: Json = False,
@@ -55,7 +57,7 @@ def ls(
     """List what is stored, failed, or being computed."""
     from exca_like import catalog, tables
 
-    found = chosen(folder, method, status, since, before, where)
+    found = chosen(folder, method, status, since, before, where, pinned or None)
     entries = _sorted(list(found), sort)
     shown = entries[-number:] if number else entries
     if json:
@@ -151,6 +153,8 @@ def failures(
         print_text(report.text(number))
     else:
         print_table(tables.Table(f"{len(report)} failed", ("uid", "what"), sorted(report.each()), most=None, longest=LONGEST))
+        if report.lost:
+            print_text(report.of_lost())
 
 
 def du(

@@ -3,18 +3,22 @@
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from exca_like.cli.options import Folder, Json, catalog_of, print_json, print_text, root_of
+from exca_like.cli.options import Folder, Json, catalog_of, is_job, print_json, print_text, root_of
+
+if TYPE_CHECKING:
+    from exca_like.entries import Entry
 
 _POLL_S = 0.5
+_SHOWN = 10
 _BLOCK = 1 << 16  # bytes
 
 
 def logs(
-    uid: Annotated[str, typer.Argument(help="The uid of a task, of which a clear part is enough, or the id of a job.")],
+    uid: Annotated[str, typer.Argument(help="The uid of an entry, of which a clear part is enough, or the id of a job.")],
     folder: Folder = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     err: Annotated[bool, typer.Option("--err", help="What it printed as errors.")] = False,
@@ -22,7 +26,7 @@ def logs(
     path: Annotated[bool, typer.Option("--path", help="Only where the file is.")] = False,
     json: Json = False,
 ) -> None:
-    """Print what the job of a task has printed so far."""
+    """Print what a job has printed so far."""
     handle, status = _job_of(uid, folder)
     file = handle.paths.stderr if err else handle.paths.stdout
     if path:
@@ -37,7 +41,7 @@ def logs(
         place = handle.whereabouts()
         why = f"it ended: {ended.reason}" if ended else "it runs" if place.is_running else f"it waits: {place.reason}"
         if ended and status in ("completed", "failed") and not handle.paths.folder.exists():
-            why = f"the task {status}, and the logs were removed since"
+            why = f"it {status}, and the logs were removed since"
         print_text(f"job {handle.job_id}: there is no {file} ({why})", err=True)
         raise typer.Exit(1 if ended else 0)
     position = _print(file, 0, number)
@@ -64,13 +68,29 @@ def _job_of(uid: str, folder: Path | None) -> tuple[Any, str]:
             raise
         msg = f"{error}; nor is there a job with this id"
         raise NotCachedError(msg) from None
-    handle = entry.handle()
-    if entry.job == uid and (handle is None or handle.job_id != uid):  # there was another one since
-        handle = _with_id(uid, folder) or handle
-    if handle is None:
-        msg = f"{entry.uid} was not computed by a job of its own, so that there are no logs"
+    if is_job(uid):  # that of the entry may be another one, which came after it
+        handle = next((one for one in entry.handles() if one.job_id == uid), None) or _with_id(uid, folder)
+    else:
+        handle = entry.handle() if entry.kind == "task" else None
+    return handle or _of_part(entry, folder), entry.status
+
+
+def _of_part(entry: "Entry", folder: Path | None) -> Any:
+    """The job of a map, or of a call, if there is just one."""
+    from exca_like.errors import NotCachedError
+
+    jobs = list(dict.fromkeys([*entry.jobs(), *(handle.job_id for handle in entry.handles())]))
+    if len(jobs) > 1:
+        shown = ", ".join(jobs[-_SHOWN:])
+        more = f", and {len(jobs) - _SHOWN} others" if len(jobs) > _SHOWN else ""
+        msg = f"{len(jobs)} jobs were at {entry.uid}: give the id of one, like {shown}{more}"
         raise NotCachedError(msg)
-    return handle, entry.status
+    handle = _with_id(jobs[0], folder) if jobs else None
+    if handle is None:
+        why = f"its job {jobs[0]} left no logs, or they were removed" if jobs else "it was computed without a job of its own"
+        msg = f"there are no logs of {entry.uid}: {why}"
+        raise NotCachedError(msg)
+    return handle
 
 
 def _with_id(job_id: str, folder: Path | None) -> Any:

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from exca_like.catalog import Catalog
+    from exca_like.entries import Entry
     from exca_like.tables import Table
 
 _VARIABLE = "EXCA_LIKE_FOLDER"
@@ -25,6 +26,14 @@ Uid = Annotated[
         help="The uid of an entry, of which a clear part is enough; its folder, or the id of its job.", show_default=False
     ),
 ]
+Uids = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="UID",
+        help="Entries, of whose uids a clear part is enough; or ids of jobs or of whole arrays, for all that is of them.",
+    ),
+]
+Pinned = Annotated[bool, typer.Option("--pinned", help="Only what is pinned.")]
 Method = Annotated[str | None, typer.Option("--method", "-m", help="Only this method; its end is enough, and * is allowed.")]
 Status = Annotated[str | None, typer.Option("--status", "-s", help="Only these, as failed or failed,lost.")]
 Since = Annotated[str | None, typer.Option("--since", help="Only what was stored since: 7d, '3 h', '2026-11-28 10:00'.")]
@@ -43,6 +52,7 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LONGEST_INTEGER = 4000  # digits, of which Python reads so many
 _WORDS = {"": None, "None": None, "null": None, "true": True, "True": True, "false": False, "False": False}
+_JOB = re.compile(r"(local-[0-9a-f]{16}|\d+)(_\d+)?")
 _USUAL = ("cache", ".cache", "results", ".exca_like")
 
 
@@ -83,11 +93,18 @@ def _is_root(place: Path) -> bool:
 
 
 def chosen(
-    folder: Path | None, method: str | None, status: str | None, since: str | None, before: str | None, where: list[str] | None
+    folder: Path | None,
+    method: str | None,
+    status: str | None,
+    since: str | None,
+    before: str | None,
+    where: list[str] | None,
+    pinned: bool | None = None,
 ) -> "Catalog":
     """The catalog of what options ask for."""
-    config = wanted(where)
-    return catalog_of(folder).filter(method, status=statuses(status), since=since, before=before, config=config, strict=True)
+    return catalog_of(folder).filter(
+        method, status=statuses(status), since=since, before=before, config=wanted(where), pinned=pinned, strict=True
+    )
 
 
 def wanted(where: list[str] | None) -> dict[str, Any]:
@@ -102,11 +119,36 @@ def wanted(where: list[str] | None) -> dict[str, Any]:
 
 
 def selected(catalog: "Catalog", uids: list[str] | None) -> "Catalog":
-    """Those entries of a catalog that are named by clear parts of their uids; all, if none are."""
+    """Those entries of a catalog that are named by clear parts of their uids, or ids of jobs; all, if none are named."""
     if not uids:
         return catalog
-    named = {entry.uid for entry in catalog.named(uids)}
+    jobs = [uid for uid in uids if is_job(uid)]
+    entries = list(catalog) if jobs else []
+    of_jobs = {job: [entry.uid for entry in entries if entry.is_of_job(job)] for job in jobs}
+    named = {entry.uid for entry in catalog.named(uid for uid in uids if not of_jobs.get(uid))}
+    named.update(*of_jobs.values())
     return catalog.filter(where=lambda entry: entry.uid in named)
+
+
+def is_job(uid: str) -> bool:
+    """Whether a text is the id of a job, or of an array of them."""
+    return _JOB.fullmatch(uid) is not None
+
+
+def meant(
+    folder: Path | None,
+    uids: list[str] | None,
+    method: str | None,
+    status: str | None,
+    since: str | None,
+    before: str | None,
+    where: list[str] | None,
+) -> "list[Entry]":
+    """What a command is to do something to: there has to be a uid, or another option that says what."""
+    if not uids and not where and all(option is None for option in (method, status, since, before)):
+        msg = "say which entries: by their uids, or with --method, --status, --since, --before or --where"
+        raise typer.BadParameter(msg, param_hint="UID")
+    return list(selected(chosen(folder, method, status, since, before, where), uids))
 
 
 def statuses(text: str | None) -> Any:

@@ -90,7 +90,7 @@ class _Queue:
         for folder, job_id in list(self.waiting):
             if (folder / f"{job_id}_cancel").exists():
                 self.waiting.remove((folder, job_id))
-                write_end(_end_file(folder, job_id), "cancelled", "cancelled before it started")
+                write_end(_end_file(folder, job_id), "cancelled", "before it started")
 
     def _start(self, folder: Path, job_id: str, slot: int) -> _Running:
         environment = {**os.environ, **self.queue["environment"], **_submitit_variables(folder, job_id), SLOT_VARIABLE: "1"}

@@ -15,6 +15,7 @@ from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.verify import examine
 from exca_like.confdict import ConfDict
 from exca_like.errors import ConfigMismatchError, CorruptEntryWarning
+from exca_like.executors.base import JobHandle
 from exca_like.explaining import ABSENT, Difference, Explanation, UidExplanation, UidField, differences
 from exca_like.infra.applied import FIELDS
 from exca_like.infra.readers import answers
@@ -124,10 +125,22 @@ def _stored_task(infra: Any, key: str) -> Explanation | None:
         return of_value(infra, infra.uid(), noted(store.meta(key)))
     if outcome is not None:
         return of_failure(infra.uid(), outcome.failure, is_raised=infra.mode != "retry")
+    job = infra._handle()
     if own_status(infra) == "running":
-        job = infra._handle()
         return Explanation("running", infra.uid(), f"Job {job.job_id} computes it: a call waits for its result.")
-    return _of_damage(infra)
+    return _of_damage(infra) or (None if job is None else _of_lost(infra.uid(), job))
+
+
+def _of_lost(uid: str, job: JobHandle) -> Explanation | None:
+    """What is to be said of a job that left no result."""
+    ended = job.ended()
+    if ended is None:
+        return None
+    how = ": ".join([ended.reason, *ended.detail.strip().splitlines()[-1:]])
+    if not ended.interrupted:
+        return Explanation("failed", uid, f"Job {job.job_id} ended without a result ({how}): a call raises that.")
+    reason = f"Job {job.job_id} was to compute it, and left no result ({how}): that counts as not submitted, so that the next"
+    return Explanation("miss", uid, f"{reason} call computes it.")
 
 
 def explain_item(infra: Any, key: str) -> Explanation:

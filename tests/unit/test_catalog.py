@@ -3,13 +3,14 @@
 import dataclasses
 import datetime
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ import pydantic
 import pytest
 
 import exca_like
-from exca_like import CacheDict, tables
+from exca_like import CacheDict, pruning, tables
 from exca_like.catalog import Catalog
 from exca_like.entries import Entry
-from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, NotCachedError
+from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ItemsFailedError, NotCachedError
 from exca_like.executors import local_queue
 from exca_like.filters import OneOf, moment
 
@@ -392,7 +393,56 @@ def test_what_was_killed(tmp_path: Path) -> None:
         Killed().run()
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
-    assert [(entry.status, entry.values) for entry in Catalog(tmp_path)] == [("empty", 0)]
+    (entry,) = Catalog(tmp_path)
+    assert (entry.status, entry.values) == ("lost", 0) and re.fullmatch(r"process \d+ of .*, is gone", entry.reason)
+    assert "1 more was lost" in str(Catalog(tmp_path).failures())
+
+
+class Doubles(pydantic.BaseModel):
+    factor: int = 2
+    code: int = 0
+    infra: exca_like.MapInfra = exca_like.MapInfra(cluster="local", max_jobs=2)
+
+    @infra.apply(item_uid=str)
+    def run(self, items: Sequence[int]) -> Iterator[int]:
+        for item in items:
+            if item == 8:  # of 0 to 9 the second job's
+                os._exit(self.code) if self.code else os.kill(os.getpid(), signal.SIGKILL)
+            if item == 1:
+                raise ValueError(item)
+            yield self.factor * item
+
+
+@pytest.mark.usefixtures("kills_one_at_a_time")
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_map_of_which_a_job_died(tmp_path: Path, code: int) -> None:
+    doubles = Doubles(code=code, infra={"folder": tmp_path})
+    catalog = Catalog(tmp_path)
+    with pytest.raises(ItemsFailedError):
+        list(doubles.run(range(2, 10)))
+    (entry,) = catalog
+    job = str(entry.job)
+    assert (entry.status, entry.values) == (("failed" if code else "lost"), 6) and entry.time
+    how = r"failed: .* \(job .*_1\)" if code else r"cancelled: killed by SIGKILL \(job .*_1\)"
+    assert re.fullmatch(f"2 items without a result: {how}", entry.reason)
+    assert [handle.job_id for handle in entry.handles()] == [job] and len(entry.jobs()) == 2 and entry.jobs()[-1] == job
+    assert entry.is_of_job(job) and entry.is_of_job(job.rpartition("_")[0]) and not entry.is_of_job(job[:-3])
+    report = catalog.failures()
+    assert [group.uids for group in report.groups] == ([(entry.uid,)] if code else [])
+    assert ("1 more was lost" in str(report)) == (not code)
+    assert pruning.prune(tmp_path, status=("failed", "lost")) == [], "the other results are good"
+
+    with pytest.raises(ItemsFailedError):
+        list(doubles.run([1]))
+    (entry,) = catalog
+    assert entry.status == "failed" and entry.reason.startswith("1 of 7 items failed; 2 items without a result: ")
+    assert len(catalog.failures()) == 1 + (code > 0)
+    again = Doubles(code=code, infra={"folder": tmp_path, "cluster": None})
+    with again.infra.cache_dict.write():
+        for item in (8, 9):
+            again.infra.cache_dict[str(item)] = 2 * item
+    (entry,) = catalog
+    assert entry.reason == "1 of 9 items failed", "nothing is missing now, whatever the dead claimed"
 
 
 def test_jobs(tmp_path: Path) -> None:
@@ -497,10 +547,18 @@ def test_a_kill_of_the_kernel_accounts_for_one_job(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("kills_one_at_a_time")
 def test_kills_by_others_are_no_failures(tmp_path: Path) -> None:
-    Dies(number=signal.SIGKILL, infra={"folder": tmp_path}).infra.job().wait()
+    dies = Dies(number=signal.SIGKILL, infra={"folder": tmp_path})
+    dies.infra.job().wait()
     (entry,) = Catalog(tmp_path)
     assert (entry.status, entry.reason) == ("lost", "cancelled: killed by SIGKILL")
     assert len(Catalog(tmp_path).filter(since="1h")) == 1 and not Catalog(tmp_path).filter(before="1h")
+    assert re.search(r"Job local-\w+ was to compute it, and left no result \(cancelled: killed", dies.infra.explain().reason)
+    sweep = exca_like.sweep(dies, {"number": [signal.SIGKILL, 0]})
+    assert "1 more was lost" in str(sweep.failures())
+    with pytest.raises(
+        NotCachedError, match=r"2 of 2 configs .* \(1 were lost, like .*: killed by SIGKILL\): call submit\(\) again"
+    ):
+        sweep.results()
 
 
 def test_damage_is_no_obstacle(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_logs_that_were_removed(call: Call, tmp_path: Path) -> None:
     assert call("logs", "default").stdout == ""
     shutil.rmtree(tmp_path / "cache/logs")
     done = call("logs", "default", ended=1)
-    assert "(the task completed, and the logs were removed since)" in done.stderr
+    assert "(it completed, and the logs were removed since)" in done.stderr
     assert "completed" in call("show", "default").stdout and "1 completed" in call("status").stdout
 
 
