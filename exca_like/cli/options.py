@@ -53,6 +53,8 @@ _NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?
 _LONGEST_INTEGER = 4000  # digits, of which Python reads so many
 _WORDS = {"": None, "None": None, "null": None, "true": True, "True": True, "false": False, "False": False}
 _JOB = re.compile(r"(local-[0-9a-f]{16}|\d+)(_\d+)?")
+_METHOD = re.compile(r"[^,]+\.[^,]+,.*")  # the name of the folder of a method
+_SHOWN = 5
 _USUAL = ("cache", ".cache", "results", ".exca_like")
 
 
@@ -61,8 +63,10 @@ def catalog_of(folder: Path | None) -> "Catalog":
     from exca_like.catalog import Catalog
     from exca_like.errors import CacheFolderError
 
+    root = root_of(folder)
+    _check_root(root)
     try:
-        return Catalog(root_of(folder))
+        return Catalog(root)
     except CacheFolderError as error:
         if str(folder) != os.environ.get(_VARIABLE):
             raise
@@ -84,10 +88,24 @@ def root_of(folder: Path | None) -> Path:
     raise typer.BadParameter(msg, param_hint="--folder")
 
 
+def _check_root(place: Path) -> None:
+    """Raise for a folder above or in a cache root, whose entries would get other names."""
+    above = place.absolute().parent
+    if _METHOD.fullmatch(place.absolute().name) and _is_root(above):
+        msg = f"{place} is a folder in the cache, and not its root: give {above}"
+        raise typer.BadParameter(msg, param_hint="--folder")
+    if place.is_dir() and not _is_root(place):
+        roots = sorted(path for path in place.iterdir() if path.name[0] != "." and path.is_dir() and _is_root(path))
+        if roots:
+            what = "a cache: give that" if len(roots) == 1 else "several caches: give one of them"
+            msg = f"{place} is no cache root, but holds {what}, {', '.join(map(str, roots[:_SHOWN]))}"
+            raise typer.BadParameter(msg, param_hint="--folder")
+
+
 def _is_root(place: Path) -> bool:
     try:
         with os.scandir(place) as found:
-            return any(one.is_dir() and "," in one.name and "." in one.name for one in found)
+            return any(_METHOD.fullmatch(one.name) and one.is_dir() for one in found)
     except OSError:
         return False
 
