@@ -4,7 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exca_like import files, hits, layout
@@ -147,7 +147,7 @@ class Report:
     problems:
         What is wrong; after a repair, what is still wrong.
     repaired:
-        What was wrong before the repair.
+        What was wrong before the repair, and was removed.
     """
 
     folders: int = 0
@@ -164,7 +164,7 @@ class Report:
         lines = [f"{self.entries} results and errors in {self.folders} folders, {len(self.problems)} problems"]
         if self.repaired:
             lines[0] += f" ({len(self.repaired)} repaired)"
-        return "\n".join([*lines, *map(str, self.problems)])
+        return "\n".join([*lines, *(f"removed: {problem}" for problem in self.repaired), *map(str, self.problems)])
 
 
 def verify(folder: str | Path, repair: bool = False, permissions: int | None = None) -> Report:
@@ -176,15 +176,15 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
         Where to look; folders of exca are looked at as far as they can be, as they have no checksums.
     repair:
         Delete damaged and duplicate entries, rewrite journals with damaged lines, and remove files that no entry needs.
-        What is damaged is lost either way, and computed again when asked for. What belongs to writers that are at work is
-        left as it is.
+        What is damaged is lost either way, and computed again when asked for. What belongs to writers that are at work, or is
+        in folders that can't be written to, is left as it is, and ``kept`` of the problem says so.
     permissions:
         Mode of files that a repair writes; None: as that of the folder they are in.
 
     Raises
     ------
     CacheFolderError
-        There is no such folder (or, for a repair, it can't be written to).
+        There is no such folder.
     """
     report = Report()
 
@@ -201,7 +201,10 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
         report.folders += 1
         report.entries += number
         if repair and problems:
-            remaining = repair_folder(path, problems, permissions)
+            try:
+                remaining = repair_folder(path, problems, permissions)
+            except CacheFolderError as error:
+                remaining = [replace(problem, kept=error.strerror or str(error)) for problem in problems]
             report.repaired += [problem for problem in problems if problem not in remaining]
             problems = remaining
         report.problems += problems

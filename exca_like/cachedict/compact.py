@@ -57,7 +57,7 @@ def compact_folder(folder: str, permissions: int | None = None) -> Compaction:
         try:
             with contextlib.ExitStack() as stack:
                 with _staying(folder):
-                    idle = stack.enter_context(_claimed(folder, some))
+                    idle = stack.enter_context(claimed(folder, some))
                 if not idle or not _is_worthwhile(folder, idle):
                     continue
                 move = _Move(folder, idle, permissions)
@@ -80,7 +80,7 @@ def held_writers(folder: str) -> set[str]:
     """Names of the writers that are at work in a folder."""
     held = set()
     for writer in writers_of(folder):
-        with _claimed(folder, [writer]) as idle:
+        with claimed(folder, [writer]) as idle:
             held |= {writer} - idle
     return held
 
@@ -146,7 +146,7 @@ def _size(folder: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _claimed(folder: str, writers: Iterable[str]) -> Iterator[set[str]]:
+def claimed(folder: str, writers: Iterable[str]) -> Iterator[set[str]]:
     """Those of some writers that are gone, as far as one can tell; while the block lasts, they can't come back."""
     descriptors: list[int] = []
     idle = set()
@@ -346,7 +346,7 @@ def drop_empty(folder: str) -> None:
     if len(writers) > _AT_ONCE:
         return  # `compact_folder` does it
     index = Index(folder)
-    with _claimed(folder, writers) as idle:
+    with claimed(folder, writers) as idle:
         index.refresh()
         places = [*index.entries.values(), *index.failures.values(), *(place for _, place in index.duplicates())]
         used = {index.describe(place)[0].rpartition("-")[0] for place in places}
@@ -378,7 +378,7 @@ def clear_folder(folder: str) -> bool:
         files.remove(f"{folder}/{name}")
     busy = set()
     for writer in sorted(writers_of(folder)):
-        with _claimed(folder, [writer]) as idle:
+        with claimed(folder, [writer]) as idle:
             _remove_writers(folder, idle)
             busy |= {writer} - idle
     tokens = {writer.rpartition("-")[2] for writer in busy}

@@ -196,6 +196,8 @@ class Index:
 
     def _note_plain(self, entries: dict[str, int], lines: list[bytes], place: int) -> bool:
         """Take in lines if all are sound and have keys that are plain: the usual case, and the hot one."""
+        if not lines:  # there is only one that is not complete
+            return True
         if any(map(crc32, lines)):
             return False
         raw = [line[9 : line.index(b'"', 9)] for line in lines if line[:9] == KEY_HEAD]

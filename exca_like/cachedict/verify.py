@@ -2,14 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from exca_like import files
 from exca_like.cachedict import blocks
-from exca_like.cachedict.compact import blobs_in, compact_folder, data_files, delete_at, held_writers, tokens_of
+from exca_like.cachedict.compact import blobs_in, claimed, compact_folder, data_files, delete_at, held_writers, tokens_of
 from exca_like.cachedict.context import DumpContext
 from exca_like.cachedict.handlers.paths import blobs_of
 from exca_like.cachedict.index import Index
@@ -19,6 +19,7 @@ from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import CorruptEntryError
 
 _ROUNDS = 4
+_AT_WORK = "its writer is at work, or of another machine and was so within a day: repeat the repair when that has ended"
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class Problem:
     detail: str
     key: str | None = None
     offset: int | None = None
+    kept: str | None = field(default=None, compare=False)
+    """Why a repair has left it as it is."""
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.path}: {self.detail}"
+        return f"{self.kind}: {self.path}: {self.detail}" + (f" (left as it is: {self.kept})" if self.kept else "")
 
 
 def examine(folder: str) -> tuple[int, list[Problem]]:
@@ -51,9 +54,8 @@ def examine(folder: str) -> tuple[int, list[Problem]]:
     if suspects:  # they may have been deleted or moved meanwhile
         index.refresh()
         suspects = [p for p in suspects if index.place(p.path.name, p.offset or 0) in index.places(p.key or "")]
-    torn = [p for p in damaged if p.kind != "torn" or p.path.name.rpartition("-")[0] not in busy]
     number = len(index.entries) + len(index.failures)
-    return number, [*torn, *suspects, *_duplicates(index, suspects), *_orphans(index, data, busy)]
+    return number, [*_settled(damaged), *suspects, *_duplicates(index, suspects), *_orphans(index, data, busy)]
 
 
 def repair(folder: str, problems: list[Problem], permissions: int | None = None) -> list[Problem]:
@@ -73,7 +75,8 @@ def repair(folder: str, problems: list[Problem], permissions: int | None = None)
         before, problems = problems, examine(folder)[1]
         if not problems or problems == before:
             break
-    return problems
+    busy = held_writers(folder)
+    return [replace(one, kept=_AT_WORK if one.path.name.rpartition("-")[0] in busy else None) for one in problems]
 
 
 def _remove(path: str, below: str) -> None:
@@ -86,23 +89,36 @@ def _remove(path: str, below: str) -> None:
 
 def _check_journals(folder: str) -> Iterator[Problem]:
     for name in sorted(os.listdir(folder)):
-        if not OWN_JOURNAL.fullmatch(name):
-            continue
-        path = Path(folder, name)
-        try:
-            *lines, rest = files.read_bytes(str(path)).split(b"\n")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            yield Problem("corrupt", path, f"it can't be read: {error.strerror}")
-            continue
-        offset = 0
-        for line in lines:
-            if line and not is_sound(line):
-                yield Problem("corrupt", path, f"the line at byte {offset} does not match its checksum")
-            offset += len(line) + 1
-        if rest:
-            yield Problem("torn", path, f"the last line, at byte {offset}, is not complete")
+        if OWN_JOURNAL.fullmatch(name):
+            yield from _check_journal(Path(folder, name))
+
+
+def _check_journal(path: Path) -> Iterator[Problem]:
+    try:
+        *lines, rest = files.read_bytes(str(path)).split(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield Problem("corrupt", path, f"it can't be read: {error.strerror}")
+        return
+    offset = 0
+    for line in lines:
+        if line and not is_sound(line):
+            yield Problem("corrupt", path, f"the line at byte {offset} does not match its checksum")
+        offset += len(line) + 1
+    if rest:
+        yield Problem("torn", path, f"the last line, at byte {offset}, is not complete")
+
+
+def _settled(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Problems of journals, without last lines that a writer at work may be about to complete."""
+    for problem in problems:
+        if problem.kind == "torn":
+            with claimed(str(problem.path.parent), [problem.path.name.rpartition("-")[0]]) as idle:
+                # its writer may have ended, or begun, since the look before
+                yield from (now for now in _check_journal(problem.path) if idle and now.kind == "torn")
+        else:
+            yield problem
 
 
 def _check_entries(index: Index) -> Iterator[Problem]:

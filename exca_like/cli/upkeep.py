@@ -21,10 +21,9 @@ def verify(
 
     report = maintenance.verify(catalog_of(folder).folder, repair=repair and yes)
     if json:
-        problems = [vars(problem) for problem in report.problems]
-        print_json(
-            {"folders": report.folders, "entries": report.entries, "problems": problems, "repaired": len(report.repaired)}
-        )
+        problems, removed = ([vars(problem) for problem in some] for some in (report.problems, report.repaired))
+        about = {"folders": report.folders, "entries": report.entries, "repaired": len(removed)}
+        print_json({**about, "problems": problems, "removed": removed})
     else:
         print_text(report)
         if repair and not yes and report.problems:

@@ -469,6 +469,7 @@ def test_verify(command, tmp_path: Path) -> None:
         "entries": 1,
         "folders": 1,
         "problems": [],
+        "removed": [],
         "repaired": 0,
     }
 

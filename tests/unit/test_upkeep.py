@@ -4,14 +4,18 @@ import os
 import pickle
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import pytest
 
+import exca_like
 from exca_like import maintenance
 from exca_like.cachedict import CacheDict, DumpContext
 from exca_like.cachedict import compact as compacting
+from exca_like.cachedict import verify as verifying
 from exca_like.cachedict.lines import seal
 from exca_like.errors import CacheFolderError, CorruptEntryWarning
 from exca_like.maintenance import compact, verify
@@ -32,6 +36,103 @@ def journal(folder, writer, *records):
 def damage(folder):
     for path in Path(folder, "data").glob("*.data"):
         path.write_bytes(path.read_bytes()[:-5] + b"wrong")
+
+
+class Task(pydantic.BaseModel):
+    x: int = 0
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+    @infra.apply
+    def run(self) -> int:
+        return self.x
+
+
+def journal_of(folder: Path) -> Path:
+    (path,) = folder.rglob("*-info.jsonl")
+    return path
+
+
+DAMAGES = {
+    "the end is lost": lambda line: line[:-20],
+    "the last byte is lost": lambda line: line[:-1],
+    "a byte is another": lambda line: line[:30] + b"?" + line[31:],
+    "the last byte is another": lambda line: line[:-1] + b"?",
+    "all is zero": lambda line: bytes(len(line)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::exca_like.errors.CorruptEntryWarning")
+@pytest.mark.parametrize("damaged", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_line_that_is_the_only_one_is_removed(tmp_path: Path, damaged: Callable[[bytes], bytes]) -> None:
+    Task(infra={"folder": tmp_path}).run()
+    path = journal_of(tmp_path)
+    path.write_bytes(damaged(path.read_bytes()))
+    (problem,) = verify(tmp_path).problems
+    assert problem.path == path and Task(infra={"folder": tmp_path}).infra.status() == "not submitted"
+    report = verify(tmp_path, repair=True)
+    assert report.is_clean and report.repaired == [problem] and f"\nremoved: {problem}" in str(report)
+    assert not path.exists() and str(verify(tmp_path)).startswith("0 results and errors in 0 folders, 0 problems")
+    assert Task(infra={"folder": tmp_path}).run() == 0
+    assert str(verify(tmp_path)) == "1 results and errors in 1 folders, 0 problems"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_line_that_is_being_written_stays(tmp_path: Path, first: bool) -> None:
+    with CacheDict(tmp_path).write() as cache:
+        cache["a"] = 1
+        path = journal_of(tmp_path)
+        content = path.read_bytes()[:-10] if first else path.read_bytes() + b'{"#key":"b"'
+        path.write_bytes(content)
+        assert verify(tmp_path, repair=True).is_clean
+        assert path.read_bytes() == content
+        assert list(CacheDict(tmp_path)) == ([] if first else ["a"])
+    assert {problem.kind for problem in verify(tmp_path, repair=True).repaired} == {"torn"}
+    assert list(CacheDict(tmp_path)) == ([] if first else ["a"])
+
+
+def test_what_a_writer_completes_meanwhile_is_not_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, a=1)
+    path = journal_of(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    held = verifying.held_writers
+
+    def completing(folder: str) -> set[str]:
+        path.write_bytes(whole)
+        return held(folder)
+
+    monkeypatch.setattr(verifying, "held_writers", completing)
+    assert verify(tmp_path).is_clean
+
+
+def test_writers_of_other_machines_have_a_day(tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere-1-0123456789abcdef-info.jsonl"
+    path.write_bytes(seal({"#key": "a", "#type": "Json", "content": 1})[:-10])
+    assert verify(tmp_path, repair=True).is_clean and path.exists()
+    os.utime(path, (0, 0))
+    assert len(verify(tmp_path, repair=True).repaired) == 1 and not path.exists()
+
+
+@pytest.mark.filterwarnings("ignore::exca_like.errors.CorruptEntryWarning")
+def test_what_a_repair_leaves_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with CacheDict(tmp_path / "a").write() as cache:
+        cache["a"], cache["b"] = 1, 2
+        path = journal_of(tmp_path)
+        path.write_bytes(path.read_bytes().replace(b'"a"', b'"c"'))
+        assert "at work" not in str(verify(tmp_path))
+        report = verify(tmp_path, repair=True)
+        assert len(report.problems) == 1 and not report.repaired
+        assert "(left as it is: its writer is at work" in str(report) and path.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode, **_: False)
+        assert f"(left as it is: can't write to {tmp_path}/a: check its permissions)" in str(verify(tmp_path, repair=True))
+    assert verify(tmp_path, repair=True).is_clean
+
+
+def test_a_line_longer_than_what_is_read_at_once_is_one_entry(tmp_path: Path) -> None:
+    long = "k" * 3_000_000
+    fill(tmp_path, **{long: 1, "b": 2})
+    assert set(CacheDict(tmp_path)) == {long, "b"}
 
 
 @pytest.mark.parametrize("upkeep", [compact, lambda folder: verify(folder, repair=True)])
