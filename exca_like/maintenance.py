@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,11 +15,10 @@ from exca_like.cachedict.verify import repair as repair_folder
 from exca_like.cachedict.writer import DATA
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError
-from exca_like.layout import DEFAULT_UID, UID
+from exca_like.layout import DEFAULT_UID, FULL_UID, UID
+from exca_like.yaml_checks import LEGACY_VERSIONS, METHOD_FOLDER, check_yamls
 
-_METHOD_FOLDER = re.compile(r"[^,]+\.[^,]+,.+")
 _MAIN = "__main__."
-_LEGACY_VERSIONS = (3, 2)
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _method_folders(root: Path) -> list[Path]:
     if not root.is_dir():
         msg = f"there is no folder {root}: give the cache root, which was the 'folder' of the infras"
         raise CacheFolderError(errno.ENOENT, msg)
-    return [folder for folder in _subfolders(root) if _METHOD_FOLDER.fullmatch(folder.name)]
+    return [folder for folder in _subfolders(root) if METHOD_FOLDER.fullmatch(folder.name)]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -111,7 +110,7 @@ def _plan(method: Path) -> Iterator[Renaming]:
         try:
             config = ConfDict.from_yaml(path)
             new = folder.with_name(config.to_uid(version=4) or DEFAULT_UID)
-            legacy = [config.to_uid(version=version) or DEFAULT_UID for version in _LEGACY_VERSIONS]
+            legacy = [config.to_uid(version=version) or DEFAULT_UID for version in LEGACY_VERSIONS]
         except (ConfigTypeError, ConfigValueError, OSError, TypeError, ValueError) as error:
             yield Renaming(folder, folder, f"the config in {path} can't be read: {error}")
             continue
@@ -168,7 +167,7 @@ class Report:
 
 
 def verify(folder: str | Path, repair: bool = False, permissions: int | None = None) -> Report:
-    """Check every stored byte below a folder: a `CacheDict`'s, or a whole cache root.
+    """Check every stored byte below a folder: a `CacheDict`'s, or a whole cache root; and the yaml files of configs.
 
     Parameters
     ----------
@@ -177,7 +176,7 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
     repair:
         Delete damaged and duplicate entries, rewrite journals with damaged lines, and remove files that no entry needs.
         What is damaged is lost either way, and computed again when asked for. What belongs to writers that are at work, or is
-        in folders that can't be written to, is left as it is, and ``kept`` of the problem says so.
+        in folders that can't be written to, is left as it is, and ``kept`` of the problem says so; so are yaml files.
     permissions:
         Mode of files that a repair writes; None: as that of the folder they are in.
 
@@ -192,7 +191,11 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # else it was removed meanwhile
             report.problems.append(Problem("unreadable", Path(path), error.strerror or str(error)))
 
-    for path in _entry_folders(folder, lambda error: note(error.filename, error)):
+    for path, names in _folders(folder, lambda error: note(error.filename, error)):
+        if _has_journals(names) or FULL_UID in names:
+            report.problems += check_yamls(path, names)
+        if not _has_journals(names):
+            continue
         try:
             number, problems = examine(path)
         except OSError as error:
@@ -234,13 +237,13 @@ def compact(folder: str | Path, permissions: int | None = None) -> list[Compacti
     CacheFolderError
         There is no such folder, or it can't be written to.
     """
-    done = [compact_folder(path, permissions) for path in _entry_folders(folder)]
+    done = [compact_folder(path, permissions) for path, names in _folders(folder) if _has_journals(names)]
     hits.merge(layout.absolute(folder))
     return done
 
 
-def _entry_folders(folder: str | Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[str]:
-    """Folders below one that hold journals of entries; ``on_error`` is called for those that can't be listed."""
+def _folders(folder: str | Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Folders below one, without those of data, and their files; ``on_error`` is called for those that can't be listed."""
     root = layout.absolute(folder)
     if not os.path.isdir(root):
         msg = f"there is no folder {root}: give the folder of a CacheDict, or the one that infras have as their `folder`"
@@ -248,6 +251,10 @@ def _entry_folders(folder: str | Path, on_error: Callable[[OSError], object] | N
     for parent, folders, names in os.walk(root, onerror=on_error):
         hidden = (files.REMOVED_PREFIX, files.TEMPORARY_PREFIX)
         folders[:] = sorted(name for name in folders if not name.startswith(hidden))
-        if any(name.endswith(JOURNALS) for name in names):
-            yield parent
+        yield parent, names
+        if _has_journals(names):
             folders[:] = [name for name in folders if name != DATA]
+
+
+def _has_journals(names: Sequence[str]) -> bool:
+    return any(name.endswith(JOURNALS) for name in names)

@@ -27,11 +27,12 @@ class Problem:
     """Something wrong with a folder of entries.
 
     ``kind`` is ``"missing"`` (an entry's data file is not there), ``"torn"`` (a file ends too early), ``"corrupt"`` (a
-    checksum does not match), ``"orphaned"`` (a file that no entry needs), ``"duplicate"`` (a second entry for a key) or
-    ``"unreadable"`` (a folder that can't be looked into, about which nothing is known).
+    checksum does not match), ``"orphaned"`` (a file that no entry needs), ``"duplicate"`` (a second entry for a key),
+    ``"config"`` (a yaml file that can't be read as one, or belongs to another config than its folder) or ``"unreadable"`` (a
+    folder that can't be looked into, about which nothing is known, or a yaml file).
     """
 
-    kind: Literal["missing", "torn", "corrupt", "orphaned", "duplicate", "unreadable"]
+    kind: Literal["missing", "torn", "corrupt", "orphaned", "duplicate", "config", "unreadable"]
     path: Path
     detail: str
     key: str | None = None

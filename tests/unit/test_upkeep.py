@@ -4,7 +4,7 @@ import os
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +133,83 @@ def test_a_line_longer_than_what_is_read_at_once_is_one_entry(tmp_path: Path) ->
     long = "k" * 3_000_000
     fill(tmp_path, **{long: 1, "b": 2})
     assert set(CacheDict(tmp_path)) == {long, "b"}
+
+
+class Secret(pydantic.BaseModel):
+    key: pydantic.SecretStr = pydantic.SecretStr("a")
+    tags: set[str] = {"a"}
+    path: Path = Path("a")
+    infra: exca_like.MapInfra = exca_like.MapInfra()
+
+    @infra.apply(item_uid=str)
+    def process(self, items: list[int]) -> Iterator[int]:
+        yield from items
+
+
+@exca_like.memo(folder="unused")
+def double(x: int) -> int:
+    return 2 * x
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> Path:
+    """A root with a task, a map and a function."""
+    Task(x=1, infra={"folder": tmp_path}).run()
+    changed = {"key": "b", "tags": {"on: off", "c"}, "path": "p: [1", "infra": {"folder": tmp_path}}
+    list(Secret(**changed).process([1]))
+    exca_like.memo(folder=tmp_path)(double.uncached)(1)
+    assert verify(tmp_path).is_clean and len(list(tmp_path.rglob("full-uid.yaml"))) == 3
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "uid.yaml", "full-uid.yaml"])
+@pytest.mark.parametrize("content", [b"", b"x: [1\n: :", b"- 1", b"\xff", b"x: 2026-99-99"])
+def test_yaml_files_that_can_not_be_read(configs: Path, name: str, content: bytes) -> None:
+    paths = sorted(configs.rglob(f"*/{name}"))
+    for path in paths:
+        path.write_bytes(content)
+    report = verify(configs, repair=True)
+    assert sorted((problem.path, problem.kind) for problem in report.problems) == [(path, "config") for path in paths]
+    assert not report.repaired and "it is no yaml with names and values. Remove the yaml files" in str(report)
+    for path in configs.rglob("*.yaml"):
+        path.unlink()
+    Task(x=1, infra={"folder": configs}).run()
+    assert verify(configs).is_clean and len(list(configs.glob("*Task*/*/*.yaml"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("config.yaml", "x is 1 in full-uid.yaml, but 7 in config.yaml: one of them was edited"),
+        ("uid.yaml", "it has the uid x=7-8f14e45f, and not that of the folder"),
+        ("full-uid.yaml", "x is 7 in full-uid.yaml, but 1 in config.yaml: one of them was edited"),
+    ],
+)
+def test_yaml_files_of_another_config(configs: Path, name: str, said: str) -> None:
+    for path in configs.glob("*/x=1-*/*-info.jsonl"):
+        path.unlink()  # they count without results, too
+    (path,) = configs.glob(f"*/x=1-*/{name}")
+    path.write_text(path.read_text().replace("x: 1", "x: 7"))
+    (problem,) = verify(configs).problems
+    assert problem.kind == "config" and said in problem.detail and problem.path.parent == path.parent
+    shutil.copytree(path.parent, configs / "copy")
+    assert len(verify(configs / "copy").problems) == (name != "uid.yaml")  # a copy may have any name
+
+
+def test_a_folder_of_another_name_and_one_of_another_function(configs: Path) -> None:
+    (folder,) = configs.glob("*/x=1-*")
+    folder.rename(folder.with_name("x=2"))
+    (problem,) = verify(configs).problems
+    assert problem.detail.startswith("it has the uid x=1-c4ca4238, and not that of the folder")
+    (path,) = configs.glob("*double*/uid.yaml")
+    path.write_text("function: other,0\n")
+    assert "the yaml files name different functions" in str(verify(configs))
+
+
+def test_yaml_files_of_exca_are_those_of_their_folders(tmp_path: Path) -> None:
+    for version in ("0.4.8", "0.6.0"):
+        folder = Path(__file__).parents[1] / "compat" / "exca_caches" / version
+        assert {problem.kind for problem in verify(folder).problems} <= {"duplicate"}
 
 
 @pytest.mark.parametrize("upkeep", [compact, lambda folder: verify(folder, repair=True)])
