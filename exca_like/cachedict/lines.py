@@ -6,6 +6,8 @@ bits of those characters (4 of each, such that their effects are independent and
 of any line in the same way, so the bits that undo a given CRC are looked up.
 """
 
+import re
+from collections.abc import Iterator
 from typing import Any
 from zlib import crc32
 
@@ -14,6 +16,7 @@ import orjson
 _dumps = orjson.dumps
 KEY_HEAD = b'{"#key":"'
 REPLACING_HEAD = b'{"#replaces":'
+_KEY = re.compile(rb'\{(?:"#replaces":\[[^{}]*\],)?"#key":("(?:[^"\\]|\\.)*")')
 _BEFORE, _AFTER = b',"#sum":"', b'"}\n'
 _FREE = _BEFORE + b"@@@@@@@@" + _AFTER[:-1]
 _FIRST = len(_BEFORE)
@@ -31,6 +34,24 @@ def seal(record: dict[str, Any]) -> bytes:
 def is_sound(line: bytes) -> bool:
     """Whether a line, without its end, is what was written."""
     return line[:3] == b'{"#' and not crc32(line)
+
+
+def damaged_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Offsets of the whole lines of a journal that are not what was written, and these lines."""
+    offset = 0
+    for line in data.split(b"\n")[:-1]:
+        if line and not is_sound(line):
+            yield offset, line
+        offset += len(line) + 1
+
+
+def likely_key(line: bytes) -> str | None:
+    """The key in a damaged line, if its beginning still looks like one."""
+    found = _KEY.match(line)
+    try:
+        return None if found is None else str.__str__(orjson.loads(found[1]))
+    except orjson.JSONDecodeError:
+        return None
 
 
 def deletion(key: str, name: str, offset: int) -> bytes:

@@ -43,9 +43,14 @@ def data_names(info: dict[str, Any], owner: str) -> dict[str, int]:
     """The files that an entry needs, relative to its folder, and how long each must be."""
     needed: dict[str, int] = {}
     for name, offset, length, _ in spans_in(info):
-        full = f"{DATA}/{owner}{name}" if name[:1] == "." else name
+        full = full_name(name, owner)
         needed[full] = max(needed.get(full, 0), offset + length)
     return needed
+
+
+def full_name(name: str, owner: str) -> str:
+    """The name of a data file, relative to its folder."""
+    return f"{DATA}/{owner}{name}" if name[:1] == "." else name
 
 
 def own_files(info: dict[str, Any]) -> list[str]:

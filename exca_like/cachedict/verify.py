@@ -14,7 +14,7 @@ from exca_like.cachedict.context import DumpContext
 from exca_like.cachedict.handlers.paths import blobs_of
 from exca_like.cachedict.index import Index
 from exca_like.cachedict.journal import OWN_JOURNAL, files_in, infos_in, spans_in
-from exca_like.cachedict.lines import is_sound
+from exca_like.cachedict.lines import damaged_lines
 from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import CorruptEntryError
 
@@ -96,19 +96,17 @@ def _check_journals(folder: str) -> Iterator[Problem]:
 
 def _check_journal(path: Path) -> Iterator[Problem]:
     try:
-        *lines, rest = files.read_bytes(str(path)).split(b"\n")
+        data = files.read_bytes(str(path))
     except FileNotFoundError:
         return
     except OSError as error:
         yield Problem("corrupt", path, f"it can't be read: {error.strerror}")
         return
-    offset = 0
-    for line in lines:
-        if line and not is_sound(line):
-            yield Problem("corrupt", path, f"the line at byte {offset} does not match its checksum")
-        offset += len(line) + 1
-    if rest:
-        yield Problem("torn", path, f"the last line, at byte {offset}, is not complete")
+    for offset, _ in damaged_lines(data):
+        yield Problem("corrupt", path, f"the line at byte {offset} does not match its checksum")
+    end = data.rfind(b"\n") + 1
+    if end < len(data):
+        yield Problem("torn", path, f"the last line, at byte {end}, is not complete")
 
 
 def _settled(problems: Iterable[Problem]) -> Iterator[Problem]:

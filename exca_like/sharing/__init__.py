@@ -69,7 +69,8 @@ def import_bundle(
 ) -> Transfer:
     """Take the results of a bundle into a cache root; those that are there already stay as they are.
 
-    All checksums are checked. If it is interrupted, there are whole results or none, and it can be done again.
+    Every byte of what arrives is compared with its checksums. If it is interrupted, there are whole results or none, and it can
+    be done again.
 
     Parameters
     ----------
@@ -166,7 +167,8 @@ def pull(
 ) -> Transfer:
     """Take results that are missing here from a folder or an object store; those that are there already stay as they are.
 
-    All checksums are checked. If it is interrupted, there are whole results or none, and it goes on when it is done again.
+    Every byte of what arrives is compared with its checksums. If it is interrupted, there are whole results or none, and it
+    goes on when it is done again.
 
     Parameters
     ----------

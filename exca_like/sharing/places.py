@@ -1,10 +1,12 @@
 """Where results are sent to and fetched from: a bundle, a folder, or whatever fsspec opens."""
 
+import copy
 import errno
 import os
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -86,22 +88,25 @@ class Bundle:
         return {info.filename: info.file_size for info in self._archive.infolist() if not info.is_dir()}
 
     def get(self, names: Sequence[str], folder: str) -> None:
-        """Fetch files into a folder; damaged data are left out, as the journals tell which results lack them."""
+        """Fetch files into a folder; of damaged data what can be read, as each result has checksums of its own."""
         for name in names:
             path = f"{folder}/{name}"
             os.makedirs(os.path.dirname(path), exist_ok=True)
+            is_data = DATA in name.split("/")
+            info = copy.copy(self._archive.getinfo(name))
+            if is_data:
+                del info.CRC  # the archive has one for the whole file, which may hold many results
             try:
-                with self._archive.open(name) as source, open(path, "xb") as target:
+                with open(path, "xb") as target, self._archive.open(info) as source:
                     shutil.copyfileobj(source, target)
             except (
                 zipfile.BadZipFile,
                 NotImplementedError,
                 RuntimeError,
                 EOFError,
-                KeyError,
+                zlib.error,
             ) as error:  # what it says of damage
-                files.remove(path)
-                if DATA not in name.split("/"):
+                if not is_data:
                     msg = f"the bundle {self._path} is damaged, in {name}, which tells what there is: get it, or make it, again"
                     raise TransferError(errno.EIO, msg) from error
             except OSError as error:

@@ -12,7 +12,8 @@ from exca_like import files, layout
 from exca_like.cachedict import blocks, moving
 from exca_like.cachedict.context import DumpContext
 from exca_like.cachedict.index import Index
-from exca_like.cachedict.journal import spans_in
+from exca_like.cachedict.journal import INFO, OWN_JOURNAL, spans_in
+from exca_like.cachedict.lines import damaged_lines, likely_key
 from exca_like.confdict import ConfDict
 from exca_like.entries import Entry
 from exca_like.errors import CorruptEntryError, ExcaLikeError, TransferError
@@ -22,8 +23,11 @@ from exca_like.sharing.transfer import FolderTransfer
 YAMLS = (layout.CONFIG, layout.UID, layout.FULL_UID)
 PIECE = 64 << 20  # bytes
 MOST = 10_000  # results of a piece, and pieces that travel at once
+UNKNOWN = "?"
+"""Stands for the key of a result of which that is not known."""
 NO_DATA = "its data are not there: they were moved or removed meanwhile, or are lost"
-_DAMAGED = "its data are damaged"
+SHARED = "shared-0-"
+"""How writers are named whose files are sent as a whole, and never appended to."""
 _HIDDEN = (files.TEMPORARY_PREFIX, files.REMOVED_PREFIX)
 
 Chosen = dict[str, set[str] | None]
@@ -36,6 +40,8 @@ class Side(NamedTuple):
     root: str
     size_of: Callable[[str], int]
     """Bytes of a file by its name; -1 if there is none."""
+    name: str
+    """What messages call the root."""
 
 
 class Found(NamedTuple):
@@ -56,13 +62,15 @@ class Found(NamedTuple):
 
     def problem_in(self, folder: str, key: str) -> str | None:
         """Why its data can't be used, after all their checksums were looked at."""
-        context = DumpContext.for_loading(folder, key, self.info.get("#data", ()), self.owner, "never", "full")
-        try:
-            context.check_all()
-        except FileNotFoundError:
-            return NO_DATA
-        except CorruptEntryError:
-            return _DAMAGED
+        context = DumpContext.for_loading(folder, key, (), self.owner, "never", "full")
+        for span in spans_in(self.info):
+            context.spans = [span]
+            try:
+                context.check_all()
+            except FileNotFoundError:
+                return NO_DATA
+            except CorruptEntryError:
+                return f"its data are damaged, in {moving.full_name(span[0], self.owner)}"
         return None
 
     def records(self, uid: str) -> Iterator[str]:
@@ -148,10 +156,12 @@ class Plan:
 
 
 def wanted(entries: Iterable[Entry], root: str) -> Chosen:
-    """The folders of those entries that have results."""
+    """The folders of those entries that have results, or something that can't be told from its lines."""
     chosen: Chosen = {}
     for entry in entries:
-        if entry.values:
+        if not entry.kind and entry.size:
+            chosen.setdefault(os.path.relpath(entry.folder, root), set())
+        elif entry.values:
             uid = os.path.relpath(entry.folder, root)
             if entry.kind == "map":
                 chosen[uid] = None
@@ -181,7 +191,25 @@ def compare(source: Side, target: Side, uid: str, keys: set[str] | None) -> Plan
             plan.report.present += 1
         else:
             plan.report.different.append(key)
+    is_all = keys is None or keys >= plan.ours.entries.keys()  # else nothing tells whether these were wanted
+    for name, offset, lost in _damaged_lines(plan.folder) if is_all else ():
+        if lost not in plan.ours.entries and lost not in plan.theirs.entries:  # else it has another line, or is there
+            plan.leave_out(lost or UNKNOWN, f"the line at byte {offset} of {source.name}/{plan.name(name)} is damaged")
     return plan
+
+
+def _damaged_lines(folder: str) -> Iterator[tuple[str, int, str | None]]:
+    """Lines of results that can't be read: names of their journals, their offsets, and the keys that they seem to have."""
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        if not (name.endswith(INFO) and OWN_JOURNAL.fullmatch(name)):
+            continue
+        try:
+            data = files.read_bytes(f"{folder}/{name}")
+        except FileNotFoundError:  # it was merged with others
+            continue
+        # what follows the last whole line may be written at this moment, but not in what was sent as a whole
+        for offset, line in damaged_lines(data + b"\n" if name.startswith(SHARED) else data):
+            yield name, offset, likely_key(line)
 
 
 def _look_up(index: Index, key: str, side: Side, uid: str) -> tuple[int, Found] | str:
@@ -190,10 +218,12 @@ def _look_up(index: Index, key: str, side: Side, uid: str) -> tuple[int, Found] 
     for place in [index.entries[key], *index.others(key)] if key in index.entries else ():
         found = _at(index, place)
         if found is not None:
-            problem = NO_DATA
             needed = moving.data_names(found.info, found.owner)
-            if all(side.size_of(posixpath.normpath(f"{uid}/{name}")) >= end for name, end in needed.items()):
+            sizes = {name: side.size_of(posixpath.normpath(f"{uid}/{name}")) for name in needed}
+            short = [name for name, end in needed.items() if sizes[name] < end]
+            if not short:
                 return place, found
+            problem = NO_DATA if sizes[short[0]] < 0 else f"its data are cut short, in {short[0]}, or were still being written"
     return problem
 
 

@@ -60,7 +60,7 @@ def receive(place: Place, root: str, choose: Choice | None, *, dry_run: bool, pe
         # the catalog needs the configs of maps to filter them; else only those of new folders are needed
         catalog = Catalog._reading(_Fetching(place, sizes, mirror, JOURNALS if choose is None else (*JOURNALS, *YAMLS)))
         chosen = wanted(catalog if choose is None else choose(catalog), mirror)
-        there, here = Side(mirror, lambda name: sizes.get(name, -1)), Side(root, sizes_in(root))
+        there, here = Side(mirror, lambda name: sizes.get(name, -1), str(place)), Side(root, sizes_in(root), root)
         plans = [compare(there, here, uid, keys) for uid, keys in sorted(chosen.items())]
         if choose is None:
             place.get([n for plan in plans if plan.items for n in map(plan.name, YAMLS) if n in sizes], mirror)

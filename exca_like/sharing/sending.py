@@ -17,6 +17,7 @@ from exca_like.sharing.plans import (
     MOST,
     NO_DATA,
     PIECE,
+    SHARED,
     YAMLS,
     Chosen,
     Found,
@@ -45,7 +46,7 @@ def send(root: str, place: Place, chosen: Chosen, *, check: bool, dry_run: bool)
     if not dry_run:
         place.sweep(found.keys() - sizes.keys())
     with scratch(root) as temporary, copied(mirror := f"{temporary}/there", str(place)):
-        there, here = Side(mirror, lambda name: sizes.get(name, -1)), Side(root, sizes_in(root))
+        there, here = Side(mirror, lambda name: sizes.get(name, -1), str(place)), Side(root, sizes_in(root), root)
         place.get([n for n in sizes if n.endswith(JOURNALS) and (posixpath.dirname(n) or ".") in chosen], mirror)
         plans = [compare(here, there, uid, keys) for uid, keys in sorted(chosen.items())]
         identities = [plan.name(layout.FULL_UID) for plan in plans if plan.items]
@@ -123,7 +124,7 @@ class _Load:
             hasher.update(repr((key, one.info.get("#meta"), moving.own_files(one.info))).encode() + one.same())
         writer = Writer(f"{self._stage}/{plan.uid}")
         # the same results make the same files: who goes on with a push, or pushes them as well, finds them there
-        writer.name = f"shared-0-{hasher.hexdigest()}"
+        writer.name = f"{SHARED}{hasher.hexdigest()}"
         journal = writer.ready(INFO)
         for key, one in found:
             moving.repack(one.info, one.owner, plan.folder, writer)

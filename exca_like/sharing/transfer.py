@@ -40,7 +40,7 @@ class FolderTransfer:
     different: list[str] = field(default_factory=list)
     """Keys of results that are there with other bytes, and stay as they are."""
     left_out: dict[str, list[str]] = field(default_factory=dict)
-    """Keys of what could not be moved, by the reason."""
+    """Keys of what could not be moved, by the reason; ``"?"`` for a damaged line whose key can't be read."""
 
 
 @dataclass

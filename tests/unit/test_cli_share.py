@@ -104,6 +104,20 @@ def test_what_differs_ends_with_1(command) -> None:
     assert ended == 1 and json.loads(out)["folders"][0]["different"] == ["result"]
 
 
+@pytest.mark.filterwarnings("ignore::exca_like.errors.CorruptEntryWarning")
+def test_damaged_lines_end_with_1(command) -> None:
+    for seed in (1, 2):
+        Train(seed=seed, infra={"folder": "a"}).run()
+    (journal,) = Path().glob("a/*/seed=1-*/*-info.jsonl")
+    journal.write_bytes(journal.read_bytes().replace(b'"#type"', b'"#typo"'))
+    ended, out, _ = command("pull", "a", "--folder", "b")
+    assert ended == 1 and out.startswith("1 result added, 1 left out (")
+    assert out.endswith(f"seed=1-c4ca4238: the line at byte 0 of {journal.absolute()} is damaged\n")
+    ended, out, _ = command("pull", "a", "--folder", "b", "--json")
+    assert ended == 1 and json.loads(out)["left_out"] == 1
+    assert good(command("pull", "a", "--folder", "b", "--where", "seed=2")) == "1 result there already\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "ended", "message"),
     [

@@ -410,7 +410,7 @@ def test_damage_of_a_bundle_costs_only_what_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "b.zip").write_bytes(data)
     done = import_bundle(tmp_path / "b.zip", tmp_path / "c")
     assert counts(done) == (4, 0, 0, 1) and not done.is_complete
-    assert "/2: its data are not there" in str(done)
+    assert re.search(r"/2: its data are damaged, in data/../2-\w+\.npy$", str(done))
     items = CacheDict(Catalog(tmp_path / "c")["Npy.process"].folder)
     assert sorted(items) == ["0", "1", "3"] and maintenance.verify(tmp_path / "c").is_clean
 
@@ -429,8 +429,73 @@ def test_lines_and_packed_data_that_were_changed_by_hand(tmp_path: Path) -> None
             new.writestr(name, data)
     with pytest.warns(exca_like.errors.CorruptEntryWarning, match="is damaged"):
         done = import_bundle(tmp_path / "c.zip", tmp_path / "root")
-    assert counts(done) == (2, 0, 0, 1) and "/1: its data are damaged" in str(done)
+    assert counts(done) == (2, 0, 0, 2) and "/1: its data are damaged" in str(done)
+    assert re.search(
+        rf"/4: the line at byte \d+ of {tmp_path}/c.zip/.*Items.process,0/default/shared-0-\w+-info.jsonl is damaged", str(done)
+    )
     assert maintenance.verify(tmp_path / "root").is_clean
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_of_a_damaged_file_with_many_results_all_that_are_sound_arrive(tmp_path: Path, compression: int) -> None:
+    """The archive has one checksum for the file, each result has its own."""
+    list(Items(infra={"folder": tmp_path / "a"}).process(range(50)))
+    export_bundle(tmp_path / "a", tmp_path / "b.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip") as old, zipfile.ZipFile(tmp_path / "c.zip", "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        info = next(info for info in new.infolist() if info.filename.endswith(".data"))
+        where = info.filename.partition("/default/")[2]
+    data = bytearray((tmp_path / "c.zip").read_bytes())
+    data[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 16
+    (tmp_path / "c.zip").write_bytes(data)
+    done = import_bundle(tmp_path / "c.zip", tmp_path / "root")
+    assert done.added + done.left_out == 50 and done.left_out >= 1 and (compression or done.left_out == 1)
+    assert all(why == f"its data are damaged, in {where}" for why in done.folders[0].left_out)
+    assert maintenance.verify(tmp_path / "root").is_clean
+    data[info.header_offset : info.header_offset + 4] = b"none"  # nothing of the file can be read
+    (tmp_path / "c.zip").write_bytes(data)
+    done = import_bundle(tmp_path / "c.zip", tmp_path / "new")
+    assert counts(done) == (0, 0, 0, 50) and list(done.folders[0].left_out) == [f"its data are damaged, in {where}"]
+
+
+@pytest.mark.filterwarnings("ignore::exca_like.errors.CorruptEntryWarning")
+def test_what_damaged_lines_were(tmp_path: Path) -> None:
+    """They are left out, unless their results are found elsewhere, or were not asked for."""
+    f = memo_of(tmp_path / "a", echo_number)
+    for number in range(3):
+        f(number)
+    Task(infra={"folder": tmp_path / "a"}).run()
+    push(Catalog(tmp_path / "a").filter(config={"x": 0}), tmp_path / "b")
+    (path,) = tmp_path.glob("a/*echo_number*/*-info.jsonl")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"#type"', b'"#typo"'))
+    for move in (pull, push):
+        done = move(tmp_path / "a", tmp_path / "b", dry_run=True)
+        assert counts(done) == (1, 0, 0, 2) and not done.is_complete, done  # x=0 is there
+    assert counts(pull(tmp_path / "a", tmp_path / "b", choose=lambda there: there.filter("Task.run"))) == (1, 0, 0, 0)
+    memo_of(tmp_path / "a", echo_number)(1)  # it is computed again
+    done = export_bundle(tmp_path / "a", tmp_path / "b.zip")
+    assert counts(done) == (2, 0, 0, 2) and all(f" of {path} is damaged" in why for why in done.folders[0].left_out)
+    path.write_bytes(whole[:5] + b"?" + whole[6:])
+    done = pull(tmp_path / "a", tmp_path / "c")
+    assert counts(done) == (3, 0, 0, 1) and f"echo_number,0/?: the line at byte 0 of {path} is damaged" in str(done)
+
+
+def test_files_that_were_cut_short_at_the_place(tmp_path: Path) -> None:
+    list(Items(infra={"folder": tmp_path / "a"}).process(range(5)))
+    push(tmp_path / "a", tmp_path / "place")
+    (pack,) = tmp_path.glob("place/*/default/data/*.data")
+    (journal,) = tmp_path.glob("place/*/default/*-info.jsonl")
+    whole, line = pack.read_bytes(), journal.read_bytes()
+    pack.write_bytes(whole[:20000])
+    done = pull(tmp_path / "place", tmp_path / "b")
+    assert counts(done) == (2, 0, 0, 3) and f"/2 and 2 more: its data are cut short, in data/{pack.name}" in str(done)
+    pack.write_bytes(whole)
+    journal.write_bytes(line[:-10])  # nobody writes to what was pushed
+    done = pull(tmp_path / "place", tmp_path / "c")
+    last = line[:-1].rindex(b"\n") + 1
+    assert counts(done) == (4, 0, 0, 1) and f"/4: the line at byte {last} of {journal} is damaged" in str(done)
 
 
 def test_names_that_lead_out_of_a_bundle(tmp_path: Path) -> None:
@@ -899,7 +964,8 @@ def test_damage_at_the_place_is_noticed(place: S3 | Plain, suffix: str, tmp_path
         place.remove(name)
     else:
         with pytest.warns(exca_like.errors.CorruptEntryWarning):
-            assert counts(pull(place.url, tmp_path / "b")) == (1, 0, 0, 0)
+            done = pull(place.url, tmp_path / "b")
+        assert counts(done) == (1, 0, 0, 1) and f"the line at byte 0 of {place.url}/{name} is damaged" in str(done)
     assert len(Catalog(tmp_path / "b").filter(status="completed")) == 1
     assert counts(push(tmp_path / "a", place.url)) == (1, 1, 0, 0)  # it is mended
     assert place.read(name) == sound
