@@ -15,7 +15,7 @@ from exca_like.cachedict.failures import Failure
 from exca_like.entries import Entry, Status, entries_of
 from exca_like.errors import CacheFolderError, NotCachedError
 from exca_like.failures import FailureReport
-from exca_like.filters import Condition, Filter, filter_of
+from exca_like.filters import Condition, Filter, filter_of, near_uids
 from exca_like.scanning import Kind, Scanner, Wanted
 from exca_like.stats import Stats
 from exca_like.user_warnings import warn
@@ -150,7 +150,9 @@ class Catalog(tables.Tabular, Sequence[Entry]):
                 more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
                 msg = f"{len(found)} entries of {self._scanner.name} match {uid!r}; give more of the uid of one:{shown}{more}"
                 raise NotCachedError(msg)
-        msg = f"no entry of {self._scanner.name} has {uid!r} in its uid: print the catalog to see which there are"
+        near = near_uids(name, [entry.uid for entry in self._look(self._filters)])
+        hint = f"did you mean {' or '.join(near)}?" if near else "print the catalog to see which there are"
+        msg = f"no entry of {self._scanner.name} has {uid!r} in its uid: {hint}"
         raise NotCachedError(msg)
 
     def load(self, uid: str) -> Any:

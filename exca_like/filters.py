@@ -20,6 +20,9 @@ _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
 _MISSING = object()
 _SHOWN_NAMES = 20
+_NEAR = 3  # uids that are suggested
+_COMPARED = 10_000  # uids; to compare more takes seconds
+_DIGEST = re.compile(r"-[0-9a-f]{8,}(-[0-9a-f]{16})?$")  # that ends a uid
 _TEXTS = {"method": "Train.run", "version": "1", "uid": "*seed=1*"}
 
 
@@ -186,6 +189,20 @@ def _parts(method: str) -> list[str]:
     """What one may take for the name of a method: its words, and all that ends it."""
     words = method.split(".")
     return [*words, *(".".join(words[number:]) for number in range(len(words)))]
+
+
+def near_uids(text: str, uids: Iterable[str]) -> list[str]:
+    """Some uids of which a text may have been meant to be a part: those that have it in them, or else parts that are alike."""
+    known = sorted(set(uids), key=lambda uid: (len(uid), uid))
+    for part in filter(None, (text, text.rpartition("/")[2])):
+        if holding := [uid for uid in known if part in uid]:
+            return holding[:_NEAR]
+    parts: dict[str, str] = {}
+    for uid in known[:_COMPARED]:
+        config = _DIGEST.sub("", uid.rpartition("/")[2])
+        for part in (uid, config, *config.split(",")):
+            parts.setdefault(part, uid)
+    return list(dict.fromkeys(parts[part] for part in difflib.get_close_matches(text, parts, _NEAR)))
 
 
 def _there_are(names: Iterable[str], near: Sequence[str]) -> str:

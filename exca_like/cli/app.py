@@ -17,6 +17,12 @@ from exca_like.cli.starting import init
 
 _EPILOG = "Each command has its own --help. The folder is given with --folder, or as EXCA_LIKE_FOLDER."
 
+_IN_SHELL = {
+    "print the catalog to see which there are": "`exca-like ls` shows which there are",
+    "explain() shows how": "`exca-like why UID` shows how",
+}
+"""What messages advise in Python, and what does the same here."""
+
 app = typer.Typer(
     help="Compute configs, look at what is stored of them, and take care of it.",
     epilog=_EPILOG,
@@ -82,9 +88,17 @@ def run(arguments: Sequence[str]) -> int:
         print_text(f"error: {_said(error)}", err=True)
         return 1
     except (ExcaLikeError, ImportError) as error:
-        print_text(f"error: {error}", err=True)
+        print_text(f"error: {_in_shell(error)}", err=True)
         return 1
     return 0
+
+
+def _in_shell(message: object) -> str:
+    """A message with the commands that do what it advises."""
+    text = str(message)
+    for in_python, here in _IN_SHELL.items():
+        text = text.replace(in_python, here)
+    return text
 
 
 def _drop_output() -> None:
@@ -105,4 +119,4 @@ def _said(error: OSError) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    print_text(f"warning: {message}", err=True)
+    print_text(f"warning: {_in_shell(message)}", err=True)

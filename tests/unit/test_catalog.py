@@ -23,7 +23,7 @@ from exca_like.catalog import Catalog
 from exca_like.entries import Entry
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ItemsFailedError, NotCachedError
 from exca_like.executors import local_queue
-from exca_like.filters import OneOf, moment
+from exca_like.filters import OneOf, moment, near_uids
 
 EXCA = Path(__file__).parents[1] / "compat" / "exca_caches" / "0.6.0"
 
@@ -255,7 +255,23 @@ def test_uids_are_found_by_a_part(filled: Path) -> None:
         catalog["Train.run"]
     with pytest.raises(NotCachedError, match=r"no entry of .* has 'nothing' in its uid: print the catalog"):
         catalog["nothing"]
+    with pytest.raises(NotCachedError, match="print the catalog"):
+        catalog.filter("add")["sede=1,optim.lr=0.5"]  # what is near is not of this method
     assert catalog[0].uid == next(iter(catalog)).uid and len(catalog[:3]) == 3
+
+
+def test_what_is_near_a_uid() -> None:
+    uids = [f"train.Train.run,0/seed={seed}-0123abcd" for seed in (6000, 60, 600, 61, 70)]
+    assert near_uids("seed=6", uids) == [uids[1], uids[3], uids[2]], "the shortest first"
+    assert near_uids("cache/train.Train.run,0/seed=7", uids) == [uids[4]]
+    assert near_uids("sede=61", uids)[0] == uids[3]
+    assert near_uids("seed=61-0123abce", uids)[0] == uids[3]
+    assert near_uids("nothing", uids) == near_uids("", uids) == near_uids("seed=6", []) == []
+
+
+def test_a_uid_that_is_not_there_is_told_with_those_that_are_near(filled: Path) -> None:
+    with pytest.raises(NotCachedError, match=r"has 'optim.lr=0' in its uid: did you mean \S+seed=1,optim.lr=0.5-\S+\?$"):
+        Catalog(filled)["optim.lr=0"]
 
 
 def test_calls_are_found_by_whole_values(tmp_path: Path) -> None:

@@ -583,7 +583,8 @@ def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("arguments", "ended", "message"),
     [
-        (["show", "nothing"], 1, "error: no entry of .* has 'nothing' in its uid"),
+        (["show", "nothing"], 1, "error: no entry of .* has 'nothing' in its uid: `exca-like ls` shows which there are"),
+        (["show", "optim.lr=0"], 1, r"has 'optim.lr=0' in its uid: did you mean \S+seed=1,optim.lr=0.5-\S+\?$"),
         (["show", "Train.run"], 1, "5 entries of .* match 'Train.run'; give more of the uid"),
         (["show"], 2, "Missing argument 'UID'"),
         (["ls", "--status", "fail"], 1, "status='fail' must be one of 'completed'"),

@@ -58,6 +58,13 @@ def test_a_failure_that_is_stored_is_told_and_ends_with_1(call: Call) -> None:
     assert json.loads(call("run", "train:Train", "seed=1", "--json", ended=1).stdout)["status"] == "failed"
 
 
+def test_changed_code_is_told_with_the_command_that_shows_it(call: Call, tmp_path: Path) -> None:
+    call("run", "train:Train", "infra.cluster=null")
+    (tmp_path / "train.py").write_text(PROGRAM.replace("return self.lr", "return self.lr + 1"))
+    warning = call("run", "train:Train", "infra.cluster=null").stderr
+    assert "train.Train.run was changed. `exca-like why UID` shows how" in warning and "explain()" not in warning
+
+
 def test_messages_do_nothing_to_the_terminal(call: Call, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(PROGRAM.replace("seed {self.seed}", "\\x1b[2J{self.seed}"))
     call("run", "train:Train", "seed=1", "--wait", ended=1)
