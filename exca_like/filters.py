@@ -127,7 +127,7 @@ def filter_of(
         conditions.append(lambda entry: entry.kind == kind)
     if status is not None:
         wanted = (status,) if isinstance(status, str) else tuple(status)
-        _check_words("status", wanted, get_args(Status))
+        check_statuses(wanted)
         conditions.append(lambda entry: entry.status in wanted)
     if since is not None:
         start = moment("since", since)
@@ -168,6 +168,17 @@ def moment(name: str, given: str | datetime | timedelta) -> datetime:
         msg = f"{name} must be a datetime, a timedelta, or a text like '7d', not {given!r:.100}"
         raise ConfigTypeError(msg)
     return given.astimezone(UTC)
+
+
+def check_statuses(given: Sequence[str]) -> None:
+    """Raise for what is no status.
+
+    Raises
+    ------
+    ConfigValueError
+        It names those that there are.
+    """
+    _check_words("status", given, get_args(Status))
 
 
 def _check_words(name: str, given: Sequence[str], words: Sequence[str]) -> None:

@@ -140,7 +140,7 @@ def prune(
         msg = f"keep_last={keep_last} must not be negative"
         raise ConfigValueError(msg)
     limit = None if older_than is None else moment("older_than", older_than)
-    most = None if max_size is None else _bytes_of(max_size)
+    most = None if max_size is None else bytes_of(max_size)
     catalog = folder_or_catalog if isinstance(folder_or_catalog, Catalog) else Catalog(folder_or_catalog)
     catalog.filter(status=status)  # an unknown one raises
     planned = _plan(list(catalog), limit, most, keep_last, policy, status)
@@ -152,7 +152,14 @@ def prune(
     return done
 
 
-def _bytes_of(size: int | str) -> float:
+def bytes_of(size: int | str) -> float:
+    """Bytes of a text like ``"50GB"``.
+
+    Raises
+    ------
+    ConfigValueError
+        It is no size.
+    """
     if isinstance(size, str):
         match = _SIZE.fullmatch(size.strip())
         unit = None if match is None else (_UNITS | _BINARY).get(match[2].lower())

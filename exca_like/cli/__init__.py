@@ -9,7 +9,7 @@ def main() -> None:
     """Run the command of this process, and end it.
 
     It ends with 0 if all went well, 1 if what was asked for failed, can't be done or was not found, 2 for a wrong command line,
-    3 if ``verify`` found problems, and 130 if it was interrupted.
+    an option, a value or a config that is not taken, 3 if ``verify`` found problems, and 130 if it was interrupted.
     """
     try:
         from exca_like.cli.app import run

@@ -17,6 +17,7 @@ from exca_like.cli.options import (
     Uids,
     Yes,
     catalog_of,
+    checked_time,
     chosen,
     is_job,
     meant,
@@ -24,6 +25,7 @@ from exca_like.cli.options import (
     print_table,
     print_text,
     statuses,
+    wrong_input,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +43,15 @@ class Order(enum.StrEnum):
     size = "size"
     lru = "lru"
     lfu = "lfu"
+
+
+def _checked_size(text: str | None) -> str | None:
+    if text is not None:
+        from exca_like.pruning import bytes_of
+
+        with wrong_input():
+            bytes_of(text)
+    return text
 
 
 def pin(
@@ -97,10 +108,14 @@ def rm(
 def prune(
     folder: Folder = None,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", help="Remove what was stored longer ago, like 30d, or before a time.")
+        str | None,
+        typer.Option(
+            "--older-than", help="Remove what was stored longer ago, like 30d, or before a time.", callback=checked_time
+        ),
     ] = None,
     max_size: Annotated[
-        str | None, typer.Option("--max-size", help="Then go on until all that is left takes no more, like 50GB.")
+        str | None,
+        typer.Option("--max-size", help="Then go on until all that is left takes no more, like 50GB.", callback=_checked_size),
     ] = None,
     keep_last: Annotated[
         int | None, typer.Option("--keep-last", min=0, help="Keep the newest of each method and version, this many.")
@@ -120,6 +135,9 @@ def prune(
     """Remove what is old, failed or too much; never what is pinned, running or queued."""
     from exca_like import pruning
 
+    if older_than is None and max_size is None and keep_last is None and status is None:
+        msg = "say what is to be removed: give --older-than, --max-size, --keep-last or --status"
+        raise typer.BadParameter(msg)
     done = pruning.prune(
         chosen(folder, method, None, since, before, where),
         older_than=older_than,

@@ -1,8 +1,10 @@
 """Options that commands share, and what they mean."""
 
+import contextlib
 import math
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,37 @@ if TYPE_CHECKING:
     from exca_like.catalog import Catalog
     from exca_like.entries import Entry
     from exca_like.tables import Table
+
+
+@contextlib.contextmanager
+def wrong_input(hint: str | None = None) -> Iterator[None]:
+    """A block in which a value that is not taken is a mistake of the command line, which ends with 2."""
+    from exca_like.errors import ConfigValueError, InfraValueError
+
+    try:
+        yield
+    except (ConfigValueError, InfraValueError) as error:
+        raise typer.BadParameter(str(error), param_hint=hint) from None
+
+
+def checked_time(parameter: typer.CallbackParam, text: str | None) -> str | None:
+    """A time, or an age, as it was written."""
+    if text is not None:
+        from exca_like.filters import moment
+
+        with wrong_input():
+            moment(str(parameter.name), text)
+    return text
+
+
+def _checked_statuses(text: str | None) -> str | None:
+    if text is not None:
+        from exca_like.filters import check_statuses
+
+        with wrong_input():
+            check_statuses(statuses(text))
+    return text
+
 
 _VARIABLE = "EXCA_LIKE_FOLDER"
 Folder = Annotated[
@@ -35,9 +68,15 @@ Uids = Annotated[
 ]
 Pinned = Annotated[bool, typer.Option("--pinned", help="Only what is pinned.")]
 Method = Annotated[str | None, typer.Option("--method", "-m", help="Only this method; its end is enough, and * is allowed.")]
-Status = Annotated[str | None, typer.Option("--status", "-s", help="Only these, as failed or failed,lost.")]
-Since = Annotated[str | None, typer.Option("--since", help="Only what was stored since: 7d, '3 h', '2026-11-28 10:00'.")]
-Before = Annotated[str | None, typer.Option("--before", help="Only what was stored before; as --since.")]
+Status = Annotated[
+    str | None,
+    typer.Option("--status", "-s", help="Only these, as failed or failed,lost.", callback=_checked_statuses),
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", help="Only what was stored since: 7d, '3 h', '2026-11-28 10:00'.", callback=checked_time),
+]
+Before = Annotated[str | None, typer.Option("--before", help="Only what was stored before; as --since.", callback=checked_time)]
 Config = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exca_like.cli import words
-from exca_like.cli.options import Json, import_from_here, print_json, print_text
+from exca_like.cli.options import Json, import_from_here, print_json, print_text, wrong_input
 
 _TYPES_OF_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")  # errors of pydantic
 
@@ -57,7 +57,8 @@ def run(
             return
         import exca_like
 
-        configs = exca_like.sweep(config, said.grid, zip=said.zips, infra=name)
+        with wrong_input("FIELD=VALUE"):
+            configs = exca_like.sweep(config, said.grid, zip=said.zips, infra=name)
         configs = configs[:number] if number else configs
         if print_config:
             _print_configs(configs)

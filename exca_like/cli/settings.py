@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exca_like.cli.options import Json, field_of, print_json
+from exca_like.cli.options import Json, field_of, print_json, wrong_input
 
 app = typer.Typer(invoke_without_command=True, help="Show the settings that hold here, or write them.")
 
@@ -24,7 +24,8 @@ def settings(
         return
     from exca_like.settings import explain
 
-    found = explain(cluster=cluster)
+    with wrong_input("--cluster"):
+        found = explain(cluster=cluster)
     if json:
         print_json({name: {"value": one.value, "source": one.source} for name, one in found.items()})
     else:

@@ -19,6 +19,7 @@ from exca_like.cli.options import (
     root_of,
     selected,
     wanted,
+    wrong_input,
 )
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ def push(
     """Send results that are missing there to a folder or an object store; repeat it to go on."""
     from exca_like import sharing
 
+    options = _options(url, option, permissions)
     some = selected(chosen(folder, method, None, since, before, where), uid)
-    done = sharing.push(some, url, options=_options(option), check=check, dry_run=dry_run, permissions=permissions)
+    done = sharing.push(some, url, options=options, check=check, dry_run=dry_run, permissions=permissions)
     _report(done, dry_run=dry_run, json=json)
 
 
@@ -138,7 +140,7 @@ def pull(
 
     choose = _choice(uid, method, since, before, where)
     place = root_of(folder)
-    done = sharing.pull(url, place, choose=choose, options=_options(option), dry_run=dry_run, permissions=permissions)
+    done = sharing.pull(url, place, choose=choose, options=_options(url, option), dry_run=dry_run, permissions=permissions)
     _report(done, dry_run=dry_run, json=json)
 
 
@@ -157,8 +159,14 @@ def _choice(
     return choose
 
 
-def _options(given: list[str] | None) -> dict[str, Any]:
-    return dict(map(field_of, given or ()))
+def _options(url: str, given: list[str] | None, permissions: int | None = None) -> dict[str, Any]:
+    """The options of an address, which are such as it takes."""
+    from exca_like.sharing.places import place_at
+
+    options = dict(map(field_of, given or ()))
+    with wrong_input():
+        place_at(url, options, permissions)  # which looks at nothing there
+    return options
 
 
 def _report(done: "Transfer", *, dry_run: bool, json: bool) -> None:

@@ -250,6 +250,8 @@ def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: p
         (["M:Base", "optim.rl=1"], "optim.rl: Extra inputs are not permitted; did you mean optim.lr?"),
         (["M:Base", "seed=abc"], "seed: Input should be a valid integer"),
         (["M:Base", "sed=1,2"], "did you mean seed?"),
+        (["M:Base", "seed=1,abc"], "combination 2 of 2 (seed='abc') is no valid Base: seed: Input should be a valid integer"),
+        (["M:Base", "infra.mem_gb=1,2"], "'infra.mem_gb' is a setting of an infra"),
         (["M:Base", "seed"], "'seed' is neither FIELD=VALUE, like optim.lr=0.1, nor @FILE.yaml"),
         (["M:Base", "@none.yaml"], "@none.yaml: "),
         (
@@ -532,8 +534,8 @@ def test_prune(own) -> None:
     assert "6 entries, " in good(own("prune", "--max-size", "0", "--keep-last", "1", "--yes"))
     assert len(json.loads(good(own("ls", "--json")))) == 3
     ended, _, err = own("prune")
-    assert ended == 1 and "give older_than, max_size, keep_last or status" in err
-    assert own("prune", "--policy", "newest")[0] == 2 and own("prune", "--max-size", "much")[0] == 1
+    assert ended == 2 and "give --older-than, --max-size, --keep-last or --status" in err
+    assert own("prune", "--policy", "newest")[0] == own("prune", "--max-size", "much")[0] == 2
 
 
 def test_cancel(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -587,8 +589,10 @@ def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (["show", "optim.lr=0"], 1, r"has 'optim.lr=0' in its uid: did you mean \S+seed=1,optim.lr=0.5-\S+\?$"),
         (["show", "Train.run"], 1, "5 entries of .* match 'Train.run'; give more of the uid"),
         (["show"], 2, "Missing argument 'UID'"),
-        (["ls", "--status", "fail"], 1, "status='fail' must be one of 'completed'"),
-        (["ls", "--since", "yesterday"], 1, "since='yesterday' is neither a time"),
+        (["ls", "--status", "fail"], 2, "status='fail' must be one of 'completed'"),
+        (["ls", "--since", "yesterday"], 2, "since='yesterday' is neither a time"),
+        (["prune", "--older-than", "yesterday"], 2, "older_than='yesterday' is neither a time"),
+        (["pull", "nowhere", "--before", "yesterday"], 2, "before='yesterday' is neither a time"),
         (["ls", "-w", "sed=7"], 1, "error: no config in .* has a field 'sed': did you mean seed"),
         (["table", "-w", "sed=7", "--json"], 1, "did you mean seed"),
         (["status", "-m", "Tain"], 1, "did you mean test_catalog.Train.run"),
@@ -603,7 +607,7 @@ def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (["logs", "seed"], 1, r"entries of .* match 'seed'; give more of the uid of one:( \S+,\S+/\S+)+$"),
         (["logs", "987654321"], 1, "no entry of .* nor is there a job with this id"),
         (["diff", "seed=9"], 2, "Missing argument 'SECOND'"),
-        (["settings", "--cluster", "moon"], 1, "cluster='moon'"),
+        (["settings", "--cluster", "moon"], 2, "cluster='moon'"),
         (["migrate", "/none"], 1, "there is no folder /none"),
         (["lss"], 2, "No such command 'lss'"),
     ],
@@ -620,13 +624,13 @@ def test_wrong_input(command, arguments: list[str], ended: int, message: str) ->
         ("run", 2, "Missing argument"),
         ("run nowhere:Train", 2, "no module 'nowhere'"),
         ("why base:Bas", 2, "there are Optim, Base"),
-        ("ls --status fail", 1, "must be one of"),
+        ("ls --status fail", 2, "must be one of"),
         ("show nothing", 1, "no entry"),
         ("status --every 0", 2, "0.2"),
         ("logs nothing", 1, "no entry"),
         ("diff nothing else", 1, "no entry"),
         ("table --sort loss", 2, "no column 'loss'"),
-        ("failures --since soon", 1, "neither a time"),
+        ("failures --since soon", 2, "neither a time"),
         ("du --folder none", 1, "no folder"),
         ("stats --folder none", 1, "no folder"),
         ("retry", 2, "say which tasks"),
@@ -635,17 +639,17 @@ def test_wrong_input(command, arguments: list[str], ended: int, message: str) ->
         ("pin nothing", 1, "no entry"),
         ("unpin nothing", 1, "no entry"),
         ("rm", 2, "say which entries"),
-        ("prune", 1, "say what is to be removed"),
-        ("prune --max-size big", 1, "big"),
+        ("prune", 2, "say what is to be removed: give --older-than"),
+        ("prune --max-size big", 2, "big"),
         ("verify --folder none", 1, "no folder"),
         ("compact --folder none", 1, "no folder"),
         ("migrate none", 1, "no folder"),
         ("export", 2, "Missing argument"),
         ("import nothing.zip", 1, "can't read the bundle"),
-        ("push s4://x", 1, "no address"),
+        ("push s4://x", 2, "no address"),
         ("pull none", 1, "no results"),
         ("init base.py/x", 1, "can't write"),
-        ("settings --cluster moon", 1, "moon"),
+        ("settings --cluster moon", 2, "moon"),
         ("settings set memgb=1", 1, "did you mean 'mem_gb'"),
         ("settings generate --all", 2, "No such option"),
     ],

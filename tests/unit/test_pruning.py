@@ -362,7 +362,7 @@ def test_conditions(tmp_path: Path) -> None:
     ("text", "number"), [("50GB", 50e9), ("1.5 TB", 1.5e12), ("2KiB", 2048), ("7", 7), ("7 b", 7), ("3M", 3e6), (9, 9)]
 )
 def test_sizes(text, number) -> None:
-    assert pruning._bytes_of(text) == number
+    assert pruning.bytes_of(text) == number
 
 
 def fill(folder: Path) -> None:
