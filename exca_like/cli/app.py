@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from exca_like import __version__
-from exca_like.cli import again, clean, find, logs, look, settings, share, upkeep
+from exca_like.cli import again, clean, find, logs, look, settings, share, upkeep, words
 from exca_like.cli.options import print_text
 from exca_like.cli.reasons import why
 from exca_like.cli.run import run as run_config
@@ -55,10 +55,10 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     share.pull,
     init,
 )
-app.command("run")(run_config)
+app.command("run", cls=words.FieldsCommand)(run_config)
 app.command("import")(share.import_)
 for command in _COMMANDS:
-    app.command()(command)
+    app.command(cls=words.FieldsCommand if command is why else None)(command)
 app.add_typer(settings.app, name="settings")
 
 

@@ -253,6 +253,11 @@ def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: p
         (["M:Base", "seed=1,abc"], "combination 2 of 2 (seed='abc') is no valid Base: seed: Input should be a valid integer"),
         (["M:Base", "infra.mem_gb=1,2"], "'infra.mem_gb' is a setting of an infra"),
         (["M:Base", "seed"], "'seed' is neither FIELD=VALUE, like optim.lr=0.1, nor @FILE.yaml"),
+        (["M:Base", "--seed", "-1"], "No such option: --seed; fields have no dashes: write seed=-1"),
+        (["M:Base", "--optim.lr=0.5"], "fields have no dashes: write optim.lr=0.5"),
+        (["M:Base", "--max-size", "3", "seed=1"], "fields have no dashes: write max_size=3"),
+        (["M:Base", "--foldr", "x"], "(Possible options: --folder); fields have no dashes: write foldr=x"),
+        (["M:Base", "--dryrun"], "No such option: --dryrun (Possible options: --dry-run)"),
         (["M:Base", "@none.yaml"], "@none.yaml: "),
         (
             ["M:Base", "zip(seed,label)=(1,2),3"],
