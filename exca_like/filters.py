@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, get_args
 
@@ -20,7 +20,7 @@ _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
 _MISSING = object()
 _SHOWN_NAMES = 20
-_NEAR = 3  # uids that are suggested
+_NEAR = 3  # names that are suggested
 _COMPARED = 10_000  # uids; to compare more takes seconds
 _DIGEST = re.compile(r"-[0-9a-f]{8,}(-[0-9a-f]{16})?$")  # that ends a uid
 _TEXTS = {"method": "Train.run", "version": "1", "uid": "*seed=1*"}
@@ -76,11 +76,14 @@ class Filter(NamedTuple):
                 raise ConfigValueError(msg)
         for name in self.fields if entries else ():
             if not any(name in ConfDict(entry.config) for entry in entries):
-                names = {field for entry in entries for field in ConfDict(entry.config).flat()}
+                configs = [ConfDict(entry.config).flat() for entry in entries]
+                names = {field for config in configs for field in config}
                 if not names:  # nothing is known of any config
                     return
-                near = difflib.get_close_matches(name, names)
-                msg = f"no config in {place} has a field {name!r}{_there_are(names, near)}"
+                own = {field for config in configs for field in _own_fields(config)}
+                ends = sorted((one for one in names if one.endswith(f".{name}")), key=lambda one: (one not in own, one))
+                near = ends[:_NEAR] or difflib.get_close_matches(name, names)
+                msg = f"no config in {place} has a field {name!r}{_there_are(own or names, near)}"
                 raise ConfigValueError(msg)
 
 
@@ -214,6 +217,14 @@ def near_uids(text: str, uids: Iterable[str]) -> list[str]:
         for part in (uid, config, *config.split(",")):
             parts.setdefault(part, uid)
     return list(dict.fromkeys(parts[part] for part in difflib.get_close_matches(text, parts, _NEAR)))
+
+
+def _own_fields(config: Mapping[str, Any]) -> Iterator[str]:
+    """Dotted names of those fields that are not of an infra, which says how to compute, not what."""
+    infras = tuple(
+        f"{above}." for name in config if (above := name.removesuffix(".cluster")) != name and f"{above}.folder" in config
+    )
+    return (name for name in config if not name.startswith(infras))
 
 
 def _there_are(names: Iterable[str], near: Sequence[str]) -> str:

@@ -644,7 +644,12 @@ def test_a_strict_filter_tells_names_that_there_are_not(filled: Path, tmp_path: 
         ({"method": "Train.run,2"}, r"did you mean test_catalog\.Train\.run,1\? There are "),
         ({"method": "zzz"}, r"'zzz': there are test_catalog\.add, test_catalog\.Features\.process, test_catalog\.Train\.run$"),
         ({"config": {"sed": 7}}, r"has a field 'sed': did you mean seed\? There are seed, a, b, size, "),
-        ({"method": "Train.run", "config": {"optim.rl": 1}}, r"did you mean optim\.lr\? There are optim\.lr, seed, size, "),
+        ({"config": {"lr": 7}}, r"has a field 'lr': did you mean optim\.lr\? There are optim\.lr, a, b, seed, size$"),
+        (
+            {"config": {"cluster": "x"}},
+            r"'cluster': did you mean infra\.cluster\? There are infra\.cluster, a, b, seed, size, optim\.lr$",
+        ),
+        ({"method": "Train.run", "config": {"optim.rl": 1}}, r"did you mean optim\.lr\? There are optim\.lr, seed, size$"),
     ):
         assert len(catalog.filter(**asked)) == 0
         with pytest.raises(ConfigValueError, match=message):
