@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _TRACEBACK = 12  # lines
 _ITEMS = 5
 _LIVE = 10
+_SIDES = ("first", "second")
+_ABSENT = "-"
 _CLEAR = "\x1b[H\x1b[2J"  # of a terminal
 
 
@@ -149,26 +151,26 @@ def diff(
     folder: Folder = None,
     json: Json = False,
 ) -> None:
-    """Show in which fields two configs differ, and what came out."""
+    """Show in which fields two configs differ, and what came out; a dash is for what one does not have."""
     from exca_like import tables
     from exca_like.confdict import ConfDict
 
     catalog: Catalog = catalog_of(folder)
     entries = [catalog[first], catalog[second]]
     flat = [ConfDict(entry.config).flat() for entry in entries]
-    rows: dict[str, list[Any]] = {}
-    for name in dict.fromkeys([*flat[0], *flat[1]]):
-        values = [config.get(name) for config in flat]
-        if values[0] != values[1] or (name in flat[0]) != (name in flat[1]):
-            rows[name] = values
-    records = [entry.record() for entry in entries]
-    for name in dict.fromkeys([*records[0], *records[1]]):
-        if name == "status" or name.startswith("result"):
-            rows[name] = [record.get(name) for record in records]
+    records = [
+        {name: value for name, value in entry.record().items() if name in ("status", "result") or name.startswith("result.")}
+        for entry in entries
+    ]
+    rows: dict[str, dict[str, Any]] = {}  # of each name the values by side, where that has it: None is a value
+    for sides, shows_all in ((flat, False), (records, True)):
+        for name in dict.fromkeys([*sides[0], *sides[1]]):
+            values = {side: one[name] for side, one in zip(_SIDES, sides, strict=True) if name in one}
+            if shows_all or len(values) == 1 or values["first"] != values["second"]:
+                rows[name] = values
     if json:
         print_json({"first": entries[0].uid, "second": entries[1].uid, "differences": rows})
         return
     header = ("", entries[0].uid.rpartition("/")[2], entries[1].uid.rpartition("/")[2])
-    print_table(
-        tables.Table("", header, [(name, *map(str, values)) for name, values in rows.items()], most=None, longest=LONGEST)
-    )
+    cells = [(name, *(str(values.get(side, _ABSENT)) for side in _SIDES)) for name, values in rows.items()]
+    print_table(tables.Table("", header, cells, most=None, longest=LONGEST))

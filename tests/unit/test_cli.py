@@ -436,7 +436,23 @@ def test_diff(command) -> None:
     text = good(command("diff", "seed=1,optim.lr", "seed=9"))
     assert re.search(r"^seed +1 +9$", text, re.MULTILINE) and re.search(r"^optim\.lr +0\.5 +0\.1$", text, re.MULTILINE)
     assert re.search(r"^result\.accuracy +0\.1 +0\.9$", text, re.MULTILINE) and "size" not in text
-    assert json.loads(good(command("diff", "seed=-1", "seed=9", "--json")))["differences"]["status"] == ["failed", "completed"]
+    differences = json.loads(good(command("diff", "seed=-1", "seed=9", "--json")))["differences"]
+    assert differences["status"] == {"first": "failed", "second": "completed"}
+    assert differences["result.accuracy"] == {"second": 0.9}
+
+
+def nothing(x: int, label: str | None = None) -> None:
+    """Give None, as the field is."""
+
+
+def test_what_one_side_does_not_have_is_no_none(command, tmp_path: Path) -> None:
+    exca_like.memo(folder=tmp_path)(nothing)(1)
+    exca_like.memo(folder=tmp_path)(same)(2)
+    text = good(command("diff", "x=1", "value=2", "--folder", tmp_path))
+    for line in ("x +1 +-", "label +None +-", "value +- +2", "result +None +2"):
+        assert re.search(f"^{line}$", text, re.MULTILINE), text
+    differences = json.loads(good(command("diff", "x=1", "value=2", "--folder", tmp_path, "--json")))["differences"]
+    assert differences["label"] == {"first": None} and differences["result"] == {"first": None, "second": 2}
 
 
 def test_logs(command, filled: Path) -> None:
