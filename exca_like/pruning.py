@@ -23,7 +23,7 @@ from exca_like.cachedict.owners import Owner, describe
 from exca_like.cachedict.writer import DATA
 from exca_like.catalog import Catalog
 from exca_like.entries import Entry, Status, claims_of, look_again
-from exca_like.errors import CacheFolderError, ConfigValueError, ExcaLikeError
+from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ExcaLikeError
 from exca_like.filters import moment
 
 Policy = Literal["oldest", "size", "lru", "lfu"]
@@ -53,7 +53,7 @@ class Removal:
         return self.entry.size
 
 
-def remove(entries: Iterable[Entry], *, dry_run: bool = True) -> list[Removal]:
+def remove(entries: Iterable[Entry] | Entry, *, dry_run: bool = True) -> list[Removal]:
     """Remove entries: tasks and maps with their folders, calls of memoised functions one by one.
 
     The space of the packed data of calls is freed by the next `exca_like.maintenance.compact`.
@@ -61,7 +61,7 @@ def remove(entries: Iterable[Entry], *, dry_run: bool = True) -> list[Removal]:
     Parameters
     ----------
     entries:
-        What to remove, as a catalog gives it. What has changed since then is not removed.
+        What to remove, one or several, as a catalog gives them. What has changed since then is not removed.
     dry_run:
         Only tell what would be removed.
 
@@ -70,13 +70,31 @@ def remove(entries: Iterable[Entry], *, dry_run: bool = True) -> list[Removal]:
     list of Removal
         One for each entry, in their order; with a ``problem`` if it stays.
 
+    Raises
+    ------
+    TypeError
+        Something is no entry.
+
     Examples
     --------
     >>> remove(Catalog("/scratch/cache").filter("Train.run", status="failed"), dry_run=False)  # doctest: +SKIP
     """
-    distinct = {entry.uid: entry for entry in entries}
+    distinct = {entry.uid: entry for entry in _entries(entries)}
     planned = [Removal(entry, "chosen", _objection(entry)) for entry in distinct.values()]
     return planned if dry_run else _carry_out(planned)
+
+
+def _entries(given: Any) -> list[Entry]:
+    """One entry or several, as a list."""
+    if isinstance(given, Entry):
+        return [given]
+    found: list[Any] = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    for one in found:
+        if not isinstance(one, Entry):
+            hint = f": Catalog(folder).named([{one!r:.100}]) gives what a text names" if isinstance(one, str) else ""
+            msg = f"remove takes entries of a catalog, not {one!r:.100}{hint}"
+            raise ConfigTypeError(msg)
+    return found
 
 
 def prune(

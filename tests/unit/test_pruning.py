@@ -20,7 +20,7 @@ from exca_like import files, maintenance, pruning
 from exca_like.cachedict import CacheDict
 from exca_like.catalog import Catalog
 from exca_like.entries import claims_of
-from exca_like.errors import CacheFolderError, CacheUsageError, ConfigValueError, NotCachedError
+from exca_like.errors import CacheFolderError, CacheUsageError, ConfigTypeError, ConfigValueError, NotCachedError
 from exca_like.pruning import prune, remove
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
@@ -400,6 +400,17 @@ def test_what_is_chosen(tmp_path: Path) -> None:
     assert seeds(prune(tmp_path, keep_last=2)) == [1, -1]
     assert problems(prune(tmp_path, keep_last=2, dry_run=False)) == [None, None]
     assert sorted(seeds(pruning.remove(Catalog(tmp_path)))) == [0, 2, 3]
+
+
+def test_what_is_to_be_removed_is_one_entry_or_several(tmp_path: Path) -> None:
+    fill(tmp_path)
+    catalog = Catalog(tmp_path)
+    assert [one.entry.uid for one in remove(catalog[0])] == [catalog[0].uid]
+    for wrong in ("seed=0", ["seed=0"]):
+        with pytest.raises(ConfigTypeError, match=r"takes entries .* not 'seed=0': Catalog\(folder\)\.named\(\['seed=0'\]\)"):
+            remove(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigTypeError, match="takes entries of a catalog, not 7$"):
+        remove(7)  # type: ignore[arg-type]
 
 
 def test_policies(tmp_path: Path) -> None:
