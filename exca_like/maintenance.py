@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exca_like import files, hits, layout
+from exca_like import files, hits, layout, tables
 from exca_like.cachedict.compact import Compaction, compact_folder
 from exca_like.cachedict.journal import JOURNALS
 from exca_like.cachedict.verify import Problem, examine
@@ -160,7 +160,8 @@ class Report:
         return not self.problems
 
     def __str__(self) -> str:
-        lines = [f"{self.entries} results and errors in {self.folders} folders, {len(self.problems)} problems"]
+        folders, problems = tables.count(self.folders, "folder"), tables.count(len(self.problems), "problem")
+        lines = [f"{self.entries} results and errors in {folders}, {problems}"]
         if self.repaired:
             lines[0] += f" ({len(self.repaired)} repaired)"
         return "\n".join([*lines, *(f"removed: {problem}" for problem in self.repaired), *map(str, self.problems)])

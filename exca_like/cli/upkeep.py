@@ -41,7 +41,7 @@ def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None
         if json:
             print_json({"folders": number, "files": None, "bytes": None})
         else:
-            print_text(f"would merge files in {number} folders of {catalog.folder}: repeat with --yes to do it")
+            print_text(f"would merge files in {tables.count(number, 'folder')} of {catalog.folder}: repeat with --yes to do it")
         return
     done = maintenance.compact(catalog.folder)
     before, after = sum(one.bytes_before for one in done), sum(one.bytes_after for one in done)
@@ -62,7 +62,7 @@ def migrate(
     json: Json = False,
 ) -> None:
     """Rename folders that exca wrote, so that their results are found."""
-    from exca_like import maintenance
+    from exca_like import maintenance, tables
 
     folder = folder.absolute()
     renamings = maintenance.migrate_exca(folder, dry_run=not yes, main_name=main_name)
@@ -71,5 +71,5 @@ def migrate(
         return
     for one in renamings:
         print_text(f"{one.old.relative_to(folder)}: {one.problem or f'-> {one.new.name}'}")
-    number = sum(one.problem is None for one in renamings)
-    print_text(f"{number} folders {'were renamed' if yes else 'would be renamed: repeat with --yes to do it'}")
+    folders = tables.count(sum(one.problem is None for one in renamings), "folder")
+    print_text(f"{folders} renamed" if yes else f"{folders} would be renamed: repeat with --yes to do it")

@@ -69,7 +69,7 @@ def receive(place: Place, root: str, choose: Choice | None, *, dry_run: bool, pe
             plan.refuse_others()
             plan.items.sort(key=lambda item: item.place)  # so that each packed file is needed for a short time
             work += [(plan, piece) for piece in plan.pieces()]
-        arrival = _Arrival(place, sizes, mirror, root, permissions, Transfer([plan.report for plan in plans]))
+        arrival = _Arrival(place, sizes, mirror, root, permissions, Transfer([plan.report for plan in plans], dry_run=dry_run))
         arrival.run(work, dry_run=dry_run)
     return arrival.transfer
 

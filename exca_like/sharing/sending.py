@@ -51,7 +51,8 @@ def send(root: str, place: Place, chosen: Chosen, *, check: bool, dry_run: bool)
         plans = [compare(here, there, uid, keys) for uid, keys in sorted(chosen.items())]
         identities = [plan.name(layout.FULL_UID) for plan in plans if plan.items]
         place.get([name for name in identities if name in sizes], mirror)
-        load = _Load(place, sizes, temporary, Transfer([plan.report for plan in plans]), check=check, dry_run=dry_run)
+        transfer = Transfer([plan.report for plan in plans], dry_run=dry_run)
+        load = _Load(place, sizes, temporary, transfer, check=check, dry_run=dry_run)
         try:
             for plan in plans:
                 plan.refuse_others()

@@ -52,6 +52,8 @@ class Transfer:
     """Files that travelled, those that were looked at to compare not counted."""
     size: int = 0
     """Their bytes."""
+    dry_run: bool = False
+    """Whether nothing was moved, as only the plan was asked for."""
 
     @property
     def added(self) -> int:
@@ -80,10 +82,10 @@ class Transfer:
 
     def __str__(self) -> str:
         counts = {
-            "added": self.added,
+            "would be added" if self.dry_run else "added": self.added,
             "there already": self.present,
             "there with other bytes, and left as they are": self.different,
-            "left out": self.left_out,
+            "would be left out" if self.dry_run else "left out": self.left_out,
         }
         found = [(number, what) for what, number in counts.items() if number]
         texts = [f"{number if later else tables.count(number, 'result')} {what}" for later, (number, what) in enumerate(found)]

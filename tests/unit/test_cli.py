@@ -485,7 +485,7 @@ def test_verify(command, tmp_path: Path) -> None:
     (journal,) = tmp_path.rglob("*.jsonl")
     journal.write_bytes(journal.read_bytes().replace(b'"x"', b'"z"'))
     ended, out, _ = command("verify", "--folder", tmp_path, "--repair")
-    assert ended == 3 and "1 problems" in out and "nothing was changed: repeat with --yes" in out
+    assert ended == 3 and "in 1 folder, 1 problem\n" in out and "nothing was changed: repeat with --yes" in out
     assert journal.exists()  # nothing was done
     assert command("verify", "--folder", tmp_path, "--repair", "--yes")[0] == 0
     assert json.loads(good(command("verify", "--folder", tmp_path, "--json"))) == {

@@ -44,11 +44,11 @@ def good(result: tuple[int, str, str]) -> str:
 
 def test_export_and_import(command, tmp_path: Path) -> None:
     plan = good(command("export", "b.zip", "--dry-run"))
-    assert re.fullmatch(r"17 results added \(\d+ files, \d+ kB\)\nnothing was moved: this is the plan\n", plan)
+    assert re.fullmatch(r"17 results would be added \(\d+ files, \d+ kB\)\nnothing was moved: this is the plan\n", plan)
     assert not (tmp_path / "b.zip").exists()
     assert good(command("export", "b.zip")).startswith("17 results added (")
     plan = good(command("import", "b.zip", "--folder", "new", "--dry-run"))
-    assert plan.startswith("17 results added (") and not (tmp_path / "new").exists()
+    assert plan.startswith("17 results would be added (") and not (tmp_path / "new").exists()
     assert good(command("import", "b.zip", "--folder", "new")).startswith("17 results added (")
     assert good(command("import", "b.zip", "--folder", "new")) == "17 results there already\n"
     found = json.loads(good(command("import", "b.zip", "--folder", "new", "--json")))
