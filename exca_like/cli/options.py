@@ -244,6 +244,11 @@ def value_of(text: str) -> Any:
     return text
 
 
+def is_said(context: typer.Context, option: str) -> bool:
+    """Whether an option is on the command line, and not from the environment."""
+    return getattr(context.get_parameter_source(option), "name", "") == "COMMANDLINE"
+
+
 def import_from_here() -> None:
     """Let modules of the current folder be imported, as ``python -m`` does."""
     import sys

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from exca_like.cli import words
-from exca_like.cli.options import Folder, Json, catalog_of, import_from_here, print_json, print_text
+from exca_like.cli.options import Folder, Json, catalog_of, import_from_here, is_said, print_json, print_text
 from exca_like.cli.run import infra_of, made, target_of
 
 
@@ -27,8 +27,7 @@ def why(
         if no_import:
             msg = "a class can't be asked without importing it: give the uid of what is stored"
             raise typer.BadParameter(msg, param_hint="--no-import")
-        is_said = getattr(context.get_parameter_source("folder"), "name", "") == "COMMANDLINE"  # not by the environment
-        explanation = _of_class(target, fields or [], folder, replaces=is_said)
+        explanation = _of_class(target, fields or [], folder, replaces=is_said(context, "folder"))
     else:
         explanation = _of_entry(target, fields or [], folder, no_import=no_import)
     if json:
@@ -49,11 +48,8 @@ def _of_class(target: str, fields: list[str], folder: Any, *, replaces: bool) ->
     if said.grid:
         msg = f"{', '.join(said.grid)}: give one value each, as one config is explained"
         raise typer.BadParameter(msg, param_hint="FIELD=VALUE")
-    config = made(cls, said)
-    infra = getattr(config, infra_of(config, method))
-    if folder is not None and (infra.folder is None or replaces):
-        infra.folder = folder
-    return infra.explain()
+    config = made(cls, said, folder, replaces=replaces)
+    return getattr(config, infra_of(config, method)).explain()
 
 
 def _of_entry(target: str, fields: list[str], folder: Any, *, no_import: bool) -> Any:

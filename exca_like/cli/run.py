@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exca_like.cli import words
-from exca_like.cli.options import Json, import_from_here, print_json, print_text, wrong_input
+from exca_like.cli.options import Json, import_from_here, is_said, print_json, print_text, wrong_input
 
 _TYPES_OF_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")  # errors of pydantic
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="MODULE:CLASS[.METHOD]", help="The class of the config.")],
     fields: Annotated[
         list[str] | None,
@@ -29,7 +30,11 @@ def run(
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--folder", envvar="EXCA_LIKE_FOLDER", help="The cache root, if the config's infra has no folder."),
+        typer.Option(
+            "--folder",
+            envvar="EXCA_LIKE_FOLDER",
+            help="The cache root, in place of the folder of the class; from the environment, only if that has none.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be computed.")] = False,
     print_config: Annotated[
@@ -43,7 +48,7 @@ def run(
     """Compute the method of a config, or submit it if its infra has a cluster."""
     cls, method = target_of(target)
     said = words.read(fields or [])
-    config = made(cls, said, folder)
+    config = made(cls, said, folder, replaces=is_said(context, "folder"))
     if print_config and not said.grid:
         _print_configs([config])
         return
@@ -184,8 +189,11 @@ def _is_config(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, pydantic.BaseModel)
 
 
-def made(cls: type[Any], said: words.Words, folder: Path | None = None) -> Any:
-    """The config to start from; fields that are swept have the first of their values, infras without a folder the given one."""
+def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bool) -> Any:
+    """The config to start from; fields that are swept have the first of their values.
+
+    Infras without a folder have the given one; others, too, if it ``replaces`` what their class says.
+    """
     import difflib
 
     import pydantic
@@ -195,7 +203,7 @@ def made(cls: type[Any], said: words.Words, folder: Path | None = None) -> Any:
 
     values = ConfDict(said.base)
     for name, field in getattr(cls, FIELDS, {}).items():
-        if folder is not None and field.default.folder is None and f"{name}.folder" not in values:
+        if folder is not None and (replaces or field.default.folder is None) and f"{name}.folder" not in values:
             values[f"{name}.folder"] = str(folder)
     for name, several in said.grid.items():
         values[name] = several[0]

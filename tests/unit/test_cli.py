@@ -218,7 +218,12 @@ def test_run_of_a_class_without_a_folder(running, monkeypatch: pytest.MonkeyPatc
     assert "2 completed" in good(running("M:Loose", "x=3,4", "infra.cluster=local", "--wait"))
     assert good(running("M:Loose", "x=3", "infra.cluster=local")).endswith(", completed\n3\n")  # it is there already
     assert good(running("M:Loose", "x=5", "infra.folder=other")) == "5\n"
-    found = {folder: {entry.config["x"] for entry in Catalog(folder)} for folder in ("given", "said", "other")}
+    assert good(running("M:Base", "seed=2", "--folder", "given")) == "0.2\n", "it replaces the one of the class"
+    assert good(running("M:Base", "seed=1")) == "0.1\n" and len(Catalog("said")) == 2, "the environment does not"
+    assert [entry.config["seed"] for entry in Catalog("given").filter("Base.run")] == [2]
+    found = {
+        folder: {entry.config["x"] for entry in Catalog(folder).filter("Loose.*")} for folder in ("given", "said", "other")
+    }
     assert found == {"given": {3}, "said": {3, 4}, "other": {5}}
 
 
