@@ -35,9 +35,10 @@ error; ``"empty"`` a folder in which nothing was computed yet."""
 
 _SCALARS = (bool, int, float, str, type(None))
 # names of columns that are never those of fields
-_OWN_COLUMNS = frozenset(
-    ("method", "version", "uid", "status", "reason", "time", "duration", "size", "job", "host", "memory", "values", "failures")
-) | {"result"}
+_WHAT = ("method", "version", "uid", "status")
+_HOW = ("reason", "time", "duration", "size", "job", "values", "failures")
+_NOTED = ("host", "memory", "code")
+_OWN_COLUMNS = frozenset((*_WHAT, *_HOW, *_NOTED, "result"))
 _MOST_COLUMNS = 100  # of a result that is a dictionary
 
 
@@ -252,10 +253,10 @@ class Entry:
         """One row of a table.
 
         What is known, with the changed fields of the config (and those that are named), the result if it is a scalar
-        (``result``) or a dictionary of scalars (``result.<name>``), and what the code recorded (``extra.<name>``). A field with
-        the name of another column is ``config.<name>``.
+        (``result``) or a dictionary of scalars (``result.<name>``), and what the code recorded (``extra.<name>``). Equal
+        ``code`` is equal code. A field with the name of another column is ``config.<name>``.
         """
-        row: dict[str, Any] = {"method": self.method, "version": self.version, "uid": self.uid, "status": self.status}
+        row: dict[str, Any] = {name: getattr(self, name) for name in _WHAT}
         shown = self.changed
         if not shown.keys() >= set(fields):
             shown |= {
@@ -268,8 +269,7 @@ class Entry:
             except (ExcaLikeError, OSError):  # a pickle, or it is gone or damaged
                 pass
         meta = self._meta()
-        about = {"reason": self.reason, "time": self.time, "duration": self.duration, "size": self.size, "job": self.job}
-        about |= {name: meta.get(name) for name in ("host", "memory")} | {"values": self.values, "failures": self.failures}
+        about = {name: getattr(self, name) for name in _HOW} | {name: meta.get(name) for name in _NOTED}
         return row | about | {f"extra.{name}": value for name, value in from_tree(meta.get("extra") or {}).items()}
 
     def _outcome(self, allow_pickle: AllowPickle) -> Outcome | None:

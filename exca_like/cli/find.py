@@ -273,7 +273,7 @@ def _rank(name: str) -> int:
         return 0
     if name.startswith("extra."):
         return 4
-    if name in _ABOUT or name == "reason":
+    if name in _ABOUT or name in ("reason", "code"):
         return 3
     return 2 if name == "result" or name.startswith("result.") else 1
 

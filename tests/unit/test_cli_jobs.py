@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -120,6 +122,29 @@ def test_folders_that_are_no_cache_root(tmp_path: Path, command: Callable[..., S
     (method,) = (path for path in (tmp_path / "one").iterdir() if "," in path.name)
     ended, _, err = command("ls", "--folder", method)
     assert ended == 2 and "is a folder in the cache" in err and err.endswith(f"give {tmp_path / 'one'} ")
+
+
+CODE = """
+import pydantic, exca_like
+class Train(pydantic.BaseModel):
+    seed: int = 0
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(folder=".")
+    @infra.apply
+    def run(self) -> int:
+        return {}
+if __name__ == "__main__":
+    Train(seed={}).run()
+"""
+
+
+def test_results_of_different_code_are_told_apart(tmp_path: Path, command: Callable[..., Said]) -> None:
+    for seed, result in ((1, "1"), (2, "1"), (3, "2 + 1")):
+        (tmp_path / "train.py").write_text(CODE.format(result, seed))
+        subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True)
+    rows = {row["seed"]: row["code"] for row in json.loads(command("table", "--only-changed", "--json")[1])}
+    assert rows[1] == rows[2] != rows[3]
+    command("rm", "seed=3", "--yes")
+    assert ["code" in row for row in json.loads(command("table", "--only-changed", "--json")[1])] == [False, False]
 
 
 def test_several_entries_by_filters(tmp_path: Path, command: Callable[..., Said]) -> None:
