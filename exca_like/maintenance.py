@@ -207,7 +207,7 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
         if repair and problems:
             try:
                 remaining = repair_folder(path, problems, permissions)
-            except CacheFolderError as error:
+            except OSError as error:
                 remaining = [replace(problem, kept=error.strerror or str(error)) for problem in problems]
             report.repaired += [problem for problem in problems if problem not in remaining]
             problems = remaining

@@ -37,7 +37,7 @@ def check_yamls(folder: str, names: Collection[str]) -> Iterator[Problem]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            yield Problem("unreadable", Path(folder, name), error.strerror or str(error))
+            yield Problem("unreadable", Path(folder, name), f"{error.strerror}. Check its permissions and the file system.")
         except (ExcaLikeError, TypeError, ValueError):
             yield Problem("config", Path(folder, name), f"it is no yaml with names and values. {_REMEDY}")
     is_named = layout.UID in read and METHOD_FOLDER.fullmatch(os.path.basename(os.path.dirname(folder)))  # a copy has any name

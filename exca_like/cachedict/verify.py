@@ -19,6 +19,7 @@ from exca_like.cachedict.writer import DATA, Writer
 from exca_like.errors import CorruptEntryError
 
 _ROUNDS = 4
+_UNREAD = "it may be sound"
 _AT_WORK = "its writer is at work, or of another machine and was so within a day: repeat the repair when that has ended"
 
 
@@ -29,7 +30,7 @@ class Problem:
     ``kind`` is ``"missing"`` (an entry's data file is not there), ``"torn"`` (a file ends too early), ``"corrupt"`` (a
     checksum does not match), ``"orphaned"`` (a file that no entry needs), ``"duplicate"`` (a second entry for a key),
     ``"config"`` (a yaml file that can't be read as one, or belongs to another config than its folder) or ``"unreadable"`` (a
-    folder that can't be looked into, about which nothing is known, or a yaml file).
+    folder that can't be looked into, about which nothing is known; data or a yaml file that may not be read).
     """
 
     kind: Literal["missing", "torn", "corrupt", "orphaned", "duplicate", "config", "unreadable"]
@@ -67,6 +68,8 @@ def repair(folder: str, problems: list[Problem], permissions: int | None = None)
     for _ in range(_ROUNDS):  # what a deletion leaves behind is the next round's
         writer = Writer(folder, files.mode_in(folder) if permissions is None else permissions)
         for problem in problems:
+            if problem.kind == "unreadable":
+                continue
             if problem.key is not None and problem.offset is not None:
                 delete_at(writer, problem.key, problem.path.name, problem.offset)
             elif problem.kind == "orphaned":
@@ -77,7 +80,13 @@ def repair(folder: str, problems: list[Problem], permissions: int | None = None)
         if not problems or problems == before:
             break
     busy = held_writers(folder)
-    return [replace(one, kept=_AT_WORK if one.path.name.rpartition("-")[0] in busy else None) for one in problems]
+    return [replace(problem, kept=_why_kept(problem, busy)) for problem in problems]
+
+
+def _why_kept(problem: Problem, busy: set[str]) -> str | None:
+    if problem.kind == "unreadable":
+        return _UNREAD
+    return _AT_WORK if problem.path.name.rpartition("-")[0] in busy else None
 
 
 def _remove(path: str, below: str) -> None:
@@ -100,7 +109,7 @@ def _check_journal(path: Path) -> Iterator[Problem]:
     except FileNotFoundError:
         return
     except OSError as error:
-        yield Problem("corrupt", path, f"it can't be read: {error.strerror}")
+        yield Problem("unreadable", path, f"it can't be read: {error.strerror}")
         return
     for offset, _ in damaged_lines(data):
         yield Problem("corrupt", path, f"the line at byte {offset} does not match its checksum")
@@ -129,7 +138,7 @@ def _check_entries(index: Index) -> Iterator[Problem]:
             file, info = found
             journal, offset = index.describe(place)
             context = DumpContext.for_loading(index.folder, key, (), info.get("#writer", file.writer), "never", "full")
-            kind: Literal["missing", "torn", "corrupt"]
+            kind: Literal["missing", "torn", "corrupt", "unreadable"]
             try:
                 context.spans = info.get("#data", ())
                 context.check_all()
@@ -141,8 +150,10 @@ def _check_entries(index: Index) -> Iterator[Problem]:
                 kind, detail = "missing", f"{error.filename} is not there"
             except blocks.TooShortError as error:
                 kind, detail = "torn", str(error)
-            except (CorruptEntryError, OSError) as error:
+            except CorruptEntryError as error:
                 kind, detail = "corrupt", str(error)
+            except OSError as error:  # it may be sound: who may not read it, must not remove it
+                kind, detail = "unreadable", error.strerror or str(error)
             yield Problem(kind, Path(index.folder, journal), f"the entry at byte {offset}: {detail}", key, offset)
 
 

@@ -139,6 +139,32 @@ def test_what_is_hidden_from_others(team: Path) -> None:
     as_user(BEN, look)
 
 
+@pytest.mark.filterwarnings("ignore::exca_like.errors.CorruptEntryWarning")
+@pytest.mark.parametrize("mode", [0o000, 0o600])
+@pytest.mark.parametrize("hidden", ["config.yaml", "uid.yaml", "full-uid.yaml", "*-info.jsonl", "data/*", "data"])
+def test_a_repair_keeps_what_is_hidden_from_others(team: Path, hidden: str, mode: int) -> None:
+    """It is told, and so is what is wrong elsewhere, which is repaired."""
+    cache = team / "cache"
+    as_user(ANN, lambda: work(cache, 1))
+    (path,) = cache.glob(f"*Items*/default/{hidden}")
+    before = path.stat().st_mode
+    path.chmod(mode)
+    (torn,) = cache.glob("*Task.run*/x=0*/*-info.jsonl")
+    torn.write_bytes(torn.read_bytes()[:-10])
+
+    def look() -> None:
+        found = maintenance.verify(cache)
+        report = maintenance.verify(cache, repair=True)
+        assert {(problem.kind, problem.path) for problem in report.repaired} == {("torn", torn)}
+        assert {problem.kind for problem in report.problems} == {"unreadable"} and "Permission denied" in str(report)
+        assert [problem for problem in found.problems if problem.path != torn] == report.problems
+
+    as_user(BEN, look)
+    path.chmod(before)
+    report = maintenance.verify(cache)
+    assert report.is_clean and report.entries == 3  # two items, and the task that was not damaged
+
+
 def test_a_place(team: Path) -> None:
     for user in (ANN, BEN):
         own = team / str(user)
