@@ -1,5 +1,6 @@
 """``retry``: what failed, computed again."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -18,9 +19,12 @@ from exca_like.cli.options import (
     import_from_here,
     print_json,
     print_text,
+    wrong_input,
 )
+from exca_like.cli.run import say_what_goes_on
 
 _LOST = ("lost", "empty")  # they count as not submitted
+_SHOWN = 10  # uids of what is left out for one reason
 
 
 def retry(
@@ -55,6 +59,8 @@ def retry(
     if bool(uids) == (failed or lost):
         msg = "say which tasks: their uids, --failed for all that failed, or --lost for all that were cancelled or killed"
         raise typer.BadParameter(msg, param_hint="UID")
+    factors = {"mem_gb": _factor("--mem", "mem_gb", mem), "timeout_min": _factor("--timeout", "timeout_min", timeout)}
+    more: dict[str, Any] = dict(map(field_of, set_ or ())) | {name: one for name, one in factors.items() if one is not None}
     if uids:
         entries = catalog_of(folder).named(uids)
     else:
@@ -66,20 +72,24 @@ def retry(
             print_text(f"{entry.uid} did not fail: it is {entry.status}", err=True)
     if not wanted:
         if json:
-            print_json({"submitted": False, "configs": []})
+            print_json({"submitted": False, "configs": [], "left_out": {}})
         else:
-            print_text("nothing to do: no task failed")
+            print_text("nothing to do: none of the named tasks failed" if uids else "nothing to do: no task failed")
         return
     import_from_here()
-    factors = {"mem_gb": _factor("--mem", mem), "timeout_min": _factor("--timeout", timeout)}
-    more: dict[str, Any] = dict(map(field_of, set_ or ())) | {name: one for name, one in factors.items() if one is not None}
     left_out: dict[str, Exception] = {}
     sweeps = sweeps_of(wanted, lambda entry, error: left_out.update({entry.uid: error}))
-    plan = [retry for sweep in sweeps for retry in sweep.retry_plan(lost=True, **more)]  # all is checked before any is sent
-    for sweep in sweeps if yes else ():
-        sweep.retry_failed(tasks_per_job=tasks_per_job, lost=True, **more)
-    for sweep in sweeps if wait and yes else ():
-        sweep.wait()
+    with wrong_input():  # all is checked before any is sent
+        plan = [retry for sweep in sweeps for retry in sweep.retry_plan(lost=True, **more)]
+    try:
+        for sweep in sweeps if yes else ():
+            sweep.retry_failed(tasks_per_job=tasks_per_job, lost=True, **more)
+        for sweep in sweeps if wait and yes else ():
+            sweep.wait()
+    except KeyboardInterrupt:
+        if any(member.infra.cluster not in (None, "debug") for sweep in sweeps for member in sweep._members):
+            say_what_goes_on(wanted[0].root)
+        raise
     if json:
         more_of = {retry.uid: {name: new for name, (_, new) in retry.changes.items()} for retry in plan}
         rows = [vars(row) | {"asked": more_of.get(row.uid, {})} for sweep in sweeps for row in sweep.status().rows]
@@ -95,17 +105,35 @@ def retry(
             print_text(f"{retry}  [{why[retry.uid]}]")
         again = f"{tables.count(len(plan), 'task')} would be submitted again: repeat with --yes to do it"
         print_text(again if plan else "no task can be submitted again")
-    for problem in left_out.values():
-        print_text(f"left out: {problem}", err=True)
+    _tell_left_out(left_out)
     failed = wait and yes and any(len(sweep.failures()) for sweep in sweeps)
     raise typer.Exit(1 if failed or left_out else 0)
 
 
-def _factor(option: str, text: str | None) -> float | None:
+def _tell_left_out(problems: Mapping[str, Exception]) -> None:
+    """Say what is not submitted, each reason once, with the uids of those it is of."""
+    reasons: dict[str, list[str]] = {}
+    for uid, problem in problems.items():
+        reasons.setdefault(str(problem), []).append(uid)
+    for reason, uids in reasons.items():
+        print_text(f"left out: {reason}", err=True)
+        for uid in uids[:_SHOWN] if uids[0] not in reason else ():
+            print_text(f"  {uid}", err=True)
+        if len(uids) > _SHOWN:
+            print_text(f"  ... and {len(uids) - _SHOWN} more", err=True)
+
+
+def _factor(option: str, field: str, text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return float(text[1:] if text[:1] in "xX" else "")
+        factor = float(text[1:] if text[:1] in "xX" else "")
     except ValueError:
-        msg = f"{text!r} is no factor: give one like x2 or x1.5; for an amount, set it on the infra"
-        raise typer.BadParameter(msg, param_hint=option) from None
+        factor = 0.0
+    if factor > 0:
+        return factor
+    msg = (
+        f"{text!r} is no factor: give one like x2 or x1.5, of what the job asked for; for an amount, set it on the infra, "
+        f"as in `exca-like run MODULE:CLASS FIELD=VALUE infra.{field}=16 infra.mode=retry`"
+    )
+    raise typer.BadParameter(msg, param_hint=option)

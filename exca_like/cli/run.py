@@ -72,10 +72,14 @@ def run(
     except KeyboardInterrupt:
         is_sent = not (dry_run or print_config) and infra.cluster not in (None, "debug")
         if is_sent and infra.folder is not None:
-            see = f"`exca-like status --watch --folder {os.path.relpath(infra.folder)}`"
-            msg = f"jobs that were submitted go on: {see} shows them, `exca-like cancel UID --yes` ends one"
-            typer.echo(msg, err=True)
+            say_what_goes_on(infra.folder)
         raise
+
+
+def say_what_goes_on(folder: str | Path) -> None:
+    """Say, to who has interrupted a command, what does not end with it."""
+    see = f"`exca-like status --watch --folder {os.path.relpath(folder)}`"
+    typer.echo(f"jobs that were submitted go on: {see} shows them, `exca-like cancel UID --yes` ends one", err=True)
 
 
 def _print_configs(configs: Iterable[Any]) -> None:

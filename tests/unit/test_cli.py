@@ -167,7 +167,8 @@ def test_retry(running, command, tmp_path: Path) -> None:
     listed = good(command("retry", "--failed"))
     assert "seed=3-" in listed and listed.endswith("2 tasks would be submitted again: repeat with --yes to do it\n")
     ended, out, err = command("retry", "seed=2-")
-    assert (ended, out) == (0, "nothing to do: no task failed\n") and "did not fail: it is completed" in err
+    assert (ended, out) == (0, "nothing to do: none of the named tasks failed\n") and "did not fail: it is completed" in err
+    assert json.loads(command("retry", "seed=2-", "--json")[1]) == {"submitted": False, "configs": [], "left_out": {}}
     (tmp_path / "fixed").touch()
     text = good(command("retry", "seed=3-", "--yes", "--wait", "--mem", "x2"))
     assert "1 config: 1 completed" in text and re.search(r"^3 +completed", text, re.MULTILINE)
@@ -228,16 +229,24 @@ def test_run_of_a_class_without_a_folder(running, monkeypatch: pytest.MonkeyPatc
 
 
 def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    running("M:Base", "seed=3,4", "infra.cluster=local", "--wait")
+    running("M:Base", "seed=3", "optim.lr=0.1,0.5", "infra.cluster=local", "--wait")
     for arguments, message in (
         (["retry"], "say which tasks: their uids, --failed for all that failed, or --lost"),
         (["retry", "--failed", "--yes", "--mem", "much"], "'much' is no factor: give one like x2"),
-        (["retry", "--failed", "--yes", "--mem", "8"], "'8' is no factor: give one like x2 or x1.5; for an amount,"),
+        (
+            ["retry", "--failed", "--yes", "--mem", "8"],
+            "'8' is no factor: give one like x2 or x1.5, of what the job asked for;",
+        ),
+        (["retry", "--failed", "--yes", "--mem", "8"], "for an amount, set it on the infra, as in `exca-like run MODULE:CLASS"),
+        (["retry", "--failed", "--yes", "--mem", "x0"], "'x0' is no factor"),
+        (["retry", "--failed", "--yes", "--timeout", "x-1"], "'x-1' is no factor"),
+        (["retry", "--failed", "--yes", "--timeout", "xnan"], "'xnan' is no factor"),
+        (["retry", "--failed", "--yes", "--set", "nodes=32"], "nodes=32 is a factor, of the nodes=1 that the job asked for"),
         (["retry", "--failed", "--yes", "--mem", "x2"], "mem_gb=2 multiplies what the job asked for, which is not set"),
         (["retry", "--failed", "--yes", "--set", "partition=long"], "'partition' is nothing that a job asks for"),
     ):
         ended, out, err = command(*arguments)
-        assert ended in (1, 2) and out == "" and message in " ".join(err.split()), err
+        assert (ended, out) == (2, "") and message in " ".join(err.split()), err
     (program,) = tmp_path.glob("program_*.py")
     sys.modules.pop(program.stem)
     program.write_text(PROGRAM.replace("seed: int", "sed: int"))
@@ -245,7 +254,21 @@ def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: p
     assert "does not take the config of" in command("retry", "--failed", "--yes")[2]
     sys.modules.pop(program.stem)
     program.unlink()
-    assert "can't be imported from here: go to the folder of program_" in command("retry", "--failed", "--yes")[2]
+    ended, _, err = command("retry", "--failed", "--yes")
+    assert ended == 1 and err.count("can't be imported from here: go to the folder of program_") == 1
+    assert [re.sub(r".*/(.*)-.*", r"\1", line) for line in err.splitlines()[1:]] == ["seed=3,optim.lr=0.5", "seed=3"]
+
+
+def test_retry_that_is_interrupted(running, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from exca_like.sweeps import Sweep
+
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    running("M:Base", "seed=3", "infra.cluster=local", "--wait")
+    monkeypatch.setattr(Sweep, "wait", interrupted)
+    ended, out, err = command("retry", "--failed", "--yes", "--wait")
+    assert (ended, out) == (130, "") and "jobs that were submitted go on: `exca-like status --watch --folder cache`" in err
 
 
 @pytest.mark.parametrize(
@@ -711,7 +734,7 @@ def test_json_of_commands_that_compute(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "fixed").touch()
     found = call("retry", "--failed", "--yes", "--wait")
     assert found["submitted"] is True and [row["status"] for row in found["configs"]] == ["completed"]
-    assert call("retry", "--failed") == {"submitted": False, "configs": []}
+    assert call("retry", "--failed") == {"submitted": False, "configs": [], "left_out": {}}
     assert Path(call("logs", "seed=3")["stdout"]).is_file()
     assert call("init", "new")["new/experiment.py"] == "written"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
