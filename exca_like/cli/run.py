@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from exca_like.cli import words
 from exca_like.cli.options import Json, import_from_here, is_said, print_json, print_text, wrong_input
 
 _TYPES_OF_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")  # errors of pydantic
+_MANY = 10_000  # configs, which take seconds to be made
 
 if TYPE_CHECKING:
     from exca_like.sweeps import Sweep
@@ -61,8 +63,12 @@ def run(
             _single(config, name, dry_run=dry_run, wait=wait, json=json)
             return
         import exca_like
+        from exca_like.grids import Grid
 
         with wrong_input("FIELD=VALUE"):
+            many = len(Grid(said.grid, said.zips))
+            if many > _MANY and sys.stderr.isatty():
+                typer.echo(f"making {many:,} configs; Ctrl-C ends it", err=True)
             configs = exca_like.sweep(config, said.grid, zip=said.zips, infra=name)
         configs = configs[:number] if number else configs
         if print_config:

@@ -271,6 +271,14 @@ def test_retry_that_is_interrupted(running, command, monkeypatch: pytest.MonkeyP
     assert (ended, out) == (130, "") and "jobs that were submitted go on: `exca-like status --watch --folder cache`" in err
 
 
+def test_many_configs_are_announced_on_a_terminal(running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["exca_like.cli.run"], "_MANY", 3)
+    assert running("M:Base", "seed=range(4)", "--dry-run")[2] == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert running("M:Base", "seed=range(2)", "label=a,b", "--dry-run")[2] == "making 4 configs; Ctrl-C ends it\n"
+    assert running("M:Base", "zip(seed,label)=(1,a),(2,b)", "--dry-run")[2] == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
