@@ -1,7 +1,7 @@
 """``retry``: what failed, computed again."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from exca_like.cli.options import (
     wrong_input,
 )
 from exca_like.cli.run import say_what_goes_on
+
+if TYPE_CHECKING:
+    from exca_like.entries import Entry
 
 _LOST = ("lost", "empty")  # they count as not submitted
 _SHOWN = 10  # uids of what is left out for one reason
@@ -65,7 +68,7 @@ def retry(
         entries = catalog_of(folder).named(uids)
     else:
         asked = ",".join(("failed",) * failed + _LOST * lost)
-        entries = [entry for entry in chosen(folder, method, asked, since, before, where) if entry.kind == "task"]
+        entries = _without_maps(chosen(folder, method, asked, since, before, where))
     wanted = [entry for entry in entries if entry.status in ("failed", *_LOST)]
     for entry in entries:
         if entry not in wanted:
@@ -108,6 +111,16 @@ def retry(
     _tell_left_out(left_out)
     failed = wait and yes and any(len(sweep.failures()) for sweep in sweeps)
     raise typer.Exit(1 if failed or left_out else 0)
+
+
+def _without_maps(entries: "Iterable[Entry]") -> "list[Entry]":
+    """The tasks among some entries; maps are told, whose items are not stored."""
+    found = list(entries)
+    maps = [entry.uid for entry in found if entry.kind == "map"]
+    if maps:
+        more = f" and {len(maps) - 1} more" if len(maps) > 1 else ""
+        print_text(f"maps are not submitted: call the method again of {maps[0]}{more}", err=True)
+    return [entry for entry in found if entry.kind in ("task", "")]
 
 
 def _tell_left_out(problems: Mapping[str, Exception]) -> None:

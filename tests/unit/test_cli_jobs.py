@@ -1,6 +1,7 @@
 """Commands on several entries at once, by filters or ids of jobs, and on maps that several jobs compute."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -102,7 +103,9 @@ def test_a_map_is_cancelled_by_job_and_as_a_whole(tmp_path: Path, gate: Path, co
     ended, _, err = command("logs", "Waits.run")
     assert ended == 1 and f"2 jobs were at {entry.uid}: give the id of one, like {first}, {second}" in err
     assert "1 more was lost" in command("failures")[1]
-    assert command("retry", "--lost")[0] == 0
+    ended, out, err = command("retry", "--lost")
+    assert (ended, out) == (0, "nothing to do: no task failed\n")
+    assert err == f"maps are not submitted: call the method again of {entry.uid} "
     assert list(waits.run(range(4))) == [0, 1, 2, 3]
     assert [entry.status for entry in Catalog(tmp_path)] == ["completed"]
 
@@ -145,6 +148,23 @@ def test_results_of_different_code_are_told_apart(tmp_path: Path, command: Calla
     assert rows[1] == rows[2] != rows[3]
     command("rm", "seed=3", "--yes")
     assert ["code" in row for row in json.loads(command("table", "--only-changed", "--json")[1])] == [False, False]
+
+
+def test_a_task_that_was_interrupted_here_is_submitted_again(tmp_path: Path, command: Callable[..., Said]) -> None:
+    (tmp_path / "train.py").write_text(CODE.format("__import__('os').kill(__import__('os').getpid(), 2)", 1))
+    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=False, stderr=subprocess.DEVNULL)
+    (entry,) = Catalog(tmp_path)
+    assert entry.status == "empty"
+    (tmp_path / "train.py").write_text(CODE.format("5", 1))
+    done = subprocess.run(
+        [sys.executable, "-m", "exca_like", "retry", "--lost", "--yes", "--wait"],
+        cwd=tmp_path,
+        env=os.environ | {"EXCA_LIKE_FOLDER": "."},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "1 completed" in done.stdout and Catalog(tmp_path)[0].load() == 5
 
 
 def test_several_entries_by_filters(tmp_path: Path, command: Callable[..., Said]) -> None:
