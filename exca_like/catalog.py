@@ -201,8 +201,20 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         ValueError
             A word, or a time, is not understood.
         """
-        wanted = filter_of(method, version, uid, kind, status, config, since, before, pinned, where, strict)
-        return self._reading(self._scanner, (*self._filters, wanted))
+        added = filter_of(
+            method=method,
+            version=version,
+            uid=uid,
+            kind=kind,
+            status=status,
+            config=config,
+            since=since,
+            before=before,
+            pinned=pinned,
+            where=where,
+            strict=strict,
+        )
+        return self._reading(self._scanner, (*self._filters, added))
 
     def to_records(self) -> list[dict[str, Any]]:
         """A row for each entry, with all fields that some entry of its method has not at their defaults; see `Entry.record`."""

@@ -40,7 +40,7 @@ class OneOf(tuple[Any, ...]):
 class Filter(NamedTuple):
     """Which entries are asked for."""
 
-    entries: Sequence[Condition] = ()
+    conditions: Sequence[Condition] = ()
     """What they fulfil, all of it."""
     folders: Sequence[Wanted] = ()
     """What that means for names of folders, as the others need not be read."""
@@ -56,7 +56,7 @@ class Filter(NamedTuple):
 
     def chosen(self, entries: Iterable[Entry]) -> list[Entry]:
         """Those of some entries that are asked for."""
-        return [entry for entry in entries if all(condition(entry) for condition in self.entries)]
+        return [entry for entry in entries if all(condition(entry) for condition in self.conditions)]
 
     def check(self, entries: Sequence[Entry], place: str) -> None:
         """Raise if there is no such method, or no such field, among some entries of a place, of which none is asked for.
@@ -88,6 +88,7 @@ class Filter(NamedTuple):
 
 
 def filter_of(
+    *,
     method: str | None,
     version: str | None,
     uid: str | None,
