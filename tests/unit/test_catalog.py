@@ -24,6 +24,7 @@ from exca_like.entries import Entry
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ItemsFailedError, NotCachedError
 from exca_like.executors import local_queue
 from exca_like.filters import OneOf, moment, near_uids
+from exca_like.scanning import Scanner
 
 EXCA = Path(__file__).parents[1] / "compat" / "exca_caches" / "0.6.0"
 
@@ -704,3 +705,28 @@ def test_entries_are_named_by_their_jobs(tmp_path: Path) -> None:
     assert entry.job == train.infra.job().job_id and Catalog(tmp_path)[entry.job] == entry
     with pytest.raises(NotCachedError):
         Catalog(tmp_path)[entry.job[:-1]]
+
+
+def test_folders_that_are_not_asked_for_are_not_read(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    whole = Scanner._read
+    monkeypatch.setattr(Scanner, "_read", lambda scanner, path, known: read.append(path) or whole(scanner, path, known))
+    assert len(Catalog(filled).filter("Train.run")) == 4
+    assert any("Train.run" in path for path in read) and not [path for path in read if "Features.process" in path]
+    read.clear()
+    assert len(Catalog(filled).filter(version="1").filter("Features.*")) == 0
+    assert not [path for path in read if "Train.run" in path or "Features.process" in path]
+
+
+def test_the_longest_uids_are_shown_whole(tmp_path: Path) -> None:
+    for seed in (10**30, 10**31):
+        Train(seed=seed, size=10**40, optim={"lr": 1 / 3}, infra={"folder": tmp_path}).run()
+    entries = list(Catalog(tmp_path))
+    assert all(entry.uid in str(Catalog(tmp_path)) for entry in entries) and len(entries[0].uid) > 80
+
+
+def test_usage_of_methods_that_share_a_folder(filled: Path) -> None:
+    usage = Catalog(filled).disk_usage()
+    assert usage["group"].files > 2 and usage["group"].size >= sum(
+        path.stat().st_blocks * 512 for path in (filled / "group").rglob("*") if path.is_file()
+    )
