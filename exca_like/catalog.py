@@ -12,14 +12,15 @@ from typing import Any, NamedTuple, overload
 
 from exca_like import hits, layout, tables
 from exca_like.cachedict.failures import Failure
-from exca_like.entries import Entry, Status, entries_of
+from exca_like.entries import JOB_ID, Entry, Status, entries_of
 from exca_like.errors import CacheFolderError, NotCachedError
 from exca_like.failures import FailureReport
-from exca_like.filters import Condition, Filter, filter_of, near_uids
+from exca_like.filters import Condition, Filter, filter_of, has_by_default, near_uids
 from exca_like.scanning import Kind, Scanner, Wanted
 from exca_like.stats import Stats
 from exca_like.user_warnings import warn
 
+_LOOKED_INTO = 1000  # entries whose configs are read for a hint
 HEADER = ("uid", "status", "stored", "took", "size")
 
 
@@ -134,11 +135,14 @@ class Catalog(tables.Tabular, Sequence[Entry]):
 
     def _only(self, uid: str, tests: Sequence[Callable[[str], bool]], entries: Sequence[Entry]) -> Entry:
         name = uid.rstrip("/")
+        is_job = JOB_ID.fullmatch(name) is not None
+        whole = re.compile(rf"(^|/){re.escape(name)}(-[0-9a-f]+)?$")
         there = os.path.relpath(os.path.realpath(layout.absolute(uid)), os.path.realpath(self.folder))
         conditions: tuple[Condition, ...] = (
             *(lambda entry, test=test: test(entry.uid) for test in tests[:2]),
-            lambda entry: entry.job == name,  # before its digits are looked for in all uids
+            lambda entry: is_job and entry.is_of_job(name),  # before its digits are looked for in all uids
             lambda entry: f"{entry.uid}/".startswith(f"{there}/"),
+            lambda entry: whole.search(entry.uid) is not None,  # before those that have other fields, too
             lambda entry: tests[2](entry.uid),
         )
         for condition in conditions if name else ():
@@ -150,9 +154,13 @@ class Catalog(tables.Tabular, Sequence[Entry]):
                 more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
                 msg = f"{len(found)} entries of {self._scanner.name} match {uid!r}; give more of the uid of one:{shown}{more}"
                 raise NotCachedError(msg)
-        near = near_uids(name, [entry.uid for entry in self._look(self._filters)])
+        every = self._look(self._filters)
+        near = [entry.uid for entry in every[:_LOOKED_INTO] if has_by_default(entry, name)] or near_uids(
+            name, [one.uid for one in every]
+        )
         hint = f"did you mean {' or '.join(near)}?" if near else "print the catalog to see which there are"
-        msg = f"no entry of {self._scanner.name} has {uid!r} in its uid: {hint}"
+        what = "is of this job, or a later one took its place" if is_job else f"has {uid!r} in its uid"
+        msg = f"no entry of {self._scanner.name} {what}: {hint}"
         raise NotCachedError(msg)
 
     def load(self, uid: str) -> Any:
@@ -187,7 +195,8 @@ class Catalog(tables.Tabular, Sequence[Entry]):
             Values of fields of the config, by dotted names; defaults count. Several to choose from are an
             `exca_like.filters.OneOf`.
         since, before:
-            When they were stored: a time (without a zone: in local time), or how long ago, like ``"7d"`` or ``"3 h"``.
+            When they were stored, or submitted if they have not ended. A time (without a zone: in local time), or how long ago,
+            like ``"7d"`` or ``"3 h"``.
         pinned:
             Whether they are pinned.
         where:
@@ -245,15 +254,19 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         Of items that a job did not come to, as it died, there is nothing: the uid of the map stands for all those of a job.
         """
         found: list[tuple[str, Failure]] = []
-        entries = self.refresh()
-        for entry in entries:
+        lost = 0
+        for entry in self.refresh():
             if entry.kind in ("map", ""):
                 items = entry.item_failures() if entry.failures else {}
+                failed = entry.job_failures()
                 found += ((f"{entry.uid}/{item}", failure) for item, failure in items.items())
-                found += ((entry.uid, failure) for failure in (entry.job_failures() if entry.job else ()))
-            elif (failure := entry.failure()) is not None:
-                found.append((entry.uid, failure))
-        return FailureReport(found, lost=sum(entry.status == "lost" for entry in entries))
+                found += ((entry.uid, failure) for failure in failed)
+                lost += len(failed) < len(entry.unfinished)
+            else:
+                lost += entry.status == "lost"
+                if (failure := entry.failure()) is not None:
+                    found.append((entry.uid, failure))
+        return FailureReport(found, lost=lost)
 
     def disk_usage(self) -> dict[str, DiskUsage]:
         """What each folder of the cache root takes, whatever the filter: those of methods, logs, copies of code...; by name.
@@ -325,6 +338,6 @@ def row_of(entry: Entry) -> tuple[str, ...]:
         status = f"completed: {entry.values} items"  # noqa: PD011 - no numpy
     if entry.is_pinned:
         status = f"pinned, {status}"
-    stored = "" if entry.time is None else tables.ago(entry.time.timestamp())
+    stored = "" if entry.time is None or entry.status in ("running", "queued") else tables.ago(entry.time.timestamp())
     took = "" if entry.duration is None else tables.seconds(entry.duration)
     return (entry.uid, status, stored, took, tables.size(entry.size))

@@ -4,8 +4,10 @@ import contextlib
 import errno
 import functools
 import json
+import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.context import AllowPickle
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.handlers.containers import from_tree
+from exca_like.cachedict.journal import OWN_JOURNAL
 from exca_like.cachedict.owners import Owner, describe
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, CacheUsageError, ExcaLikeError, NotCachedError
@@ -31,7 +34,7 @@ from exca_like.tables import count
 
 Status = Literal["completed", "failed", "running", "queued", "lost", "empty"]
 """``"lost"`` is what a job that was cancelled, preempted or vanished, or a process that died, left without a result or an
-error; ``"empty"`` a folder in which nothing was computed yet."""
+error; ``"empty"`` a folder in which nothing was computed yet, or was interrupted by Ctrl-C."""
 
 _SCALARS = (bool, int, float, str, type(None))
 # names of columns that are never those of fields
@@ -39,6 +42,9 @@ _WHAT = ("method", "version", "uid", "status")
 _HOW = ("reason", "time", "duration", "size", "job", "values", "failures")
 _NOTED = ("host", "memory", "code")
 _OWN_COLUMNS = frozenset((*_WHAT, *_HOW, *_NOTED, "result"))
+JOB_ID = re.compile(r"(local-[0-9a-f]{16}|\d+)(_\d+)?")
+"""The id of a job, or of an array of them."""
+_NOTED_JOB = re.compile(rb'"#meta":"[^"\n]* job=([^" ]+)')
 _MOST_COLUMNS = 100  # of a result that is a dictionary
 
 
@@ -60,7 +66,7 @@ class Entry:
     """Of what failed the type and the message of the error, or why the job ended; of what waits, what for; of a map, of how
     many items there is no result."""
     time: datetime | None = None
-    """When it was stored, in UTC; of a job that left nothing, when that ended."""
+    """When it was stored, in UTC; of a job that left nothing, when that ended; of what goes on, when that was submitted."""
     duration: float | None = None
     """How long the computation took, in seconds; None for a map, whose items have times of their own."""
     size: int = 0
@@ -72,6 +78,8 @@ class Entry:
     job: str | None = None
     """The cluster's id of the job that computed it, or does; of a map, of one that is at it, or that died; see `jobs`."""
     is_pinned: bool = False
+    unfinished: tuple[tuple[Owner, int], ...] = field(default=(), compare=False, repr=False)
+    """Who died before all was computed that they had claimed, and of how many items there is nothing for that."""
     used: datetime | None = None
     """When its folder was read last, as far as the file system tells; see `exca_like.pruning`."""
 
@@ -130,20 +138,19 @@ class Entry:
         raise NotCachedError(msg)
 
     def failure(self) -> Failure | None:
-        """The stored error, or how the job ended that left none; None if nothing failed. For a map see `item_failures`."""
-        if self.failures:
+        """The stored error, or how the job ended that left none; None if nothing failed. For a map see `item_failures`, too."""
+        if self.failures and self.kind != "map":
             outcome = self._outcome("never") if self.kind == "task" else None
             return self.item_failures().get(self.key) if outcome is None else outcome.failure
+        if self.unfinished:
+            return next(iter(self.job_failures()), None)
         handle = self.handle() if self.status == "failed" else None
         return None if handle is None else failure_of_job(handle)
 
     def job_failures(self) -> list[Failure]:
         """Of a map, how those jobs failed that died before they came to all their items."""
-        if self.kind == "task":
-            return []
-        left = claims_of(str(self.folder)).left(list(self._stored_keys()))
-        handles = [handle for owner, _ in left if (handle := _handle_of(owner.get("job") or {})) is not None]
-        ends = [(handle, handle.ended()) for handle in handles]
+        handles = [_handle_of(owner.get("job") or {}) for owner, _ in self.unfinished]
+        ends = [(handle, handle.ended()) for handle in handles if handle is not None]
         failed = [handle for handle, ended in ends if ended is not None and not ended.interrupted]
         return [failure for handle in failed if (failure := failure_of_job(handle)) is not None]
 
@@ -174,18 +181,21 @@ class Entry:
         return [handle for record in records if (handle := _handle_of(record)) is not None]
 
     def is_of_job(self, job_id: str) -> bool:
-        """Whether its job, or one of its `handles`, has this id, or is of an array with it."""
-        ids = [self.job or "", *(handle.job_id for handle in (self.handles() if self.kind in ("map", "") else ()))]
+        """Whether one of its `jobs` has this id, or is of an array with it."""
+        ids = self.jobs() if self.kind in ("map", "") else [self.job or ""]
         return any(own == job_id or own.startswith(f"{job_id}_") for own in ids)
 
     def jobs(self) -> list[str]:
-        """The ids of all jobs that computed what is stored, or are at it, or died, the last one last."""
-        found = [self.job] if self.job else []
-        if self.kind == "map":
-            cache = self._cache("never")
-            notes = (noted(cache.meta(key)) for key in [*cache, *cache.failed()])
-            found = [*(note["job"] for note in notes if note.get("job")), *found]
-        return list(dict.fromkeys(reversed(found)))[::-1]
+        """The ids of its `handles`, and of all jobs whose results are stored here, as far as the journals of a map tell."""
+        found = [handle.job_id for handle in self.handles()]
+        if self.kind == "map":  # of a million items, perhaps: their notes are not read one by one
+            for name in filter(OWN_JOURNAL.fullmatch, os.listdir(self.folder) if self.folder.is_dir() else ()):
+                with contextlib.suppress(FileNotFoundError):
+                    noted_jobs = set(_NOTED_JOB.findall(files.read_bytes(f"{self.folder}/{name}")))
+                    found += sorted(job.decode() for job in noted_jobs)
+        elif self.job:
+            found.append(self.job)
+        return list(dict.fromkeys(found))
 
     def pin(self) -> None:
         """Keep it from being removed by `exca_like.pruning`; it may be pinned already.
@@ -392,33 +402,35 @@ def _of_claims(entry: Entry, content: Content) -> Entry:
     """An entry that somebody computes now, if somebody does, or that somebody left who died."""
     if not content.claims:
         return entry
-    claims = claims_of(content.path)
-    holder = claims.holder()
+    holder, left = claims_of(content.path).look()
     if holder is not None:
         job = (holder.get("job") or {}).get("job_id")
-        return replace(entry, status="running", reason=describe(holder), job=job)
+        who = describe(holder) if holder else "somebody whose claim can't be read"
+        since = holder.get("since")
+        began = datetime.fromisoformat(since) if isinstance(since, str) else None
+        return replace(entry, status="running", reason=who, job=job, time=entry.time or began)
     if entry.kind == "task" and (entry.values or entry.failures):
         return entry
-    if content.left is None:
-        stored = entry._stored_keys() if entry.values or entry.failures else ()
-        content.left = claims.left(list(stored))
-    return _of_left(entry, content.left) if content.left else entry
+    unfinished = tuple((one.owner, number) for one in left if (number := one.number(content.digests)) > 0)
+    return _of_the_dead(replace(entry, unfinished=unfinished)) if unfinished else entry
 
 
-def _of_left(entry: Entry, left: Sequence[tuple[Owner, int]]) -> Entry:
+def _of_the_dead(entry: Entry) -> Entry:
     """An entry of which those who died before they came to the end of it tell what they left."""
-    ends = [_end_of_owner(owner) for owner, _ in left]
+    ends = [_end_of_owner(owner) for owner, _ in entry.unfinished]
     # what the user has to mend comes first
     handle, ended, who = min(ends, key=lambda end: end[1] is None or end[1].interrupted)
     is_failure = ended is not None and not ended.interrupted
-    others = f" and {count(len(left) - 1, 'other')}" if len(left) > 1 else ""
-    number = sum(number for _, number in left)
-    items = f"{count(number, 'item')} without a result: " if entry.kind == "map" else ""
+    others = f", and {len(ends) - 1} more" if len(ends) > 1 else ""
+    number = sum(number for _, number in entry.unfinished)
+    items = f"{count(number, 'item')} without a result: " if entry.kind == "map" or number > 1 else ""
+    since = next((owner.get("since") for owner, _ in entry.unfinished), None)
+    began = datetime.fromisoformat(since) if isinstance(since, str) else None
     return replace(
         entry,
         status="failed" if is_failure or entry.failures else "lost",
         reason="; ".join(filter(None, (entry.reason, f"{items}{who}{others}"))),
-        time=entry.time or (None if handle is None else _end_of(handle, entry)),
+        time=entry.time or (began if handle is None else _end_of(handle, entry)),
         job=None if handle is None else handle.job_id,
     )
 
@@ -429,9 +441,14 @@ def _end_of_owner(owner: Owner) -> tuple[JobHandle | None, Ended | None, str]:
     ended = None if handle is None else handle.ended()
     if handle is None or ended is None:
         return None, None, f"{describe(owner)}, is gone"
-    how = "it ended early" if ended.reason == "completed" else ended.reason
-    last = _last_line(ended.detail)
-    return handle, ended, f"{how}{f': {last}' if last else ''} (job {handle.job_id})"
+    return handle, ended, f"{_why(ended)} (job {handle.job_id})"
+
+
+def _why(ended: Ended) -> str:
+    """How a job ended that left no result; that it failed, the status says."""
+    if ended.reason == "completed":
+        return "the job left no result"
+    return ": ".join(filter(None, ("" if ended.reason == "failed" else ended.reason, _last_line(ended.detail))))
 
 
 def _of_job(entry: Entry) -> Entry:
@@ -444,14 +461,13 @@ def _of_job(entry: Entry) -> Entry:
     if ended is None:
         place = handle.whereabouts()
         where = f"on {place.node}" if place.node else ""
-        return replace(entry, status="running" if place.is_running else "queued", reason=where or place.reason)
+        status: Status = "running" if place.is_running else "queued"
+        return replace(entry, status=status, reason=where or place.reason, time=_submitted(entry))
     if entry.failures:  # of the job before
         return entry
     entry = replace(entry, time=_end_of(handle, entry))
-    status: Status = "lost" if ended.interrupted else "failed"  # the former counts as not submitted
-    how = "" if ended.reason == "failed" else ended.reason  # which the status says
-    reason = "the job left no result" if ended.reason == "completed" else f"{how}: {_last_line(ended.detail)}"
-    return replace(entry, status=status, reason=reason.strip(": "))
+    status = "lost" if ended.interrupted else "failed"  # the former counts as not submitted
+    return replace(entry, status=status, reason=_why(ended))
 
 
 def _end_of(handle: JobHandle, entry: Entry) -> datetime | None:
@@ -459,6 +475,11 @@ def _end_of(handle: JobHandle, entry: Entry) -> datetime | None:
     for path in (handle.paths.ended, handle.paths.stderr, handle.paths.stdout):
         with contextlib.suppress(OSError):
             return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return _submitted(entry)
+
+
+def _submitted(entry: Entry) -> datetime | None:
+    """When the job of a task was submitted."""
     submitted = _job_record(str(entry.folder)).get("time")
     return datetime.fromtimestamp(submitted, UTC) if isinstance(submitted, float) else None
 
@@ -475,8 +496,8 @@ def _of_exca(entry: Entry) -> Entry:
 
 def _is_submitted_again(entry: Entry) -> bool:
     """Whether a job was submitted after an error was stored."""
-    submitted = _job_record(str(entry.folder)).get("time")
-    return entry.time is None or (isinstance(submitted, float) and submitted > entry.time.timestamp())
+    submitted = _submitted(entry)
+    return entry.time is None or (submitted is not None and submitted > entry.time)
 
 
 def _job_record(folder: str) -> dict[str, Any]:

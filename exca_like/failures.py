@@ -146,10 +146,7 @@ class FailureReport:
         if not self.lost:
             return ""
         was = "was" if self.lost == 1 else "were"
-        return (
-            f"{self.lost} more {was} lost (cancelled, preempted, killed or gone), which count as not submitted: status='lost' "
-            "chooses them."
-        )
+        return f"{self.lost} more {was} lost (cancelled, preempted, killed or gone), which counts as not submitted."
 
     def _title(self) -> str:
         if not self.groups:

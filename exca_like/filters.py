@@ -21,7 +21,7 @@ _AGE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_AGES)})")
 _MISSING = object()
 _SHOWN_NAMES = 20
 _NEAR = 3  # names that are suggested
-_COMPARED = 10_000  # uids; to compare more takes seconds
+_COMPARED = 1_000  # uids; to compare more takes seconds
 _DIGEST = re.compile(r"-[0-9a-f]{8,}(-[0-9a-f]{16})?$")  # that ends a uid
 _TEXTS = {"method": "Train.run", "version": "1", "uid": "*seed=1*"}
 
@@ -204,6 +204,14 @@ def _parts(method: str) -> list[str]:
     """What one may take for the name of a method: its words, and all that ends it."""
     words = method.split(".")
     return [*words, *(".".join(words[number:]) for number in range(len(words)))]
+
+
+def has_by_default(entry: Entry, text: str) -> bool:
+    """Whether a config has one field with one value, given as ``name=value``, that its uid does not show."""
+    name, sign, value = text.partition("=")
+    if not sign or "=" in value or name in entry.changed:
+        return False
+    return str(ConfDict(entry.config).get(name, _MISSING)) == value
 
 
 def near_uids(text: str, uids: Iterable[str]) -> list[str]:

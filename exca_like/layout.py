@@ -28,6 +28,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+METHOD_FOLDER = re.compile(r"[^,]+\.[^,]+,.+")
+"""The name of the folder of a method and a version."""
 CONFIG = "config.yaml"
 UID = "uid.yaml"
 FULL_UID = "full-uid.yaml"

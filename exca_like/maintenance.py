@@ -15,8 +15,8 @@ from exca_like.cachedict.verify import repair as repair_folder
 from exca_like.cachedict.writer import DATA
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError
-from exca_like.layout import DEFAULT_UID, FULL_UID, UID
-from exca_like.yaml_checks import LEGACY_VERSIONS, METHOD_FOLDER, check_yamls
+from exca_like.layout import DEFAULT_UID, FULL_UID, METHOD_FOLDER, UID
+from exca_like.yaml_checks import LEGACY_VERSIONS, check_yamls
 
 _MAIN = "__main__."
 

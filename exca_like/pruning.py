@@ -161,7 +161,7 @@ def prune(
     most = None if max_size is None else bytes_of(max_size)
     catalog = folder_or_catalog if isinstance(folder_or_catalog, Catalog) else Catalog(folder_or_catalog)
     catalog.filter(status=status)  # an unknown one raises
-    planned = _plan(list(catalog), limit, most, keep_last, policy, status)
+    planned = _plan(catalog.refresh(), limit, most, keep_last, policy, status)
     if dry_run:
         return planned
     done = _carry_out(planned)

@@ -16,6 +16,7 @@ import orjson
 
 from exca_like import files, layout, pins
 from exca_like.cachedict.claims import SUFFIX as CLAIM
+from exca_like.cachedict.digests import Digests, digests_of, ordered
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.index import Index
 from exca_like.cachedict.journal import FAILED, INFO, JOURNALS, OWN_JOURNAL
@@ -73,8 +74,8 @@ class Content:
     """Whether exca keeps a task's job and result here, in its own way."""
     claims: tuple[str, ...] = ()
     """Names of claims, of whoever computes something now, or did."""
-    left: Any = None
-    """Who left something unfinished, as far as somebody found that out; the dead don't change it."""
+    digests: Digests = ()
+    """Of the keys of what is stored, sorted, if there are claims: what was claimed and is not among them is not there."""
     shown: Any = None
     """What is remembered of it by who shows it."""
 
@@ -198,6 +199,7 @@ def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int
     outcomes = [name for name, size, _ in journals if size and name.endswith((INFO, FAILED))]
     record = _single(f"{path}/{outcomes[0]}") if len(journals) == len(outcomes) == 1 else None
     if record is not None:
+        content.digests = digests_of([record["#key"]])
         kind = _kind_of(record)
         content.kind, content.values = kind, int(record.get("#type") != "Failure")
         content.failures = 1 - content.values
@@ -231,6 +233,8 @@ def _read_index(content: Content, path: str) -> None:
     index.refresh()
     failures = [key for key in index.failures if key not in index.entries]
     content.values, content.failures = len(index.entries), len(failures)
+    if content.claims:
+        content.digests = ordered(digests_of([*index.entries, *failures]))
     places = [*index.entries.items(), *((key, index.failures[key]) for key in failures)]
     line = content.size // max(1, len(places))  # bytes of each, more or less
     outcomes: list[Stored] = []

@@ -44,10 +44,10 @@ def _told(entry: Entry) -> Explanation:
     if entry.status in ("running", "queued"):
         how = "computes it" if entry.status == "running" else "is to compute it, and waits in a queue"
         return Explanation("running", uid, f"{job} {how}{reason}: a call waits for its result.")
-    if entry.status == "lost":
-        return Explanation("miss", uid, f"{job} left no result{reason}: the next call computes it again.")
     if entry.kind == "map":
         return _of_map(entry)
+    if entry.status == "lost":
+        return Explanation("miss", uid, f"{job} left no result{reason}: the next call computes it again.")
     if entry.status in ("completed", "empty") and entry.kind != "memo" and _is_damaged(entry):
         return damaged(uid)
     if entry.status == "empty":
@@ -70,10 +70,12 @@ def _is_damaged(entry: Entry) -> bool:
 def _of_map(entry: Entry) -> Explanation:
     number = f"Stored results of items: {entry.values}"
     key, failure = next(iter(entry.item_failures().items()), ("", None))
+    left = f" Some were not computed that were to be ({entry.reason})." if entry.unfinished else ""
     if failure is None:
-        return Explanation("hit", entry.uid, f"{number}. A call takes those of its items, {_IF_SAME}, and computes the others.")
+        taken = f"A call takes those of its items, {_IF_SAME}, and computes the others."
+        return Explanation("hit", entry.uid, f"{number}.{left} {taken}")
     what = of_failure(f"{entry.uid}/{key}", failure, is_raised=False).reason
-    return Explanation("failed", entry.uid, f"{number}; errors: {entry.failures}. Item {key!r}: {what}")
+    return Explanation("failed", entry.uid, f"{number}; errors: {entry.failures}.{left} Item {key!r}: {what}")
 
 
 def _by(come: Provenance) -> str:

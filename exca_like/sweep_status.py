@@ -15,15 +15,16 @@ from exca_like.infra.task import TaskInfra
 from exca_like.recording import noted
 from exca_like.tables import Table, Tabular, count
 
-RowStatus = Literal["completed", "running", "queued", "failed", "not submitted"]
-_ORDER: tuple[RowStatus, ...] = ("completed", "running", "queued", "failed", "not submitted")
+RowStatus = Literal["completed", "running", "queued", "failed", "lost", "not submitted"]
+_ORDER: tuple[RowStatus, ...] = ("completed", "running", "queued", "failed", "lost", "not submitted")
 _STATUS: dict[str, RowStatus] = {
     "done": "completed",
     "running": "running",
     "queued": "queued",
     **dict.fromkeys(("error", "timeout", "out of memory", "failed"), "failed"),
+    "not submitted": "not submitted",
 }
-"""What a row says of each state of a task; any other counts as not submitted."""
+"""What a row says of each state of a task; any other is that of a job that was lost, and counts as not submitted."""
 _MEASURED = 100  # results whose durations are read for a plan
 
 
@@ -77,7 +78,7 @@ class SweepRow:
     values: Mapping[str, Any]
     """The swept values."""
     status: RowStatus
-    """``"completed"``, ``"running"``, ``"queued"``, ``"failed"`` or ``"not submitted"``."""
+    """``"completed"``, ``"running"``, ``"queued"``, ``"failed"``, ``"not submitted"``, or ``"lost"``, which counts as that."""
     reason: str
     """Why it failed or waits, or how the job ended that left no result; empty if there is nothing to say."""
     duration: float | None
@@ -127,7 +128,7 @@ class SweepStatus(Tabular):
 def row_of(values: Mapping[str, Any], infra: TaskInfra) -> SweepRow:
     """How a config stands."""
     detail = infra.status_detail()
-    status = _STATUS.get(detail.state, "not submitted")
+    status = _STATUS.get(detail.state, "lost")
     return SweepRow(values, status, _reason(detail, status), _duration(detail, status, infra), detail.job_id, infra.uid())
 
 
@@ -166,9 +167,8 @@ def _duration(detail: StatusDetail, status: RowStatus, infra: TaskInfra) -> floa
 def _reason(detail: StatusDetail, status: RowStatus) -> str:
     if status == "failed" and detail.state not in ("error", "failed"):
         return f"{detail.state}: {detail.reason}" if detail.reason else detail.state
-    if status == "not submitted":
-        said = detail.reason.strip().splitlines()[-1:]  # of a job that left nothing: a log may be before it
-        return "" if detail.state == "not submitted" else ": ".join([detail.state, *said])
+    if status == "lost":
+        return ": ".join([detail.state, *detail.reason.strip().splitlines()[-1:]])  # before which a log may be
     return detail.reason
 
 

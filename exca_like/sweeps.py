@@ -435,7 +435,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
 
     def _lost(self) -> list[SweepRow]:
         """The configs whose jobs left nothing, and count as not submitted."""
-        return [row for row in self._rows() if row.status == "not submitted" and row.job_id]
+        return [row for row in self._rows() if row.status == "lost"]
 
     def _rows(self) -> list[SweepRow]:
         return [row_of(member.swept, member.infra) for member in self._members]

@@ -12,7 +12,6 @@ from exca_like.cachedict.verify import Problem
 from exca_like.confdict import ConfDict
 from exca_like.errors import ExcaLikeError
 
-METHOD_FOLDER = re.compile(r"[^,]+\.[^,]+,.+")
 LEGACY_VERSIONS = (3, 2)
 """Schemes of uids in names of folders that exca wrote."""
 
@@ -40,7 +39,9 @@ def check_yamls(folder: str, names: Collection[str]) -> Iterator[Problem]:
             yield Problem("unreadable", Path(folder, name), f"{error.strerror}. Check its permissions and the file system.")
         except (ExcaLikeError, TypeError, ValueError):
             yield Problem("config", Path(folder, name), f"it is no yaml with names and values. {_REMEDY}")
-    is_named = layout.UID in read and METHOD_FOLDER.fullmatch(os.path.basename(os.path.dirname(folder)))  # a copy has any name
+    is_named = layout.UID in read and layout.METHOD_FOLDER.fullmatch(
+        os.path.basename(os.path.dirname(folder))
+    )  # a copy has any name
     uid = _uid_problem(folder, read[layout.UID]) if is_named else None
     if (uid or not is_named) and any(map(_is_of_calls, read.values())):
         if len(set(read.values())) > 1:

@@ -15,7 +15,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic, time
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import orjson
 
@@ -198,6 +198,17 @@ class _Others:
         self.table = Table.read(data[_HEAD:])
 
 
+class Left(NamedTuple):
+    """What somebody has claimed who died before it was released."""
+
+    owner: Owner
+    table: Table
+
+    def number(self, stored: Digests) -> int:
+        """Of how many keys there is nothing, given the sorted digests of those that are stored."""
+        return self.table.count() - len(self.table.held(stored))
+
+
 class Waiting:
     """Keys that somebody else holds."""
 
@@ -346,48 +357,46 @@ class FolderClaims:
         held = others.table.held(digests)
         return held if held and self._is_alive(others) else []
 
-    def holder(self) -> Owner | None:
-        """Somebody who lives and computes keys of the folder now; None if nobody does. Nothing is changed."""
-        return next((others.owner or {} for others in self._held() if self._is_alive(others, is_first_look=True)), None)
+    def look(self) -> tuple[Owner | None, list[Left]]:
+        """Somebody who computes keys of the folder now, if somebody seems to, and what the dead left. Nothing is changed.
+
+        By one look, a process of another host counts as dead if its claim was not touched for an hour by this host's clock: a
+        good reason to say so, but none to remove anything.
+        """
+        holder: Owner | None = None
+        left: list[Left] = []
+        for others in self._held():
+            if others is None:
+                holder = holder or {}
+            elif self._is_alive(others, is_first_look=True):
+                holder = holder or others.owner or {}
+            else:
+                left.append(Left(others.owner or {}, others.table))
+        return holder, left
 
     def owners(self) -> list[Owner]:
         """Those who have not released all that they claimed, alive or dead."""
-        return [others.owner for others in self._held() if others.owner is not None]
-
-    def left(self, stored: Sequence[str] = ()) -> list[tuple[Owner, int]]:
-        """Those who died before they came to all that they claimed. Nothing is changed.
-
-        Parameters
-        ----------
-        stored:
-            The keys that have a value or a failure by now.
-
-        Returns
-        -------
-        list of (Owner, int)
-            Who, and of how many keys there is nothing.
-        """
-        digests = ordered(digests_of(stored))
-        found = []
-        for others in self._held():
-            number = others.table.count() - len(others.table.held(digests))
-            if number > 0 and others.owner is not None and not self._is_alive(others, is_first_look=True):
-                found.append((others.owner, number))
-        return found
-
-    def _held(self) -> Iterator[_Others]:
-        """The claims that are not released altogether."""
-        for name in sorted(self._names()):
-            with contextlib.suppress(FileNotFoundError):
-                others = _Others(self.folder, name)
-                if others.table.has_held():
-                    yield others
+        return [others.owner for others in self._held() if others is not None and others.owner is not None]
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[Owner | None]:
-        """A block in which nobody claims anything; gives somebody who computes keys of the folder now, as `holder` does."""
+        """A block in which nobody claims anything; gives somebody who may compute keys of the folder now."""
         with self._locked():
-            yield self.holder()
+            living = (others for others in self._held() if others is None or self._is_alive(others))
+            yield next((({} if others is None else others.owner or {}) for others in living), None)
+
+    def _held(self) -> Iterator[_Others | None]:
+        """The claims that are not released altogether; None for one that can't be read."""
+        for name in sorted(self._names()):
+            try:
+                others = _Others(self.folder, name)
+            except FileNotFoundError:
+                continue
+            except OSError:  # it is somebody else's
+                yield None
+                continue
+            if others.table.has_held():
+                yield others
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """``retry``: what failed, computed again."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from exca_like.cli.options import (
     import_from_here,
     print_json,
     print_text,
+    selected,
     wrong_input,
 )
 from exca_like.cli.run import say_what_goes_on
@@ -65,19 +67,20 @@ def retry(
     factors = {"mem_gb": _factor("--mem", "mem_gb", mem), "timeout_min": _factor("--timeout", "timeout_min", timeout)}
     more: dict[str, Any] = dict(map(field_of, set_ or ())) | {name: one for name, one in factors.items() if one is not None}
     if uids:
-        entries = catalog_of(folder).named(uids)
+        entries = selected(catalog_of(folder), uids).refresh()
     else:
         asked = ",".join(("failed",) * failed + _LOST * lost)
-        entries = _without_maps(chosen(folder, method, asked, since, before, where))
+        entries = _tasks_among(chosen(folder, method, asked, since, before, where).refresh())
     wanted = [entry for entry in entries if entry.status in ("failed", *_LOST)]
     for entry in entries:
         if entry not in wanted:
             print_text(f"{entry.uid} did not fail: it is {entry.status}", err=True)
     if not wanted:
+        what = " or ".join(["failed"] * failed + ["was lost"] * lost)
         if json:
             print_json({"submitted": False, "configs": [], "left_out": {}})
         else:
-            print_text("nothing to do: none of the named tasks failed" if uids else "nothing to do: no task failed")
+            print_text("nothing to do: none of the named tasks failed" if uids else f"nothing to do: no task {what}")
         return
     import_from_here()
     left_out: dict[str, Exception] = {}
@@ -113,14 +116,16 @@ def retry(
     raise typer.Exit(1 if failed or left_out else 0)
 
 
-def _without_maps(entries: "Iterable[Entry]") -> "list[Entry]":
-    """The tasks among some entries; maps are told, whose items are not stored."""
-    found = list(entries)
-    maps = [entry.uid for entry in found if entry.kind == "map"]
-    if maps:
-        more = f" and {len(maps) - 1} more" if len(maps) > 1 else ""
-        print_text(f"maps are not submitted: call the method again of {maps[0]}{more}", err=True)
-    return [entry for entry in found if entry.kind in ("task", "")]
+def _tasks_among(entries: "Iterable[Entry]") -> "list[Entry]":
+    """The tasks among some entries; others are told: of those, the items or arguments are not stored."""
+    tasks: list[Entry] = []
+    others: list[Entry] = []
+    for entry in entries:
+        (tasks if entry.kind in ("task", "") else others).append(entry)
+    if others:
+        more = f", and of {len(others) - 1} more" if len(others) > 1 else ""
+        print_text(f"maps and calls are not submitted: make the call again of {others[0].uid}{more}", err=True)
+    return tasks
 
 
 def _tell_left_out(problems: Mapping[str, Exception]) -> None:
@@ -143,7 +148,7 @@ def _factor(option: str, field: str, text: str | None) -> float | None:
         factor = float(text[1:] if text[:1] in "xX" else "")
     except ValueError:
         factor = 0.0
-    if factor > 0:
+    if 0 < factor < math.inf:
         return factor
     msg = (
         f"{text!r} is no factor: give one like x2 or x1.5, of what the job asked for; for an amount, set it on the infra, "

@@ -166,10 +166,12 @@ def cancel(
     from exca_like.executors import cancel_all
 
     named = meant(folder, uids, method, status, since, before, where)
-    live = {entry.uid: entry for entry in catalog_of(folder) if entry.status in ("running", "queued")}
-    if not uids:  # what has ended was not meant
-        named = [entry for entry in named if entry.uid in live]
-    handles = {entry.uid: found for entry in named if entry.uid in live and (found := _to_cancel(entry, uids))}
+    going_on = catalog_of(folder).filter(status=("running", "queued")).refresh()
+    live = {entry.uid: entry for entry in going_on}
+    ids = [uid for uid in uids or () if is_job(uid)]
+    if not uids or any(entry.uid in live for entry in named):  # what has ended of a method, or of a job, was not meant
+        named = [entry for entry in named if entry.uid in live or (uids and not any(map(entry.is_of_job, ids)))]
+    handles = {entry.uid: found for entry in named if entry.uid in live and (found := _to_cancel(entry, ids))}
     rows: list[dict[str, Any]] = []
     for entry in named:
         found = handles.get(entry.uid, [])
@@ -179,10 +181,10 @@ def cancel(
         elif not found:
             problem = f"it has no job of its own: it is computed by {entry.reason or 'another process'}"
         elif live[entry.uid].status == "running":  # of several tasks in a job, one that waits can be taken out alone
-            ids = {handle.job_id for handle in found}
-            with_it = [other.uid for other in live.values() if other.job in ids and other.uid not in handles]
-        jobs = ", ".join(handle.job_id for handle in found) or None
-        rows.append({"uid": entry.uid, "job": jobs, "problem": problem, "with_it": with_it})
+            own = {handle.job_id for handle in found}
+            with_it = [other.uid for other in going_on if other.job in own and other.uid not in handles]
+        shown = ", ".join(handle.job_id for handle in found) or None
+        rows.append({"uid": entry.uid, "job": shown, "problem": problem, "with_it": with_it})
     if yes:
         cancel_all([handle for found in handles.values() for handle in found])
     if json:
@@ -199,12 +201,11 @@ def cancel(
     raise typer.Exit(0 if len(handles) == len(rows) else 1)
 
 
-def _to_cancel(entry: "Entry", uids: "Sequence[str] | None") -> "list[JobHandle]":
+def _to_cancel(entry: "Entry", ids: "Sequence[str]") -> "list[JobHandle]":
     """The jobs of an entry that go on; of a map only those that are named, if some are."""
     going_on = [handle for handle in entry.handles() if handle.ended() is None]
-    jobs = [uid for uid in uids or () if is_job(uid) and entry.is_of_job(uid)]
-    named = [handle for handle in going_on if any(f"{handle.job_id}_".startswith(f"{job}_") for job in jobs)]
-    return named if jobs else going_on
+    named = [handle for handle in going_on if any(f"{handle.job_id}_".startswith(f"{one}_") for one in ids)]
+    return named or going_on
 
 
 def _tell(entries: "Sequence[Entry]", what: str, *, json: bool) -> None:
@@ -213,6 +214,8 @@ def _tell(entries: "Sequence[Entry]", what: str, *, json: bool) -> None:
     else:
         for entry in entries:
             print_text(f"{entry.uid} {what}")
+        if not entries:
+            print_text("nothing fits")
 
 
 def _report(done: "Sequence[Removal]", *, yes: bool, json: bool) -> None:

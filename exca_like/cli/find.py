@@ -58,7 +58,7 @@ def ls(
     from exca_like import catalog, tables
 
     found = chosen(folder, method, status, since, before, where, pinned or None)
-    entries = _sorted(list(found), sort)
+    entries = _sorted(found.refresh(), sort)
     shown = entries[-number:] if number else entries
     if json:
         print_json([summary_of(entry) for entry in shown])
@@ -149,12 +149,15 @@ def failures(
     if json:
         names = ("count", "type", "message", "where", "reason", "traceback", "uids")
         print_json([{name: getattr(one, name) for name in names} for one in report.groups])
-    elif group or not len(report):
+        return
+    if group or not len(report):
         print_text(report.text(number))
     else:
         print_table(tables.Table(f"{len(report)} failed", ("uid", "what"), sorted(report.each()), most=None, longest=LONGEST))
         if report.lost:
             print_text(report.of_lost())
+    if report.lost:
+        print_text("`exca-like ls --status lost` lists it, `exca-like retry --lost` submits tasks again", err=True)
 
 
 def du(

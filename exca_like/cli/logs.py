@@ -79,9 +79,9 @@ def _of_part(entry: "Entry", folder: Path | None) -> Any:
     """The job of a map, or of a call, if there is just one."""
     from exca_like.errors import NotCachedError
 
-    jobs = list(dict.fromkeys([*entry.jobs(), *(handle.job_id for handle in entry.handles())]))
-    if len(jobs) > 1:
-        shown = ", ".join(jobs[-_SHOWN:])
+    jobs = entry.jobs()
+    if len(jobs) > 1:  # those that died come first
+        shown = ", ".join(jobs[:_SHOWN])
         more = f", and {len(jobs) - _SHOWN} others" if len(jobs) > _SHOWN else ""
         msg = f"{len(jobs)} jobs were at {entry.uid}: give the id of one, like {shown}{more}"
         raise NotCachedError(msg)

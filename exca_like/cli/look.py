@@ -105,7 +105,7 @@ def status(
     """Count, for each method, what is completed, failed, running and queued."""
     found = chosen(folder, method, None, since, None, None)
     while True:
-        entries = list(found)
+        entries = found.refresh()
         counts = Counter(entry.status for entry in entries)
         if json:
             print_json(_counts(entries))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from exca_like import layout
+
 if TYPE_CHECKING:
     from exca_like.catalog import Catalog
     from exca_like.entries import Entry
@@ -90,9 +92,8 @@ LONGEST = 1000
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LONGEST_INTEGER = 4000  # digits, of which Python reads so many
+_PAIRS = {"[": "]", "{": "}", "(": ")", '"': '"', "'": "'"}
 _WORDS = {"": None, "None": None, "null": None, "true": True, "True": True, "false": False, "False": False}
-_JOB = re.compile(r"(local-[0-9a-f]{16}|\d+)(_\d+)?")
-_METHOD = re.compile(r"[^,]+\.[^,]+,.*")  # the name of the folder of a method
 _SHOWN = 5
 _USUAL = ("cache", ".cache", "results", ".exca_like")
 
@@ -130,7 +131,7 @@ def root_of(folder: Path | None) -> Path:
 def _check_root(place: Path) -> None:
     """Raise for a folder above or in a cache root, whose entries would get other names."""
     above = place.absolute().parent
-    if _METHOD.fullmatch(place.absolute().name) and _is_root(above):
+    if layout.METHOD_FOLDER.fullmatch(place.absolute().name) and _is_root(above) and not _is_root(place):
         msg = f"{place} is a folder in the cache, and not its root: give {above}"
         raise typer.BadParameter(msg, param_hint="--folder")
     if place.is_dir() and not _is_root(place):
@@ -144,7 +145,7 @@ def _check_root(place: Path) -> None:
 def _is_root(place: Path) -> bool:
     try:
         with os.scandir(place) as found:
-            return any(_METHOD.fullmatch(one.name) and one.is_dir() for one in found)
+            return any(layout.METHOD_FOLDER.fullmatch(one.name) and one.is_dir() for one in found)
     except OSError:
         return False
 
@@ -165,14 +166,20 @@ def chosen(
 
 
 def wanted(where: list[str] | None) -> dict[str, Any]:
-    """Fields and values of ``--where``: a 1 is the number, or the text."""
+    """Fields and values of ``--where``: a 1 is the number, or the text; several of a field are alternatives."""
     from exca_like.filters import OneOf
 
-    found = {}
-    for text in where or ():
-        name, value = field_of(text)
-        found[name] = value if isinstance(value, str | dict) else OneOf((value, text.partition("=")[2]))
-    return found
+    found: dict[str, list[Any]] = {}
+    for word in where or ():
+        name, value = field_of(word)
+        text = word.partition("=")[2]
+        parts = split(text)
+        several = [value_of(part) for part in parts] + parts if len(parts) > 1 else []
+        found.setdefault(name, []).extend([value, text, *several])
+    # of a dictionary alone, its fields are meant
+    return {
+        name: values[0] if isinstance(values[0], dict) and len(values) == 2 else OneOf(values) for name, values in found.items()
+    }
 
 
 def selected(catalog: "Catalog", uids: list[str] | None) -> "Catalog":
@@ -180,7 +187,7 @@ def selected(catalog: "Catalog", uids: list[str] | None) -> "Catalog":
     if not uids:
         return catalog
     jobs = [uid for uid in uids if is_job(uid)]
-    entries = list(catalog) if jobs else []
+    entries = catalog.refresh() if jobs else []
     of_jobs = {job: [entry.uid for entry in entries if entry.is_of_job(job)] for job in jobs}
     named = {entry.uid for entry in catalog.named(uid for uid in uids if not of_jobs.get(uid))}
     named.update(*of_jobs.values())
@@ -189,7 +196,9 @@ def selected(catalog: "Catalog", uids: list[str] | None) -> "Catalog":
 
 def is_job(uid: str) -> bool:
     """Whether a text is the id of a job, or of an array of them."""
-    return _JOB.fullmatch(uid) is not None
+    from exca_like.entries import JOB_ID
+
+    return JOB_ID.fullmatch(uid) is not None
 
 
 def meant(
@@ -201,11 +210,22 @@ def meant(
     before: str | None,
     where: list[str] | None,
 ) -> "list[Entry]":
-    """What a command is to do something to: there has to be a uid, or another option that says what."""
+    """What a command is to do something to: there has to be a uid, or another option that says what.
+
+    What is named, and does not fit the other options, is told and left out.
+    """
     if not uids and not where and all(option is None for option in (method, status, since, before)):
         msg = "say which entries: by their uids, or with --method, --status, --since, --before or --where"
         raise typer.BadParameter(msg, param_hint="UID")
-    return list(selected(chosen(folder, method, status, since, before, where), uids))
+    fitting = chosen(folder, method, status, since, before, where).refresh()
+    if not uids:
+        return fitting
+    fit = {entry.uid for entry in fitting}
+    named = selected(catalog_of(folder), uids).refresh()
+    for entry in named:
+        if entry.uid not in fit:
+            print_text(f"{entry.uid} does not fit the other options: it is {entry.status}", err=True)
+    return [entry for entry in named if entry.uid in fit]
 
 
 def statuses(text: str | None) -> Any:
@@ -220,6 +240,21 @@ def field_of(text: str) -> tuple[str, Any]:
         msg = f"{text!r} is not of the form FIELD=VALUE, like optim.lr=0.1"
         raise typer.BadParameter(msg)
     return name.strip(), value_of(value)
+
+
+def split(text: str) -> list[str]:
+    """The parts between commas that are in no brackets or quotes."""
+    parts, closing = [""], [""]
+    for character in text:
+        if character == closing[-1]:
+            closing.pop()
+        elif character in _PAIRS and closing[-1] not in ('"', "'"):
+            closing.append(_PAIRS[character])
+        if character == "," and len(closing) == 1:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def value_of(text: str) -> Any:

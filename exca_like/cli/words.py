@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand
 
-from exca_like.cli.options import field_of, value_of
+from exca_like.cli.options import field_of, split, value_of
 
 _RANGE = re.compile(r"range\(\s*(-?\d+(?:\s*,\s*-?\d+){0,2})\s*\)")
 _ZIP = re.compile(r"zip\(([^()]+)\)")
-_PAIRS = {"[": "]", "{": "}", "(": ")", '"': '"', "'": "'"}
 
 
 class FieldsCommand(TyperCommand):
@@ -106,21 +105,6 @@ def values_of(text: str) -> list[Any] | None:
         return found
     parts = split(text)
     return None if len(parts) == 1 else [value_of(part) for part in parts]
-
-
-def split(text: str) -> list[str]:
-    """The parts between commas that are in no brackets or quotes."""
-    parts, closing = [""], [""]
-    for character in text:
-        if character == closing[-1]:
-            closing.pop()
-        elif character in _PAIRS and closing[-1] not in ('"', "'"):
-            closing.append(_PAIRS[character])
-        if character == "," and len(closing) == 1:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
 
 
 def _unquoted(text: str) -> str:

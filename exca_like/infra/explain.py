@@ -128,17 +128,18 @@ def _stored_task(infra: Any, key: str) -> Explanation | None:
     job = infra._handle()
     if own_status(infra) == "running":
         return Explanation("running", infra.uid(), f"Job {job.job_id} computes it: a call waits for its result.")
-    return _of_damage(infra) or (None if job is None else _of_lost(infra.uid(), job))
+    return _of_damage(infra) or (None if job is None else _of_lost(infra.uid(), job, is_raised=infra.mode != "retry"))
 
 
-def _of_lost(uid: str, job: JobHandle) -> Explanation | None:
+def _of_lost(uid: str, job: JobHandle, *, is_raised: bool) -> Explanation | None:
     """What is to be said of a job that left no result."""
     ended = job.ended()
     if ended is None:
         return None
     how = ": ".join([ended.reason, *ended.detail.strip().splitlines()[-1:]])
     if not ended.interrupted:
-        return Explanation("failed", uid, f"Job {job.job_id} ended without a result ({how}): a call raises that.")
+        then = "a call raises that; mode='retry' computes again" if is_raised else "the next call computes it again"
+        return Explanation("failed", uid, f"Job {job.job_id} ended without a result ({how}): {then}.")
     reason = f"Job {job.job_id} was to compute it, and left no result ({how}): that counts as not submitted, so that the next"
     return Explanation("miss", uid, f"{reason} call computes it.")
 

@@ -440,9 +440,9 @@ def test_a_map_of_which_a_job_died(tmp_path: Path, code: int) -> None:
     (entry,) = catalog
     job = str(entry.job)
     assert (entry.status, entry.values) == (("failed" if code else "lost"), 6) and entry.time
-    how = r"failed: .* \(job .*_1\)" if code else r"cancelled: killed by SIGKILL \(job .*_1\)"
+    how = r"exit code 3 \(job .*_1\)" if code else r"cancelled: killed by SIGKILL \(job .*_1\)"
     assert re.fullmatch(f"2 items without a result: {how}", entry.reason)
-    assert [handle.job_id for handle in entry.handles()] == [job] and len(entry.jobs()) == 2 and entry.jobs()[-1] == job
+    assert [handle.job_id for handle in entry.handles()] == [job] and len(entry.jobs()) == 2 and entry.jobs()[0] == job
     assert entry.is_of_job(job) and entry.is_of_job(job.rpartition("_")[0]) and not entry.is_of_job(job[:-3])
     report = catalog.failures()
     assert [group.uids for group in report.groups] == ([(entry.uid,)] if code else [])

@@ -186,7 +186,7 @@ def test_retry_of_what_was_lost(running, command, tmp_path: Path) -> None:
     assert "2 tasks would be submitted again" in good(command("retry", "--lost"))
     assert "1 task would be submitted again" in good(command("retry", "seed=5"))
     assert "2 completed" in good(command("retry", "--lost", "--failed", "--yes", "--wait"))
-    assert good(command("retry", "--lost")) == "nothing to do: no task failed\n"
+    assert good(command("retry", "--lost")) == "nothing to do: no task was lost\n"
 
 
 @pytest.mark.parametrize(("field", "number"), [((), 1), (("seed=1,2",), 2)])

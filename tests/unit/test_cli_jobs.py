@@ -43,6 +43,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     """Run a command in this process: how it ended, what it printed, and what it printed as errors."""
     monkeypatch.setenv("EXCA_LIKE_FOLDER", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("EXCA_LIKE_LOCAL_JOBS", "64")  # jobs that wait for others must not wait for their places
 
     def call(*arguments: object) -> Said:
         capfd.readouterr()
@@ -87,6 +88,8 @@ def test_a_map_is_cancelled_by_job_and_as_a_whole(tmp_path: Path, gate: Path, co
     logs = [handle.paths.stdout for handle in entry.handles()]
     entry_that(tmp_path, lambda _: all(log.exists() and "item" in log.read_text() for log in logs))
     array = first.rpartition("_")[0]
+    for option in ("--since", "--before"):
+        assert len(json.loads(command("cancel", option, "0s" if option == "--before" else "1h", "--json")[1])) == 1
     assert [row["job"] for row in json.loads(command("cancel", first, "--json")[1])] == [first]
     both = json.loads(command("cancel", array, "--json")[1])
     assert [sorted(row["job"].split(", ")) for row in both] == [[first, second]]
@@ -99,15 +102,17 @@ def test_a_map_is_cancelled_by_job_and_as_a_whole(tmp_path: Path, gate: Path, co
     entry = entry_that(tmp_path, lambda entry: entry.status == "lost")
     assert entry.values == 2 and entry.reason == f"2 items without a result: cancelled (job {second})"
     assert sorted(entry.jobs()) == [first, second]
+    assert f": cancelled (job {second}))" in command("why", "Waits.run")[1] and "hit: " in command("why", "Waits.run")[1]
     assert command("logs", second)[1] == "item 2\n"
     ended, _, err = command("logs", "Waits.run")
-    assert ended == 1 and f"2 jobs were at {entry.uid}: give the id of one, like {first}, {second}" in err
+    assert ended == 1 and f"2 jobs were at {entry.uid}: give the id of one, like {second}, {first}" in err
     assert "1 more was lost" in command("failures")[1]
     ended, out, err = command("retry", "--lost")
-    assert (ended, out) == (0, "nothing to do: no task failed\n")
-    assert err == f"maps are not submitted: call the method again of {entry.uid} "
+    assert (ended, out) == (0, "nothing to do: no task was lost\n")
+    assert err == f"maps and calls are not submitted: make the call again of {entry.uid} "
     assert list(waits.run(range(4))) == [0, 1, 2, 3]
     assert [entry.status for entry in Catalog(tmp_path)] == ["completed"]
+    assert " is pinned" in command("pin", first)[1], "by the id of a job that computed some of it"
 
 
 def test_the_log_of_the_one_job_of_a_map(tmp_path: Path, gate: Path, command: Callable[..., Said]) -> None:
@@ -177,6 +182,16 @@ def test_several_entries_by_filters(tmp_path: Path, command: Callable[..., Said]
     assert ended == 1 and "stays: it is pinned" in out and re.search(r"\n2 entries, [\d.]+ k?B removed\n$", out)
     assert len(Catalog(tmp_path)) == 1
     assert command("unpin", "-m", "Train.run")[0] == 0
+    for seed in range(1, 5):
+        Train(seed=seed, infra={"folder": tmp_path}).run()
+    for words in (("-w", "seed=1", "-w", "seed=2"), ("-w", "seed=1,2")):
+        plan = json.loads(command("rm", *words, "--json")[1])
+        assert ["seed=1" in row["uid"] or "seed=2" in row["uid"] for row in plan["removals"]] == [True, True]
+    ended, out, err = command("rm", "seed=1", "--where", "seed=2")
+    assert out == "nothing fits: nothing is to be removed\n" and "seed=1-c4ca4238 does not fit the other options: it is" in err
+    ended, _, err = command("show", "seed=0")
+    assert ended == 1 and "did you mean" in err and "Train.run,1/default?" in err
+    assert command("pin", "-w", "seed=9") == (0, "nothing fits\n", "")
     assert command("cancel", "-m", "Train.run") == (0, "0 tasks cancelled\n", "")
     for name in ("pin", "unpin", "rm", "cancel"):
         ended, _, err = command(name)

@@ -73,7 +73,7 @@ def test_a_damaged_line_that_is_the_only_one_is_removed(tmp_path: Path, damaged:
     assert report.is_clean and report.repaired == [problem] and f"\nremoved: {problem}" in str(report)
     assert not path.exists() and str(verify(tmp_path)).startswith("0 results and errors in 0 folders, 0 problems")
     assert Task(infra={"folder": tmp_path}).run() == 0
-    assert str(verify(tmp_path)) == "1 results and errors in 1 folders, 0 problems"
+    assert str(verify(tmp_path)) == "1 results and errors in 1 folder, 0 problems"
 
 
 @pytest.mark.parametrize("first", [True, False])
