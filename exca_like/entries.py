@@ -406,9 +406,7 @@ def _of_claims(entry: Entry, content: Content) -> Entry:
     if holder is not None:
         job = (holder.get("job") or {}).get("job_id")
         who = describe(holder) if holder else "somebody whose claim can't be read"
-        since = holder.get("since")
-        began = datetime.fromisoformat(since) if isinstance(since, str) else None
-        return replace(entry, status="running", reason=who, job=job, time=entry.time or began)
+        return replace(entry, status="running", reason=who, job=job, time=entry.time or _began(holder))
     if entry.kind == "task" and (entry.values or entry.failures):
         return entry
     unfinished = tuple((one.owner, number) for one in left if (number := one.number(content.digests)) > 0)
@@ -424,15 +422,23 @@ def _of_the_dead(entry: Entry) -> Entry:
     others = f", and {len(ends) - 1} more" if len(ends) > 1 else ""
     number = sum(number for _, number in entry.unfinished)
     items = f"{count(number, 'item')} without a result: " if entry.kind == "map" or number > 1 else ""
-    since = next((owner.get("since") for owner, _ in entry.unfinished), None)
-    began = datetime.fromisoformat(since) if isinstance(since, str) else None
+    failed = f"{entry.failures} of {entry.values + entry.failures + number} items failed; " if entry.failures else ""
     return replace(
         entry,
         status="failed" if is_failure or entry.failures else "lost",
-        reason="; ".join(filter(None, (entry.reason, f"{items}{who}{others}"))),
-        time=entry.time or (began if handle is None else _end_of(handle, entry)),
+        reason=f"{failed}{items}{who}{others}",
+        time=entry.time or (_began(entry.unfinished[0][0]) if handle is None else _end_of(handle, entry)),
         job=None if handle is None else handle.job_id,
     )
+
+
+def _began(owner: Owner) -> datetime | None:
+    """Since when somebody computes, as far as a claim tells, in which anything may be written."""
+    try:
+        began = datetime.fromisoformat(owner["since"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return began if began.tzinfo else None
 
 
 def _end_of_owner(owner: Owner) -> tuple[JobHandle | None, Ended | None, str]:

@@ -452,7 +452,7 @@ def test_a_map_of_which_a_job_died(tmp_path: Path, code: int) -> None:
     with pytest.raises(ItemsFailedError):
         list(doubles.run([1]))
     (entry,) = catalog
-    assert entry.status == "failed" and entry.reason.startswith("1 of 7 items failed; 2 items without a result: ")
+    assert entry.status == "failed" and entry.reason.startswith("1 of 9 items failed; 2 items without a result: ")
     assert len(catalog.failures()) == 1 + (code > 0)
     again = Doubles(code=code, infra={"folder": tmp_path, "cluster": None})
     with again.infra.cache_dict.write():

@@ -22,7 +22,7 @@ from exca_like import errors
 from exca_like.cachedict import claims as module
 from exca_like.cachedict import owners
 from exca_like.cachedict.claims import Claim, FolderClaims
-from exca_like.cachedict.digests import digests_of
+from exca_like.cachedict.digests import digests_of, ordered
 from exca_like.cachedict.memory_claims import MemoryClaims
 from exca_like.executors import job_is_over
 
@@ -305,6 +305,27 @@ def test_a_clock_that_is_wrong_does_not_matter(tmp_path, elsewhere, monkeypatch)
         time.sleep(0.12)
     time.sleep(0.12)
     assert claimed(claims, "a") == ["a"]
+
+
+def test_an_old_time_stamp_is_told_and_nothing_is_removed_for_it(tmp_path, elsewhere):
+    (path,) = files(tmp_path)
+    claims = make(tmp_path)
+    assert claims.look()[0] == orjson.loads(path.read_bytes()[:HEAD])
+    os.utime(path, (0, 0))
+    holder, (left,) = claims.look()
+    assert holder is None and left.owner["host"] == "faraway" and left.number(()) == 2
+    assert left.number(ordered(digests_of(["b", "c"]))) == 1, "b is stored"
+    with claims.quiet() as living:
+        assert living is not None and living["host"] == "faraway", "its clock may be wrong, or ours"
+
+
+def test_a_claim_that_can_not_be_read_may_be_alive(tmp_path):
+    claims = make(tmp_path)
+    assert claims.look() == (None, [])
+    (tmp_path / "x.claim").symlink_to("x.claim")
+    assert claims.look() == ({}, []) and claims.owners() == []
+    with claims.quiet() as living:
+        assert living == {}
 
 
 def test_heartbeat(tmp_path, monkeypatch):
