@@ -218,8 +218,9 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
 def compact(folder: str | Path, permissions: int | None = None) -> list[Compaction]:
     """Merge the files of writers that are gone, below a folder: a `CacheDict`'s, or a whole cache root.
 
-    Deleted, duplicate and damaged entries are dropped, and the space that they take is freed. It is safe beside readers
-    and writers; what belongs to writers that are at work is left as it is, and so is what exca wrote.
+    Deleted and duplicate entries are dropped, and the space that they take is freed. It is safe beside readers and
+    writers; what belongs to writers that are at work is left as it is, and so is what exca wrote. Folders in which something
+    is damaged stay, too, as nothing would tell of it any more: `verify` tells what it is, and removes it with ``repair``.
 
     Parameters
     ----------
@@ -231,14 +232,15 @@ def compact(folder: str | Path, permissions: int | None = None) -> list[Compacti
     Returns
     -------
     list of Compaction
-        For each folder with entries: numbers of files and bytes, before and after.
+        For each folder with entries: numbers of files and bytes, before and after, and whether it ``is_damaged``.
 
     Raises
     ------
     CacheFolderError
         There is no such folder, or it can't be written to.
     """
-    done = [compact_folder(path, permissions) for path, names in _folders(folder) if _has_journals(names)]
+    folders = [path for path, names in _folders(folder) if _has_journals(names)]
+    done = [compact_folder(path, permissions, drops_damaged=False) for path in folders]
     hits.merge(layout.absolute(folder))
     return done
 

@@ -23,7 +23,7 @@ from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.context import DumpContext
 from exca_like.cachedict.index import Index
 from exca_like.cachedict.journal import DELETED, FAILED, INFO, OWN_JOURNAL, infos_in, spans_in
-from exca_like.cachedict.lines import REPLACING_HEAD, deletion, is_sound, seal
+from exca_like.cachedict.lines import REPLACING_HEAD, deletion, is_damaged, is_sound, seal
 from exca_like.cachedict.writer import BLOBS, DATA, Writer, host_name
 from exca_like.errors import CacheFolderError, CorruptEntryError
 from exca_like.layout import FULL_UID
@@ -43,11 +43,16 @@ class Compaction:
     files_after: int
     bytes_before: int
     bytes_after: int
+    is_damaged: bool = False
+    """Whether files were left as they are, as something in them is damaged, of which merging them would leave no trace."""
 
 
-def compact_folder(folder: str, permissions: int | None = None) -> Compaction:
-    """Merge what writers that are gone have left; drop deleted, duplicate and damaged lines, and their data."""
-    before = _size(folder)
+def compact_folder(folder: str, permissions: int | None = None, *, drops_damaged: bool = True) -> Compaction:
+    """Merge what writers that are gone have left; drop deleted and duplicate lines, and their data.
+
+    Damaged ones are dropped as well, or else all is left as it is where there are some.
+    """
+    before, stays = _size(folder), False
     if not _may_write(folder):
         msg = f"can't write to {folder}: check its permissions"
         raise CacheFolderError(errno.EACCES, msg)
@@ -61,14 +66,17 @@ def compact_folder(folder: str, permissions: int | None = None) -> Compaction:
                 if not idle or not _is_worthwhile(folder, idle):
                     continue
                 move = _Move(folder, idle, permissions)
-                move.run()
+                if not move.run(drops_damaged=drops_damaged):
+                    stays = True
+                    break
         except OSError as error:
             if error.errno != errno.ENOENT or writers_of(folder) & set(some):
                 raise
             continue  # somebody has removed all of it just before
         if left:  # what was merged is merged with the next ones
             left.append(move.writer.name)
-    return Compaction(before[0], _size(folder)[0], before[1], _size(folder)[1])
+    after = _size(folder)
+    return Compaction(before[0], after[0], before[1], after[1], stays)
 
 
 def writers_of(folder: str) -> set[str]:
@@ -221,10 +229,14 @@ class _Move:
         self.writer = Writer(folder, files.mode_in(folder) if permissions is None else permissions)
         self.chosen: set[int] = set()
 
-    def run(self) -> None:
+    def run(self, *, drops_damaged: bool) -> bool:
+        """Do it; False, and nothing is done, if it would drop something damaged that is not to be dropped."""
         self.index.refresh()
         entries = list(self._entries())
         kept = self._owners_to_keep(entries)
+        moved = (entry for entry in entries if entry.owner not in kept)
+        if not drops_damaged and (self._has_damaged_lines() or not all(map(self._has_data, moved))):
+            return False
         try:
             for entry in entries:
                 self._move(entry, kept)
@@ -239,6 +251,28 @@ class _Move:
             if name.startswith(gone):
                 files.remove(f"{self.folder}/{DATA}/{name}")
         blocks.forget(self.folder)
+        return True
+
+    def _journals(self, *kinds: str) -> list[str]:
+        """Paths of the journals of a kind that are merged."""
+        found = ((name, OWN_JOURNAL.fullmatch(name)) for name in _names(self.folder) if name.endswith(kinds))
+        return [f"{self.folder}/{name}" for name, match in found if match is not None and match[1] in self.idle]
+
+    def _has_damaged_lines(self) -> bool:
+        """Whether one of the journals has a line that is not what was written, or not complete."""
+        return any(map(is_damaged, map(files.read_bytes, self._journals(INFO, FAILED, DELETED))))
+
+    def _has_data(self, entry: _Entry) -> bool:
+        """Whether the packed data of an entry can be moved."""
+        try:
+            for suffix, offset, length, _ in entry.packed():
+                self._view(entry, suffix, offset, length)
+        except (FileNotFoundError, CorruptEntryError):
+            return False
+        return True
+
+    def _view(self, entry: _Entry, suffix: str, offset: int, length: int) -> memoryview | bytes:
+        return blocks.view_of(f"{self.folder}/{DATA}/{entry.owner}{suffix}", offset, length) if length else b""
 
     def _entries(self) -> Iterator[_Entry]:
         for kind, entries in ((INFO, self.index.entries), (FAILED, self.index.failures)):
@@ -308,9 +342,8 @@ class _Move:
             renamed: dict[tuple[str, int], int] = {}
             for span in entry.packed():
                 suffix, offset, length, _ = span
-                path = f"{self.folder}/{DATA}/{entry.owner}{suffix}"
                 try:
-                    view = blocks.view_of(path, offset, length) if length else b""
+                    view = self._view(entry, suffix, offset, length)
                 except (FileNotFoundError, CorruptEntryError):  # there is nothing left of it
                     return
                 span[1] = renamed[suffix, offset] = self.writer.append(suffix, view)
@@ -334,10 +367,8 @@ class _Move:
             delete_at(self.writer, key, name, offset)
 
     def _remove(self, *kinds: str) -> None:
-        for name in _names(self.folder):
-            match = OWN_JOURNAL.fullmatch(name)
-            if match is not None and match[1] in self.idle and name.endswith(kinds):
-                files.remove(f"{self.folder}/{name}")
+        for path in self._journals(*kinds):
+            files.remove(path)
 
 
 def drop_empty(folder: str) -> None:

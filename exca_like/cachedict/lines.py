@@ -45,6 +45,11 @@ def damaged_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += len(line) + 1
 
 
+def is_damaged(data: bytes) -> bool:
+    """Whether a line of a journal is not what was written, or not complete."""
+    return data[-1:] not in (b"", b"\n") or next(damaged_lines(data), None) is not None
+
+
 def likely_key(line: bytes) -> str | None:
     """The key in a damaged line, if its beginning still looks like one."""
     found = _KEY.match(line)

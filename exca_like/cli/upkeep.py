@@ -32,7 +32,10 @@ def verify(
 
 
 def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None:
-    """Merge the files of writers that are gone, and free the space of what was deleted; safe beside readers and writers."""
+    """Merge the files of writers that are gone, and free the space of what was deleted; safe beside readers and writers.
+
+    Folders in which something is damaged stay as they are; ends with 1 if there are such.
+    """
     from exca_like import maintenance, tables
 
     catalog = catalog_of(folder)
@@ -46,11 +49,20 @@ def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None
     done = maintenance.compact(catalog.folder)
     before, after = sum(one.bytes_before for one in done), sum(one.bytes_after for one in done)
     files = sum(one.files_before for one in done), sum(one.files_after for one in done)
+    damaged = sum(one.is_damaged for one in done)
     if json:
-        print_json({"folders": len(done), "files": files, "bytes": (before, after)})
+        print_json({"folders": len(done), "files": files, "bytes": (before, after), "damaged": damaged})
     else:
         folders, merged = tables.count(len(done), "folder"), f"of {tables.count(files[0], 'file')} {files[1]} are left"
         print_text(f"{folders}: {merged}, of {tables.size(before)} {tables.size(after)}")
+    if damaged:
+        left = (
+            "1 folder is left as it is, as something in it is"
+            if damaged == 1
+            else f"{damaged} folders are left as they are, as something in them is"
+        )
+        print_text(f"{left} damaged: `exca-like verify` tells what, `exca-like verify --repair` removes it", err=True)
+        raise typer.Exit(1)
 
 
 def migrate(

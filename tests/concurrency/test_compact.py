@@ -184,7 +184,7 @@ def test_failures_and_meta_are_kept(tmp_path):
 
 
 def test_a_damaged_folder(tmp_path):
-    """Damaged lines and entries go; all others stay, with their damaged neighbours in the same files."""
+    """Damaged lines and entries go with a repair; all others stay, with their damaged neighbours in the same files."""
     for number in range(6):
         write_keys(tmp_path, [key_of(kind, number, part) for kind in ("array", "json", "long") for part in range(3)])
     (first, *_) = sorted(tmp_path.glob("*-info.jsonl"))
@@ -194,7 +194,9 @@ def test_a_damaged_folder(tmp_path):
     with pytest.warns(match="damaged"):
         expected = content(tmp_path)
     assert len(expected) == 54
-    compact(tmp_path)
+    (left,) = compact(tmp_path)
+    assert left.is_damaged and content(tmp_path) == expected
+    verify(tmp_path, repair=True)
     assert content(tmp_path) == expected
     assert {key: check_value(key, value) for key, value in before.items()} == expected
     assert verify(tmp_path).is_clean

@@ -940,3 +940,17 @@ def test_each_failure_has_its_own_message(command, tmp_path: Path, monkeypatch: 
     assert "and 1 more" in few and "and 1 more" not in every and every.count("/x=") == few.count("/x=") + 1
     shown = good(command("failures"))
     assert sorted(re.findall(r"ValueError at \S+: (x was \d)", shown)) == ["x was 1", "x was 2"]
+
+
+def test_compact_names_what_it_leaves_as_something_is_damaged(command, tmp_path: Path) -> None:
+    for number in range(2):
+        with CacheDict(tmp_path).write() as cache:
+            cache[str(number)] = number
+    path = next(tmp_path.glob("*-info.jsonl"))
+    path.write_bytes(path.read_bytes()[:-9])
+    ended, out, err = command("compact", "--folder", tmp_path, "--yes")
+    assert ended == 1 and "1 folder: of 2 files 2 are left" in out
+    assert "1 folder is left as it is, as something in it is damaged: `exca-like verify` tells what" in err
+    assert json.loads(command("compact", "--folder", tmp_path, "--yes", "--json")[1])["damaged"] == 1
+    assert command("verify", "--folder", tmp_path, "--repair", "--yes")[0] == 0
+    assert "1 folder: of 1 file 1 are left" in good(command("compact", "--folder", tmp_path, "--yes"))

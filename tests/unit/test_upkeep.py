@@ -17,6 +17,7 @@ from exca_like.cachedict import CacheDict, DumpContext
 from exca_like.cachedict import compact as compacting
 from exca_like.cachedict import verify as verifying
 from exca_like.cachedict.lines import seal
+from exca_like.cachedict.writer import host_name
 from exca_like.errors import CacheFolderError, CorruptEntryWarning
 from exca_like.maintenance import compact, verify
 
@@ -327,7 +328,7 @@ def test_whose_journal_says_what_a_pickle_is(tmp_path):
     info = {"filename": f"data/{writer}.data", "offset": place["offset"], "length": place["length"]}
     journal(tmp_path, "host-1-0123456789abcdef", {"#key": "pickle", "#type": "Pickle", **info})
     assert CacheDict(tmp_path)["pickle"] is set
-    os.chown(tmp_path / "host-1-0123456789abcdef-info.jsonl", 1234, 1234)
+    os.chown(tmp_path / f"{host_name()}-1-0123456789abcdef-info.jsonl", 1234, 1234)
     with pytest.raises(RuntimeError, match="belongs to user 1234"):
         CacheDict(tmp_path)["pickle"]
 
@@ -412,3 +413,31 @@ def test_what_is_removed_while_it_is_verified_is_no_problem(tmp_path: Path, monk
 
     monkeypatch.setattr(maintenance, "examine", while_others_remove)
     assert str(maintenance.verify(tmp_path)).startswith("2 ")
+
+
+LOST_LINES: dict[str, Callable[[Path], object]] = {
+    "a byte is another": lambda path: path.write_bytes(path.read_bytes().replace(b"#type", b"#tipe")),
+    "the end is lost": lambda path: os.truncate(path, path.stat().st_size - 20),
+    "the data are gone": lambda path: [
+        data.unlink() for data in path.parent.glob(f"data/{path.name.removesuffix('-info.jsonl')}.*")
+    ],
+}
+
+
+@pytest.mark.filterwarnings("ignore::exca_like.errors.CorruptEntryWarning")
+@pytest.mark.parametrize("damaged", LOST_LINES.values(), ids=LOST_LINES)
+def test_compaction_leaves_a_folder_in_which_something_is_damaged(tmp_path: Path, damaged: Callable[[Path], object]) -> None:
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    for folder in (bad, good):
+        for number in range(3):
+            fill(folder, **{str(number): np.full(1000, number)})
+    damaged(sorted(bad.glob("*-info.jsonl"))[1])
+    files = {path: path.read_bytes() for path in bad.rglob("*") if path.is_file()}
+    problems = verify(bad).problems
+    left, merged = compact(tmp_path)
+    assert (left.is_damaged, left.files_after, left.bytes_after) == (True, left.files_before, left.bytes_before)
+    assert not merged.is_damaged and merged.files_after == 2
+    assert problems and verify(bad).problems == problems
+    assert {path: path.read_bytes() for path in bad.rglob("*") if path.is_file()} == files
+    assert verify(bad, repair=True).is_clean
+    assert [done.is_damaged for done in compact(tmp_path)] == [False, False] and len(CacheDict(bad)) == 2
