@@ -441,3 +441,11 @@ def test_compaction_leaves_a_folder_in_which_something_is_damaged(tmp_path: Path
     assert {path: path.read_bytes() for path in bad.rglob("*") if path.is_file()} == files
     assert verify(bad, repair=True).is_clean
     assert [done.is_damaged for done in compact(tmp_path)] == [False, False] and len(CacheDict(bad)) == 2
+
+
+def test_a_journal_without_a_line_is_that_of_a_writer_that_was_killed(tmp_path: Path) -> None:
+    fill(tmp_path, a=1)
+    (tmp_path / f"{host_name()}-1-0123456789abcdef-info.jsonl").touch()
+    assert verify(tmp_path).is_clean
+    (done,) = compact(tmp_path)
+    assert (done.files_before, done.files_after, done.is_damaged) == (2, 1, False)
