@@ -36,6 +36,7 @@ Status = Literal["completed", "failed", "running", "queued", "lost", "empty"]
 """``"lost"`` is what a job that was cancelled, preempted or vanished, or a process that died, left without a result or an
 error; ``"empty"`` a folder in which nothing was computed yet, or was interrupted by Ctrl-C."""
 
+_DAMAGED = "what was stored is damaged: `exca-like verify` tells"
 _SCALARS = (bool, int, float, str, type(None))
 # names of columns that are never those of fields
 _WHAT = ("method", "version", "uid", "status")
@@ -64,7 +65,7 @@ class Entry:
     """What it is stored by in its folder; empty for a map."""
     reason: str = ""
     """Of what failed the type and the message of the error, or why the job ended; of what waits, what for; of a map, of how
-    many items there is no result."""
+    many items there is no result; of what is empty, that what was stored is damaged."""
     time: datetime | None = None
     """When it was stored, in UTC; of a job that left nothing, when that ended; of what goes on, when that was submitted."""
     duration: float | None = None
@@ -350,7 +351,10 @@ def _entries_of(content: Content, root: str) -> Iterator[Entry]:
     folder = Path(content.path)
     used = datetime.fromtimestamp(content.used, UTC) if content.used else None
     is_pinned = content.pinned.is_whole
-    base = Entry(method, version, uid, content.kind, "empty", folder, size=content.size, is_pinned=is_pinned, used=used)
+    reason = _DAMAGED if content.is_damaged else ""
+    base = Entry(
+        method, version, uid, content.kind, "empty", folder, reason=reason, size=content.size, is_pinned=is_pinned, used=used
+    )
     if content.kind == "memo":
         for one in content.stored:
             call = replace(base, uid=f"{uid}/{one.key}", size=one.size, is_pinned=is_pinned or one.key in content.pinned.keys)
@@ -473,7 +477,8 @@ def _of_job(entry: Entry) -> Entry:
         return entry
     entry = replace(entry, time=_end_of(handle, entry))
     status = "lost" if ended.interrupted else "failed"  # the former counts as not submitted
-    return replace(entry, status=status, reason=_why(ended))
+    is_told = ended.reason == "completed" and entry.reason
+    return replace(entry, status=status, reason=entry.reason if is_told else _why(ended))
 
 
 def _end_of(handle: JobHandle, entry: Entry) -> datetime | None:

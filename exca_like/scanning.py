@@ -20,7 +20,7 @@ from exca_like.cachedict.digests import Digests, digests_of, ordered
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.index import Index
 from exca_like.cachedict.journal import FAILED, INFO, JOURNALS, OWN_JOURNAL
-from exca_like.cachedict.lines import KEY_HEAD
+from exca_like.cachedict.lines import KEY_HEAD, is_damaged
 from exca_like.cachedict.writer import DATA
 from exca_like.recording import noted
 
@@ -72,6 +72,8 @@ class Content:
     has_job: bool = False
     is_exca: bool = False
     """Whether exca keeps a task's job and result here, in its own way."""
+    is_damaged: bool = False
+    """Whether nothing is stored, and a line that would say what was is damaged."""
     claims: tuple[str, ...] = ()
     """Names of claims, of whoever computes something now, or did."""
     digests: Digests = ()
@@ -207,6 +209,10 @@ def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int
             content.stored = (_stored(record, content.size),)
     elif journals:
         _read_index(content, path)
+        if not (content.values or content.failures):
+            content.is_damaged = any(
+                is_damaged(files.read_bytes(f"{path}/{name}")) for name in outcomes if OWN_JOURNAL.fullmatch(name)
+            )
     if not content.kind and (content.has_job or content.is_exca):
         content.kind = "task"
     if content.is_exca:

@@ -18,7 +18,7 @@ import pydantic
 import pytest
 
 import exca_like
-from exca_like import CacheDict, pruning, tables
+from exca_like import CacheDict, maintenance, pruning, tables
 from exca_like.catalog import Catalog
 from exca_like.entries import Entry
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ItemsFailedError, NotCachedError
@@ -730,3 +730,23 @@ def test_usage_of_methods_that_share_a_folder(filled: Path) -> None:
     assert usage["group"].files > 2 and usage["group"].size >= sum(
         path.stat().st_blocks * 512 for path in (filled / "group").rglob("*") if path.is_file()
     )
+
+
+@pytest.mark.filterwarnings("ignore::exca_like.errors.CorruptEntryWarning")
+def test_what_is_empty_as_it_was_damaged_says_so(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        Train(seed=seed, infra={"folder": tmp_path}).run()
+    catalog = Catalog(tmp_path)
+    paths = [next(catalog[f"seed={seed}"].folder.glob("*-info.jsonl")) for seed in (1, 2)]
+    os.truncate(paths[0], 100)
+    paths[1].write_bytes(paths[1].read_bytes().replace(b"accuracy", b"accurate"))
+    damaged = catalog.filter(status="empty")
+    assert {entry.reason for entry in damaged} == {"what was stored is damaged: `exca-like verify` tells"} and len(damaged) == 2
+    maintenance.verify(tmp_path, repair=True)
+    assert {entry.reason for entry in damaged} == {""} and catalog["seed=3"].status == "completed"
+    Train(seed=3, infra={"folder": tmp_path}).infra.clear_job()
+    assert (catalog["seed=3"].status, catalog["seed=3"].reason) == ("empty", "")  # a deletion is no damage
+    paths[0].touch()
+    assert catalog["seed=1"].reason == ""
+    Train(seed=1, infra={"folder": tmp_path}).run()
+    assert (catalog["seed=1"].status, catalog["seed=1"].reason) == ("completed", "")
