@@ -85,10 +85,16 @@ def _described(entry: "Entry") -> Any:
 
 
 def _config_of(entry: "Entry") -> str:
-    from exca_like import layout
+    from exca_like import layout, yamltext
+    from exca_like.errors import ExcaLikeError
 
-    if not entry.changed and entry.kind != "memo" and not (entry.folder / layout.UID).exists():
-        return f"not known, as there is no {layout.UID} in the folder"
+    if not entry.changed and entry.kind != "memo":
+        try:
+            yamltext.load(entry.folder / layout.UID)
+        except FileNotFoundError:
+            return f"not known, as there is no {layout.UID} in the folder"
+        except (OSError, ExcaLikeError):
+            return f"not known, as {layout.UID} in the folder can't be read: `exca-like verify` tells why"
     return ", ".join(f"{name}={value!r}" for name, value in entry.changed.items()) or "all at its defaults"
 
 

@@ -954,3 +954,11 @@ def test_compact_names_what_it_leaves_as_something_is_damaged(command, tmp_path:
     assert json.loads(command("compact", "--folder", tmp_path, "--yes", "--json")[1])["damaged"] == 1
     assert command("verify", "--folder", tmp_path, "--repair", "--yes")[0] == 0
     assert "1 folder: of 1 file 1 are left" in good(command("compact", "--folder", tmp_path, "--yes"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"seed: [", b"- 1"])
+def test_show_of_an_entry_whose_config_can_not_be_read(own, tmp_path: Path, content: bytes) -> None:
+    (Catalog(tmp_path)["optim.lr=0.5"].folder / "uid.yaml").write_bytes(content)
+    shown = good(own("show", "optim.lr=0.5"))
+    assert "config  not known, as uid.yaml in the folder can't be read: `exca-like verify` tells why" in shown
+    assert "config  all at its defaults" in good(own("show", "Train.run,1/default"))
