@@ -1,5 +1,7 @@
 """``export``, ``import``, ``push``, ``pull``: results that go to other machines, and come from there."""
 
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from exca_like.entries import Entry
     from exca_like.sharing import Transfer
     from exca_like.sharing.receiving import Choice
+
+_SHOWN = 5
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")]
 SomeUids = Annotated[
@@ -76,7 +80,9 @@ def export(
     from exca_like import sharing
 
     some = selected(chosen(folder, method, None, since, before, where), uid)
-    _report(sharing.export_bundle(some, bundle, dry_run=dry_run), dry_run=dry_run, json=json)
+    done = sharing.export_bundle(some, bundle, dry_run=dry_run)
+    _tell_of_yamls(done, some.folder)
+    _report(done, dry_run=dry_run, json=json)
 
 
 def import_(
@@ -119,6 +125,7 @@ def push(
     options = _options(url, option, permissions)
     some = selected(chosen(folder, method, None, since, before, where), uid)
     done = sharing.push(some, url, options=options, check=check, dry_run=dry_run, permissions=permissions)
+    _tell_of_yamls(done, some.folder)
     _report(done, dry_run=dry_run, json=json)
 
 
@@ -167,6 +174,24 @@ def _options(url: str, given: list[str] | None, permissions: int | None = None) 
     with wrong_input():
         place_at(url, options, permissions)  # which looks at nothing there
     return options
+
+
+def _tell_of_yamls(done: "Transfer", root: Path) -> None:
+    """Say of which folders yaml files go along that are wrong: those of results have no checksums."""
+    from exca_like import tables
+    from exca_like.yaml_checks import check_yamls
+
+    wrong = []
+    for folder in done.folders:
+        with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+            if folder.added and any(check_yamls(f"{root}/{folder.uid}", os.listdir(root / folder.uid))):
+                wrong.append(folder.uid)
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        number = tables.count(len(wrong), "folder")
+        went = "would go" if done.dry_run else "went"
+        named = f"{', '.join(wrong[:_SHOWN])}{more}"
+        print_text(f"yaml files of {number} {went} along that are wrong: {named}. `exca-like verify` tells how", err=True)
 
 
 def _report(done: "Transfer", *, dry_run: bool, json: bool) -> None:
