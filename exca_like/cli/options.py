@@ -130,16 +130,49 @@ def root_of(folder: Path | None) -> Path:
 
 def _check_root(place: Path) -> None:
     """Raise for a folder above or in a cache root, whose entries would get other names."""
-    above = place.absolute().parent
-    if layout.METHOD_FOLDER.fullmatch(place.absolute().name) and _is_root(above) and not _is_root(place):
-        msg = f"{place} is a folder in the cache, and not its root: give {above}"
-        raise typer.BadParameter(msg, param_hint="--folder")
+    check_is_no_part(place)
     if place.is_dir() and not _is_root(place):
         roots = sorted(path for path in place.iterdir() if path.name[0] != "." and path.is_dir() and _is_root(path))
         if roots:
             what = "a cache: give that" if len(roots) == 1 else "several caches: give one of them"
             msg = f"{place} is no cache root, but holds {what}, {', '.join(map(str, roots[:_SHOWN]))}"
             raise typer.BadParameter(msg, param_hint="--folder")
+
+
+def check_is_no_part(place: Path, hint: str = "--folder") -> None:
+    """Raise for the folder of a method or of an entry in a cache root: what is written there would not be found."""
+    whole = Path(os.path.abspath(place.expanduser()))
+    for one in (whole, whole.parent):
+        if _is_of_method(one):
+            msg = f"{place} is a folder in the cache, and not its root: give {one.parent}"
+            raise typer.BadParameter(msg, param_hint=hint)
+
+
+def _is_of_method(place: Path) -> bool:
+    """Whether a folder is that of a method in a cache root, by what is in it and, as it may not be there yet, beside it."""
+    if not layout.METHOD_FOLDER.fullmatch(place.name) or _is_root(place):  # a root may have such a name
+        return False
+    others = (Path(path) for path in _subfolders(place.parent) if layout.METHOD_FOLDER.fullmatch(os.path.basename(path)))
+    return _has_entries(place) or any(_has_entries(other) and not _is_root(other) for other in others)
+
+
+def _has_entries(method: Path) -> bool:
+    """Whether a folder has configs in it, or calls of a function."""
+    from exca_like.cachedict.journal import JOURNALS
+
+    for path in (str(method), *_subfolders(method)):
+        with contextlib.suppress(OSError), os.scandir(path) as found:
+            if any(one.name in (layout.UID, layout.FULL_UID) or one.name.endswith(JOURNALS) for one in found):
+                return True
+    return False
+
+
+def _subfolders(place: Path) -> list[str]:
+    try:
+        with os.scandir(place) as found:
+            return [one.path for one in found if one.is_dir()]
+    except OSError:
+        return []
 
 
 def _is_root(place: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exca_like.cli import words
-from exca_like.cli.options import Json, import_from_here, is_said, print_json, print_text, wrong_input
+from exca_like.cli.options import Json, check_is_no_part, import_from_here, is_said, print_json, print_text, wrong_input
 
 _TYPES_OF_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")  # errors of pydantic
 _MANY = 10_000  # configs, which take seconds to be made
@@ -50,6 +50,8 @@ def run(
     """Compute the method of a config, or submit it if its infra has a cluster."""
     cls, method = target_of(target)
     said = words.read(fields or [])
+    if folder is not None:
+        check_is_no_part(folder)
     config = made(cls, said, folder, replaces=is_said(context, "folder"))
     if print_config and not said.grid:
         _print_configs([config])

@@ -14,6 +14,7 @@ from exca_like.cli.options import (
     Json,
     Method,
     Since,
+    check_is_no_part,
     chosen,
     field_of,
     print_json,
@@ -101,7 +102,9 @@ def import_(
     from exca_like import sharing
 
     choose = _choice(uid, method, since, before, where)
-    done = sharing.import_bundle(bundle, root_of(folder), choose=choose, dry_run=dry_run, permissions=permissions)
+    place = root_of(folder)
+    check_is_no_part(place)
+    done = sharing.import_bundle(bundle, place, choose=choose, dry_run=dry_run, permissions=permissions)
     _report(done, dry_run=dry_run, json=json)
 
 
@@ -123,6 +126,8 @@ def push(
     from exca_like import sharing
 
     options = _options(url, option, permissions)
+    if "://" not in (there := url.removeprefix("file://")):
+        check_is_no_part(Path(there), "URL")
     some = selected(chosen(folder, method, None, since, before, where), uid)
     done = sharing.push(some, url, options=options, check=check, dry_run=dry_run, permissions=permissions)
     _tell_of_yamls(done, some.folder)
@@ -147,6 +152,7 @@ def pull(
 
     choose = _choice(uid, method, since, before, where)
     place = root_of(folder)
+    check_is_no_part(place)
     done = sharing.pull(url, place, choose=choose, options=_options(url, option), dry_run=dry_run, permissions=permissions)
     _report(done, dry_run=dry_run, json=json)
 

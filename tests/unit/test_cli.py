@@ -962,3 +962,12 @@ def test_show_of_an_entry_whose_config_can_not_be_read(own, tmp_path: Path, cont
     shown = good(own("show", "optim.lr=0.5"))
     assert "config  not known, as uid.yaml in the folder can't be read: `exca-like verify` tells why" in shown
     assert "config  all at its defaults" in good(own("show", "Train.run,1/default"))
+
+
+def test_run_writes_nothing_into_a_part_of_a_cache(running, tmp_path: Path) -> None:
+    assert good(running("M:Base", "seed=1", "--folder", "cache")) == "0.1\n"
+    method = Catalog("cache")[0].folder.parent.relative_to(tmp_path)
+    for part in (method, f"{method}/new"):
+        ended, _, err = running("M:Base", "seed=2", "--folder", part)
+        assert ended == 2 and f"{part} is a folder in the cache, and not its root: give {tmp_path / 'cache'}" in err
+    assert len(Catalog("cache")) == 1

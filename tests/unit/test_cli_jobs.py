@@ -128,8 +128,9 @@ def test_folders_that_are_no_cache_root(tmp_path: Path, command: Callable[..., S
         ended, _, err = command(*words, "--folder", tmp_path)
         assert ended == 2 and re.search("holds several caches: give one of them, .*/one, .*/two", err)
     (method,) = (path for path in (tmp_path / "one").iterdir() if "," in path.name)
-    ended, _, err = command("ls", "--folder", method)
-    assert ended == 2 and "is a folder in the cache" in err and err.endswith(f"give {tmp_path / 'one'} ")
+    for part in (method, method / "default"):
+        ended, _, err = command("ls", "--folder", part)
+        assert ended == 2 and "is a folder in the cache" in err and err.endswith(f"give {tmp_path / 'one'} ")
 
 
 CODE = """

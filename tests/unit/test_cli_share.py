@@ -172,3 +172,20 @@ def test_yaml_files_that_are_wrong_are_named_when_they_are_sent(command, tmp_pat
     assert (ended, err, json.loads(out)["added"]) == (0, said.format("went"), 2)
     assert good(command("push", "there", "--folder", "own")) == "2 results there already\n"  # so that nothing goes along
     assert good(command("push", "two", "--folder", "own", "-u", "seed=2")).startswith("1 result added")
+
+
+def test_nothing_is_written_into_a_part_of_a_cache(command, filled: Path, tmp_path: Path) -> None:
+    good(command("export", "b.zip"))
+    Train(infra={"folder": tmp_path / "results.2026,v2"}).run()  # such a name is none of a method
+    method = Catalog(filled)["Train.run,1/default"].folder.parent
+    before = sorted(filled.rglob("*"))
+    other = filled / "other.Train.run,1"
+    for part in (method, method / "default", method / "new", other, other / "new"):
+        for words in (("push", part), ("pull", filled, "--folder", part), ("import", "b.zip", "--folder", part)):
+            ended, _, err = command(*words)
+            assert ended == 2 and f"{part} is a folder in the cache, and not its root: give {filled}" in err, (words, err)
+            assert "Invalid value for " + ("URL" if words[0] == "push" else "--folder") in err
+    assert sorted(filled.rglob("*")) == before
+    for name in ("results.2026,v2", "results.2026,v3"):
+        assert command("push", name)[0] == 0 and command("import", "b.zip", "--folder", name)[0] == 0
+        assert len(Catalog(name)) == len(Catalog(filled).filter(status=["completed"])) + 1
