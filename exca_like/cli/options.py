@@ -116,16 +116,19 @@ def catalog_of(folder: Path | None) -> "Catalog":
 
 def root_of(folder: Path | None) -> Path:
     """The cache root that is meant: the given one; the current folder, or a usual one in it, if that looks like one."""
-    if folder is not None:
-        return folder
-    for place in (Path(), *map(Path, _USUAL)):
-        if _is_root(place):
-            return place
+    found = usual_root() if folder is None else folder
+    if found is not None:
+        return found
     msg = (
         f"there is no cache in {Path.cwd()}, nor in {', '.join(_USUAL)} of it: give the cache root, which infras have as their "
         f"folder, with --folder, or as {_VARIABLE}"
     )
     raise typer.BadParameter(msg, param_hint="--folder")
+
+
+def usual_root() -> Path | None:
+    """The current folder, or a usual one in it, if that looks like a cache root."""
+    return next((place for place in (Path(), *map(Path, _USUAL)) if _is_root(place)), None)
 
 
 def _check_root(place: Path) -> None:

@@ -5,7 +5,17 @@ from typing import Annotated, Any
 import typer
 
 from exca_like.cli import words
-from exca_like.cli.options import Folder, Json, catalog_of, import_from_here, is_said, print_json, print_text
+from exca_like.cli.options import (
+    Folder,
+    Json,
+    catalog_of,
+    check_is_no_part,
+    import_from_here,
+    is_said,
+    print_json,
+    print_text,
+    usual_root,
+)
 from exca_like.cli.run import infra_of, made, target_of
 
 
@@ -48,8 +58,17 @@ def _of_class(target: str, fields: list[str], folder: Any, *, replaces: bool) ->
     if said.grid:
         msg = f"{', '.join(said.grid)}: give one value each, as one config is explained"
         raise typer.BadParameter(msg, param_hint="FIELD=VALUE")
+    if folder is not None:
+        check_is_no_part(folder)
     config = made(cls, said, folder, replaces=replaces)
-    return getattr(config, infra_of(config, method)).explain()
+    infra = getattr(config, name := infra_of(config, method))
+    if folder is None and infra.folder is None and not infra.read_folders:
+        root = usual_root()
+        if root is not None:
+            infra = getattr(made(cls, said, root, replaces=False), name)
+        about = "give --folder" if infra.folder is None else f"this is of {root}, as for `exca-like ls`"
+        print_text(f"{name} has no folder: {about}", err=True)
+    return infra.explain()
 
 
 def _of_entry(target: str, fields: list[str], folder: Any, *, no_import: bool) -> Any:

@@ -971,3 +971,19 @@ def test_run_writes_nothing_into_a_part_of_a_cache(running, tmp_path: Path) -> N
         ended, _, err = running("M:Base", "seed=2", "--folder", part)
         assert ended == 2 and f"{part} is a folder in the cache, and not its root: give {tmp_path / 'cache'}" in err
     assert len(Catalog("cache")) == 1
+
+
+def test_why_of_a_class_without_a_folder_looks_where_ls_does(running, command, tmp_path: Path) -> None:
+    running("M:Loose", "x=1", "--dry-run")
+    loose = f"program_{tmp_path.name}:Loose"
+    ended, out, err = command("why", loose, "x=3")
+    assert (ended, err) == (0, "infra has no folder: give --folder\n") and "The infra has no folder: nothing is stored" in out
+    good(running("M:Loose", "x=3", "--folder", "cache"))
+    ended, out, err = command("why", loose, "x=3")
+    assert (ended, err) == (0, "infra has no folder: this is of cache, as for `exca-like ls`\n")
+    assert json.loads(command("why", loose, "x=3", "--json")[1])["status"] == "hit"
+    found = json.loads(command("why", loose, "x=4", "--json")[1])
+    assert found["status"] == "miss" and found["nearest"] in {entry.uid for entry in Catalog("cache")}
+    assert "give --folder" in command("why", loose, "x=3", "infra.folder=null")[2]
+    assert "hit" in good(command("why", loose, "x=3", "--folder", "cache", "--json"))
+    assert "is a folder in the cache" in command("why", loose, "x=3", "--folder", Catalog("cache")[0].folder)[2]
