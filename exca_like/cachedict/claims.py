@@ -21,8 +21,9 @@ import orjson
 
 from exca_like import files, user_warnings
 from exca_like.cachedict.digests import RELEASED, Digests, Table, chosen, digests_of, order_of, ordered
-from exca_like.cachedict.owners import GONE_S, LOST_S, Owner, describe, heartbeat, is_mine, lives_here, this_process
+from exca_like.cachedict.owners import GONE_S, LOST_S, Owner, describe, heartbeat, is_mine, this_process
 from exca_like.cachedict.writer import host_name, unwritable
+from exca_like.processes import lives_here
 
 SUFFIX = ".claim"
 _HEAD = 1024  # bytes

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exca_like.layout import user_name
+from exca_like.processes import identity
 
 BEAT_S = 15.0
 LOST_S = 75.0  # seconds without a heartbeat after which an owner counts as dead
@@ -30,7 +31,7 @@ def this_process(job: dict[str, Any] | None = None) -> Owner:
 
 @functools.lru_cache(maxsize=1)  # a forked process has another pid
 def _process(pid: int) -> Owner:
-    return {"host": os.uname().nodename, "system": _system(), "pid": pid, "start": _start_of(pid), "user": user_name()}
+    return {**identity(pid), "user": user_name()}
 
 
 def describe(owner: Owner) -> str:
@@ -45,49 +46,6 @@ def is_mine(owner: Owner) -> bool:
     """Whether an owner is this process."""
     me = _process(os.getpid())
     return all(owner.get(name) == me[name] for name in ("system", "pid", "start"))
-
-
-def lives_here(owner: Owner) -> bool | None:
-    """Whether an owner's process lives; None if it can't be seen from here."""
-    if owner.get("system") != _system():
-        return None
-    pid, start = owner.get("pid"), owner.get("start")
-    return isinstance(pid, int) and bool(start) and _start_of(pid) == start
-
-
-def _start_of(pid: int) -> str:
-    """When a process started, in the system's own terms; empty if there is none, or only its remains."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
-            fields = stream.read().rpartition(")")[2].split()  # the program's name may hold spaces
-    except ProcessLookupError:
-        return ""
-    except FileNotFoundError:
-        return _without_proc(pid)
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _without_proc(pid: int) -> str:
-    """For systems without ``/proc``, which don't tell when a process started."""
-    if os.path.exists("/proc/self/stat"):
-        return ""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        return "unknown"
-    return "unknown"
-
-
-@functools.cache
-def _system() -> str:
-    """Name of the system whose pids this process sees, since it was started."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as stream:
-            return f"{stream.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return os.uname().nodename
 
 
 class Heartbeat:

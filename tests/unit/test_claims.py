@@ -18,7 +18,7 @@ import pytest
 from chaos.processes import Child, killed_at_the_end, wait_for
 from hypothesis import strategies as st
 
-from exca_like import errors
+from exca_like import errors, processes
 from exca_like.cachedict import claims as module
 from exca_like.cachedict import owners
 from exca_like.cachedict.claims import Claim, FolderClaims
@@ -415,7 +415,7 @@ def contents() -> st.SearchStrategy[bytes]:
         st.fixed_dictionaries(
             {},
             optional={
-                "system": st.sampled_from([owners._system(), "another", None, 5]),
+                "system": st.sampled_from([processes.system(), "another", None, 5]),
                 "pid": st.sampled_from([os.getpid(), 0, -1, "x", None, 1 << 40, []]),
                 "start": st.sampled_from(["", "1", None, 5]),
                 "job": st.sampled_from([None, {}, [], "x", 5, {"cluster": "local"}]),
@@ -440,7 +440,7 @@ def _fits(value: Any) -> bool:
 @hypothesis.example(b"[]".ljust(HEAD) + b"\0" * 9)
 @hypothesis.example(b"5".ljust(HEAD) + digests_of(["a"]).tobytes() + b"\0")
 @hypothesis.example(
-    orjson.dumps({"system": owners._system(), "pid": "x", "start": "1"}).ljust(HEAD) + digests_of(["a"]).tobytes() + b"\0"
+    orjson.dumps({"system": processes.system(), "pid": "x", "start": "1"}).ljust(HEAD) + digests_of(["a"]).tobytes() + b"\0"
 )
 def test_garbage_stops_nobody(tmp_path_factory, content):
     """Whatever is in a file of that name, callers go on: at once, or when it has not moved for a while."""
