@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from exca_like.errors import InfraValueError
+from exca_like.errors import InfraValueError, SubmissionError
 from exca_like.executors.base import Executor, JobHandle, Resources
 
 
@@ -54,11 +54,17 @@ def cancel_all(jobs: Sequence[JobHandle]) -> None:
     Raises
     ------
     SubmissionError
-        Slurm refused it.
+        Slurm refused it, or some local jobs can't be stopped from here; the other local ones are.
     """
     from exca_like.executors.slurm_handle import SlurmJob, cancel_jobs
 
     cancel_jobs([job.job_id for job in jobs if isinstance(job, SlurmJob)])
+    said: list[str] = []
     for job in jobs:
         if not isinstance(job, SlurmJob):
-            job.cancel()
+            try:
+                job.cancel()
+            except SubmissionError as error:
+                said.append(str(error))
+    if said:
+        raise SubmissionError("\n".join(said))

@@ -146,6 +146,11 @@ class JobPaths:
         return self.folder / f"{self.job_id}_0_log.err"
 
     @property
+    def process(self) -> Path:
+        """Of a local job that has started."""
+        return self.folder / f"{self.job_id}_process.json"
+
+    @property
     def ended(self) -> Path:
         return self.folder / f"{self.job_id}_ended.json"
 
@@ -186,7 +191,13 @@ class JobHandle(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Stop the job."""
+        """Stop the job.
+
+        Raises
+        ------
+        SubmissionError
+            It can't be stopped from here.
+        """
         ...
 
 

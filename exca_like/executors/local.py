@@ -6,13 +6,16 @@ several submissions together don't start more processes than there are cores; ``
 number. A lock is held by the processes themselves: whatever kills them frees it.
 
 Files of a job, in its log folder (the names are submitit's, so that its tools find them):
-``<id>_submitted.pkl`` (the call), ``<id>_0_log.out``, ``<id>_0_log.err``, ``<id>_ended.json`` (written by the queue).
-``<array>.queue``, beside the log folders, lists the jobs and is locked as long as the queue lives.
+``<id>_submitted.pkl`` (the call), ``<id>_0_log.out``, ``<id>_0_log.err``, ``<id>_process.json`` (which process it is, locked
+as long as that lives), ``<id>_ended.json`` (written by the queue). ``<array>.queue``, beside the log folders, lists the jobs
+and is locked as long as the queue lives. If somebody kills it, jobs that run go on, and those that wait are lost.
 """
 
+import contextlib
 import fcntl
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -23,13 +26,15 @@ from typing import Any
 
 import orjson
 
-from exca_like import files, layout
+from exca_like import files, layout, processes
 from exca_like.errors import CacheFolderError, InfraValueError, SubmissionError
-from exca_like.executors.base import Call, Ended, JobHandle, JobPaths, Resources, Whereabouts, read_end
+from exca_like.executors.base import Call, Ended, JobHandle, JobPaths, Resources, Whereabouts, read_end, write_end
 from exca_like.executors.environment import SLOT_VARIABLE, job_environment, number_of_cores
 from exca_like.executors.payload import payloads, shared_folder
 
 _RECENT = 0.2  # seconds for which "the queue is alive" is believed without looking again
+_GRACE = 5.0  # seconds between asking a job to stop and killing it
+_POLL = 0.02  # seconds
 _alive_until: dict[str, float] = {}
 
 
@@ -70,7 +75,7 @@ class LocalJob:
     def ended(self) -> Ended | None:
         """How the job ended, if it did."""
         ended = read_end(self.paths.ended)
-        if ended is None and not _queue_is_alive(self.queue):  # the job may have ended since
+        if ended is None and not _queue_is_alive(self.queue) and not self._goes_on():  # the job may have ended since
             return read_end(self.paths.ended) or Ended("lost", "the process that ran the queue of jobs is gone")
         return ended
 
@@ -81,9 +86,57 @@ class LocalJob:
         return Whereabouts(reason="other local jobs of this machine are running")
 
     def cancel(self) -> None:
-        """Stop the job if it runs, and keep it from starting if it does not yet."""
+        """Stop the job if it runs, and keep it from starting if it does not yet.
+
+        The queue does it, soon. A job that outlived its queue has ended when this returns.
+
+        Raises
+        ------
+        SubmissionError
+            It runs without its queue, and can't be stopped from here.
+        """
         self.paths.folder.mkdir(parents=True, exist_ok=True)
         self.paths.folder.joinpath(f"{self.job_id}_cancel").touch()
+        if not _is_locked(self.queue) and read_end(self.paths.ended) is None and self._goes_on():
+            self._stop()
+            write_end(self.paths.ended, "cancelled", "")
+
+    def _goes_on(self) -> bool:
+        """Whether the job's process lives; for one whose queue is gone."""
+        return _is_locked(self.paths.process) and processes.lives_here(self._process()) is not False
+
+    def _process(self) -> dict[str, Any]:
+        """The `processes.identity` of the job's process; empty if its queue was gone before it could note that."""
+        with contextlib.suppress(OSError, ValueError):
+            process = orjson.loads(self.paths.process.read_bytes())
+            return process if isinstance(process, dict) else {}
+        return {}
+
+    def _stop(self) -> None:
+        """End the processes of a job whose queue is gone."""
+        process = self._process()
+        is_seen = processes.lives_here(process) is not None
+        for number in (signal.SIGTERM, signal.SIGKILL) if is_seen else ():
+            try:
+                if processes.lives_here(process):  # else its pid may be that of another one now
+                    os.killpg(process["pid"], number)
+            except ProcessLookupError:
+                pass
+            except PermissionError as error:
+                raise self._not_stopped(process) from error
+            until = time.monotonic() + _GRACE
+            while time.monotonic() < until:
+                if not processes.lives_here(process):
+                    return
+                time.sleep(_POLL)
+        raise self._not_stopped(process)
+
+    def _not_stopped(self, process: dict[str, Any]) -> SubmissionError:
+        how = f"`kill -- -{process['pid']}` on {process['host']}" if process else "kill it by hand: its pid is not known"
+        return SubmissionError(
+            f"job {self.job_id} goes on, and can't be stopped from here: the process that ran the queue of jobs is gone. "
+            f"To stop it: {how}"
+        )
 
 
 class LocalExecutor:
@@ -148,16 +201,23 @@ def number_of_slots() -> int:
 
 
 def _queue_is_alive(queue: Path) -> bool:
-    """Whether some process holds the lock of a queue: the queue itself, or a job that it started."""
+    """Whether the process that runs a queue lives."""
     key = str(queue)
     now = time.monotonic()
     if _alive_until.get(key, 0.0) > now and queue.exists():
         return True
+    is_alive = _is_locked(queue)
+    if is_alive:
+        _alive_until[key] = now + _RECENT
+    return is_alive
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether some process holds the lock of a file."""
     try:
-        with queue.open("rb") as stream:
+        with path.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        _alive_until[key] = now + _RECENT
         return True
     except FileNotFoundError:
         pass

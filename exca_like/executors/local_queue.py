@@ -1,7 +1,7 @@
 """The process that runs a queue of local jobs: ``python -m exca_like.executors.local_queue <queue file>``.
 
-It detaches itself, so that it outlives the process that started it. The locks of the queue and of a slot are
-inherited by the jobs' processes: they are held until the last process that uses them is gone, however it ends.
+It detaches itself, so that it outlives the process that started it. It alone holds the lock of the queue. Those of a slot
+and of a job are inherited by the job's processes: they are held until the last one that uses them is gone, however it ends.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from exca_like.executors.base import write_end
+from exca_like.processes import identity
 
 # set in jobs, which hold a slot: jobs that they start run in its place, one at a time, or they would wait for ever
 SLOT_VARIABLE = "EXCA_LIKE_HOLDS_SLOT"
@@ -31,7 +32,7 @@ class _Running:
     job_id: str
     folder: Path
     process: "subprocess.Popen[bytes]"
-    slot: int
+    locks: tuple[int, ...]
     deadline: float
     stopping: str = ""
     kill_at: float = 0.0
@@ -41,7 +42,6 @@ def main(queue_file: str) -> None:
     """Detach and run the queue; returns in the caller's process as soon as the queue holds its lock."""
     lock = os.open(queue_file, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    os.set_inheritable(lock, True)  # noqa: FBT003 - takes no keyword
     queue = json.loads(Path(queue_file).read_text())
     os.setsid()  # before whoever waits goes on: a Ctrl-C right after that is not for the queue
     if os.fork():
@@ -50,14 +50,13 @@ def main(queue_file: str) -> None:
     log = os.open(f"{queue_file}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for target, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, target)
-    _Queue(queue, lock).run()
+    _Queue(queue).run()
 
 
 class _Queue:
-    def __init__(self, queue: dict[str, Any], lock: int) -> None:
+    def __init__(self, queue: dict[str, Any]) -> None:
         self.waiting = [(Path(folder), job_id) for folder, job_id in queue["jobs"]]
         self.queue = queue
-        self.lock = lock
         self.running: list[_Running] = []
         self.next_look = 0.0
         self.kills = _kills_for_memory()
@@ -101,6 +100,8 @@ class _Queue:
             gpus = visible.split(",") if visible else [str(gpu) for gpu in range(self.queue["gpus"])]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[: self.queue["gpus"]])
         command = [self.queue["python"], "-u", "-m", "exca_like.executors.local_job", str(folder / f"{job_id}_submitted.pkl")]
+        lock = os.open(folder / f"{job_id}_process.json", os.O_WRONLY | os.O_CREAT, 0o666)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         with open(folder / f"{job_id}_0_log.out", "ab") as out, open(folder / f"{job_id}_0_log.err", "ab") as err:
             process = subprocess.Popen(
                 command,
@@ -108,11 +109,13 @@ class _Queue:
                 env=environment,
                 stdout=out,
                 stderr=err,
-                pass_fds=(self.lock, slot),
+                pass_fds=(lock, slot),
                 start_new_session=True,
             )
+        with contextlib.suppress(OSError):  # of a full disk: then it can't be stopped without this queue
+            os.write(lock, json.dumps(identity(process.pid)).encode())
         timeout = self.queue["timeout"]
-        return _Running(job_id, folder, process, slot, time.monotonic() + timeout if timeout else float("inf"))
+        return _Running(job_id, folder, process, (lock, slot), time.monotonic() + timeout if timeout else float("inf"))
 
     def _look_after_running(self) -> bool:
         still = []
@@ -123,13 +126,14 @@ class _Queue:
                 self._stop_if_due(job)
                 still.append(job)
                 continue
-            os.close(job.slot)
             if job.stopping:
                 write_end(_end_file(job.folder, job.job_id), job.stopping, "")
             elif code < 0:
                 write_end(_end_file(job.folder, job.job_id), *self._end_by_signal(-code))
             else:
                 write_end(_end_file(job.folder, job.job_id), "failed" if code else "completed", f"exit code {code}")
+            for lock in job.locks:
+                os.close(lock)
         ended = len(still) < len(self.running)
         self.running = still
         return ended

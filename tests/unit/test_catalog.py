@@ -544,7 +544,7 @@ def test_a_kill_of_the_kernel_accounts_for_one_job(monkeypatch: pytest.MonkeyPat
     kills, now = 3, 0.0
     monkeypatch.setattr(local_queue, "_kills_for_memory", lambda: kills)
     monkeypatch.setattr(local_queue.time, "monotonic", lambda: now)
-    queue = local_queue._Queue({"jobs": []}, 0)
+    queue = local_queue._Queue({"jobs": []})
 
     def ends(number: int) -> str:
         return queue._end_by_signal(number)[0]
