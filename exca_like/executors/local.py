@@ -13,6 +13,7 @@ and is locked as long as the queue lives. If somebody kills it, jobs that run go
 
 import contextlib
 import fcntl
+import functools
 import os
 import pickle
 import signal
@@ -30,11 +31,13 @@ from exca_like import files, layout, processes
 from exca_like.errors import CacheFolderError, InfraValueError, SubmissionError
 from exca_like.executors.base import Call, Ended, JobHandle, JobPaths, Resources, Whereabouts, read_end, write_end
 from exca_like.executors.environment import SLOT_VARIABLE, job_environment, number_of_cores
+from exca_like.executors.local_queue import slot_holders
 from exca_like.executors.payload import payloads, shared_folder
 
 _RECENT = 0.2  # seconds for which "the queue is alive" is believed without looking again
 _GRACE = 5.0  # seconds between asking a job to stop and killing it
 _POLL = 0.02  # seconds
+_SHOWN = 3  # pids of jobs that hold slots
 _alive_until: dict[str, float] = {}
 
 
@@ -83,7 +86,7 @@ class LocalJob:
         """Where the job is, while it has not ended."""
         if self.paths.stdout.exists():
             return Whereabouts(is_running=True, node=os.uname().nodename)
-        return Whereabouts(reason="other local jobs of this machine are running")
+        return Whereabouts(reason=_why_it_waits(self.queue))
 
     def cancel(self) -> None:
         """Stop the job if it runs, and keep it from starting if it does not yet.
@@ -171,6 +174,7 @@ class LocalExecutor:
         queue_environment, wanted = job_environment(), job_environment(self.resources)
         content = {
             "jobs": [[str(job.paths.folder), job.job_id] for job in jobs],
+            "host": os.uname().nodename,
             "slots": 0 if nested else number_of_slots(),
             "max_workers": 1 if nested else max_workers,
             "timeout": timeout,
@@ -198,6 +202,31 @@ def number_of_slots() -> int:
             raise InfraValueError(msg)
         return int(setting)
     return number_of_cores()
+
+
+def _why_it_waits(queue: Path) -> str:
+    """Why a job waits that its queue has not started yet, and what can be done about it."""
+    try:
+        host, slots, max_workers, number = _settings_of(str(queue))
+        is_mine = queue.stat().st_uid == os.getuid()
+    except (OSError, ValueError, LookupError):  # an older version wrote it
+        return "other local jobs are running"
+    if host != os.uname().nodename or not is_mine:
+        return f"other local jobs are running on {host}"
+    holders = slot_holders(slots)
+    if not slots or len(holders) < slots:
+        return f"at most {max_workers} of its array at a time" if number > max_workers else "it waits for its turn"
+    pids = [pid for pid in holders if pid]
+    more = f" and {len(pids) - _SHOWN} more" if len(pids) > _SHOWN else ""
+    by = f" by process{'' if len(pids) == 1 else 'es'} {', '.join(pids[:_SHOWN])}{more}" if pids else ""
+    return f"{slots} of {slots} slots taken{by} (a larger EXCA_LIKE_LOCAL_JOBS at submission gives more)"
+
+
+@functools.lru_cache(maxsize=64)
+def _settings_of(queue: str) -> tuple[str, int, int, int]:
+    """The host of a queue, its slots, how many of its jobs run at a time, and how many there are; they never change."""
+    content = orjson.loads(files.read_bytes(queue))
+    return content["host"], content["slots"], content["max_workers"], len(content["jobs"])
 
 
 def _queue_is_alive(queue: Path) -> bool:

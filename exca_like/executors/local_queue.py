@@ -114,6 +114,8 @@ class _Queue:
             )
         with contextlib.suppress(OSError):  # of a full disk: then it can't be stopped without this queue
             os.write(lock, json.dumps(identity(process.pid)).encode())
+            if self.queue["slots"]:
+                os.write(slot, str(process.pid).encode())
         timeout = self.queue["timeout"]
         return _Running(job_id, folder, process, (lock, slot), time.monotonic() + timeout if timeout else float("inf"))
 
@@ -193,7 +195,7 @@ def _end_file(folder: Path, job_id: str) -> Path:
 
 def _take_slot(number: int) -> int | None:
     """Lock a free slot, and return the descriptor that holds it."""
-    folder = Path(tempfile.gettempdir()) / f"exca_like-{os.getuid()}"
+    folder = _slot_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         sys.exit(f"{folder} belongs to somebody else: remove it, or set TMPDIR to a folder of your own")
@@ -204,8 +206,25 @@ def _take_slot(number: int) -> int | None:
         except BlockingIOError:
             os.close(slot)
         else:
+            os.ftruncate(slot, 0)  # the job before has left its pid
             return slot
     return None
+
+
+def slot_holders(number: int) -> list[str]:
+    """Pids of the jobs that hold the first slots of this user; a text is empty if that is not known."""
+    holders: list[str] = []
+    for index in range(number):
+        with contextlib.suppress(OSError), open(_slot_folder() / f"slot-{index}", encoding="ascii") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holders.append(stream.read())
+    return holders
+
+
+def _slot_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"exca_like-{os.getuid()}"
 
 
 def _submitit_variables(folder: Path, job_id: str) -> dict[str, str]:

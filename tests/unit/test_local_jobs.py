@@ -110,6 +110,29 @@ def test_jobs_that_wait_are_lost_with_their_queue_and_those_that_run_can_be_canc
     assert "2 completed" in command("retry", "--lost", "--yes", "--wait")
 
 
+def test_who_holds_the_slots(gate: Path, command: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, pid, _ = submitted(gate)
+    more = "(a larger EXCA_LIKE_LOCAL_JOBS at submission gives more)"
+    assert entries(gate)[1].reason == f"1 of 1 slots taken by process {pid} {more}"
+    assert f"1 of 1 slots taken by process {pid}" in command("ls", "--status", "queued")
+    waits = Waits(gate=gate, seed=1, infra={"folder": gate.parent / "cache"})
+    assert waits.infra.status_detail().reason.endswith(more)
+    (job,) = (entry.handle() for entry in entries(gate)[1:])
+    monkeypatch.setattr(local, "slot_holders", lambda _: ["1", "", "2", "3", "4"][:slots])
+    monkeypatch.setattr(local, "_settings_of", lambda _: (host, slots, *workers))
+    host, workers = os.uname().nodename, (2, 2)
+    for slots, said in ((1, " by process 1 "), (5, " by processes 1, 2, 3 and 1 more ")):
+        assert job.whereabouts().reason == f"{slots} of {slots} slots taken{said}{more}"
+    slots = 6
+    assert job.whereabouts().reason == "it waits for its turn"
+    slots, workers = 0, (1, 2)
+    assert job.whereabouts().reason == "at most 1 of its array at a time"
+    host = "far"
+    assert job.whereabouts().reason == "other local jobs are running on far"
+    gate.touch()
+    assert [job.result() for job in jobs] == [0, 1]
+
+
 @pytest.mark.usefixtures("kills_one_at_a_time")
 def test_a_job_without_its_queue_that_goes_on_to_its_end(gate: Path) -> None:
     jobs, _, queue = submitted(gate)
@@ -176,6 +199,7 @@ def test_folders_of_jobs_that_no_process_was_noted_of(tmp_path: Path) -> None:
     with job.queue.open() as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # as the jobs themselves did, too
         assert job.state == "RUNNING" and job.ended() is None
+        assert LocalJob(job.logs, "local-12_1").whereabouts().reason == "other local jobs are running"
         job.cancel()
     until(job.ended)
     assert job.state == "LOST"
