@@ -455,10 +455,10 @@ def _end_of_owner(owner: Owner) -> tuple[JobHandle | None, Ended | None, str]:
 
 
 def _why(ended: Ended) -> str:
-    """How a job ended that left no result; that it failed, the status says."""
+    """How a job ended that left no result; that it failed or was lost, the status says."""
     if ended.reason == "completed":
         return "the job left no result"
-    return ": ".join(filter(None, ("" if ended.reason == "failed" else ended.reason, _last_line(ended.detail))))
+    return ": ".join(filter(None, ("" if ended.reason in ("failed", "lost") else ended.reason, _last_line(ended.detail))))
 
 
 def _of_job(entry: Entry) -> Entry:

@@ -153,7 +153,9 @@ class _Queue:
             why = f"probably killed by the kernel of {os.uname().nodename}, as memory ran out"
             return "out of memory", f"{why}: let fewer jobs run at a time (EXCA_LIKE_LOCAL_JOBS)"
         is_sent = number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP)
-        return "cancelled" if is_sent else "failed", f"killed by {_name(number)}"  # by somebody: not the job is to blame
+        if is_sent:  # not the job is to blame
+            return "lost", f"killed by {_name(number)}, not by exca_like"
+        return "failed", f"killed by {_name(number)}"
 
     def _stop_if_due(self, job: _Running) -> None:
         now = time.monotonic()

@@ -440,7 +440,7 @@ def test_a_map_of_which_a_job_died(tmp_path: Path, code: int) -> None:
     (entry,) = catalog
     job = str(entry.job)
     assert (entry.status, entry.values) == (("failed" if code else "lost"), 6) and entry.time
-    how = r"exit code 3 \(job .*_1\)" if code else r"cancelled: killed by SIGKILL \(job .*_1\)"
+    how = r"exit code 3 \(job .*_1\)" if code else r"killed by SIGKILL, not by exca_like \(job .*_1\)"
     assert re.fullmatch(f"2 items without a result: {how}", entry.reason)
     assert [handle.job_id for handle in entry.handles()] == [job] and len(entry.jobs()) == 2 and entry.jobs()[0] == job
     assert entry.is_of_job(job) and entry.is_of_job(job.rpartition("_")[0]) and not entry.is_of_job(job[:-3])
@@ -549,17 +549,17 @@ def test_a_kill_of_the_kernel_accounts_for_one_job(monkeypatch: pytest.MonkeyPat
     def ends(number: int) -> str:
         return queue._end_by_signal(number)[0]
 
-    assert ends(signal.SIGKILL) == "cancelled", "what was before does not count"
+    assert ends(signal.SIGKILL) == "lost", "what was before does not count"
     kills += 1
     assert [ends(number) for number in (signal.SIGSEGV, signal.SIGKILL, signal.SIGKILL)] == [
         "failed",
         "out of memory",
-        "cancelled",
+        "lost",
     ]
     kills += 1
     queue._note_kills()
     now += 60
-    assert ends(signal.SIGKILL) == "cancelled", "an hour later it was somebody else"
+    assert ends(signal.SIGKILL) == "lost", "an hour later it was somebody else"
 
 
 @pytest.mark.usefixtures("kills_one_at_a_time")
@@ -567,13 +567,15 @@ def test_kills_by_others_are_no_failures(tmp_path: Path) -> None:
     dies = Dies(number=signal.SIGKILL, infra={"folder": tmp_path})
     dies.infra.job().wait()
     (entry,) = Catalog(tmp_path)
-    assert (entry.status, entry.reason) == ("lost", "cancelled: killed by SIGKILL")
+    assert (entry.status, entry.reason) == ("lost", "killed by SIGKILL, not by exca_like")
+    assert str(dies.infra.status_detail()).startswith(f"lost (job {entry.job}): killed by SIGKILL, not by exca_like.")
     assert len(Catalog(tmp_path).filter(since="1h")) == 1 and not Catalog(tmp_path).filter(before="1h")
-    assert re.search(r"Job local-\w+ was to compute it, and left no result \(cancelled: killed", dies.infra.explain().reason)
+    assert re.search(r"Job local-\w+ was to compute it, and left no result \(lost: killed", dies.infra.explain().reason)
     sweep = exca_like.sweep(dies, {"number": [signal.SIGKILL, 0]})
     assert "1 more was lost" in str(sweep.failures())
     with pytest.raises(
-        NotCachedError, match=r"2 of 2 configs .* \(1 were lost, like .*: killed by SIGKILL\): call submit\(\) again"
+        NotCachedError,
+        match=r"2 of 2 configs .* \(1 were lost, like .*: killed by SIGKILL, not by exca_like\): call submit\(\) again",
     ):
         sweep.results()
 
