@@ -60,7 +60,7 @@ class SweepPlan(Tabular):
     def _counts(self) -> Iterator[tuple[int, str]]:
         yield from (
             (self.cached, "cached"),
-            (self.running, "running"),
+            (self.running, "running or queued"),
             (self.failed, "failed"),
             (self.to_submit, "to submit"),
         )

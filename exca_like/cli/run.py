@@ -107,7 +107,7 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
     is_here = infra.cluster is None or infra.folder is None
     job = None if dry_run or is_here else infra.job()
     if job is not None and not json:
-        print_text(f"{uid}: job {job.job_id}, {infra.status()}")
+        print_text(f"{uid}: job {job.job_id}, {_standing(infra)}")
     results, failure = [], None
     if not dry_run and (is_here or wait or infra.cluster == "debug" or infra.status() in ("completed", "failed")):
         try:
@@ -120,15 +120,25 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
             failure = Failure.of(error if job is None else error.with_traceback(None))  # that of the job is beside it
             print_text(failure.traceback.rstrip("\n"), err=True)
     if json:
-        status = "completed" if results else "failed" if failure else infra.status()
+        status = "completed" if results else "failed" if failure else _standing(infra)
         about = {"uid": uid, "status": status, "job": job and job.job_id}
         print_json(about | ({"result": results[0]} if results else {}))
     elif dry_run:
-        print_text(f"{uid}: {infra.status()}")
+        print_text(f"{uid}: {_standing(infra)}")
     for result in results if not json else ():
         print_text(repr(result))
     if failure is not None:
         raise typer.Exit(1)
+
+
+def _standing(infra: Any) -> str:
+    """How a task stands, in the words of the status of sweeps: what waits is queued."""
+    status: str = infra.status()
+    if status != "running":
+        return status
+    from exca_like.sweep_status import row_of
+
+    return row_of({}, infra).status
 
 
 def _result(infra: Any) -> Any:

@@ -41,7 +41,7 @@ def test_a_sweep(idle_cluster, tmp_path: Path) -> None:
     assert str(sweep.plan()) == "12 configs: 12 to submit"
     sweep.submit()
     assert sweep.plan().running == 12
-    assert str(exca_like.sweep(base, GRID).submit().plan()) == "12 configs: 12 running, 0 to submit"
+    assert str(exca_like.sweep(base, GRID).submit().plan()) == "12 configs: 12 running or queued, 0 to submit"
     sweep.wait(timeout=120)
     assert str(sweep.plan()) == "12 configs: 9 cached, 3 failed, 0 to submit"
     assert len(arrays(sweep) | arrays(sweep, "failed")) == 1

@@ -1,5 +1,6 @@
 """The command ``exca-like``: each command, with good and bad input."""
 
+import importlib
 import json
 import os
 import re
@@ -115,7 +116,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command):
     (tmp_path / f"{name}.py").write_text(PROGRAM)
     (tmp_path / "base.yaml").write_text("optim:\n  lr: 0.7\nseed: 8\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.delenv("EXCA_LIKE_FOLDER")
     yield lambda target, *arguments: command("run", target.replace("M:", f"{name}:"), *arguments)
     sys.modules.pop(name, None)
@@ -160,6 +161,18 @@ def test_run_a_sweep(running) -> None:
     ended, out, err = running("M:Base", "seed=5,6", "infra.cluster=local", "--tasks-per-job", "2")
     assert (ended, err) == (0, "") and "submitted: see `exca-like status --watch --folder cache`" in out
     assert "2 completed" in good(running("M:Base", "seed=5,6", "infra.cluster=local", "--wait"))
+
+
+def test_what_waits_is_queued(running, tmp_path: Path) -> None:
+    slow = importlib.import_module(f"program_{tmp_path.name}").Slow
+    try:
+        exca_like.sweep(slow(), {"seed": [1, 2]}).submit(max_workers=1)
+        assert re.search(r"/seed=2-\w+: job local-\w+_1, queued\n$", good(running("M:Slow", "seed=2")))
+        assert good(running("M:Slow", "seed=2", "--dry-run")).endswith(": queued\n")
+        assert json.loads(good(running("M:Slow", "seed=2", "--json")))["status"] == "queued"
+        assert good(running("M:Slow", "seed=1,2", "--dry-run")).startswith("2 configs: 2 running or queued, 0 to submit\n")
+    finally:
+        (tmp_path / "free").touch()
 
 
 def test_retry(running, command, tmp_path: Path) -> None:

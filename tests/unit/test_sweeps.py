@@ -603,7 +603,7 @@ def test_many_fields_leave_room_for_the_status() -> None:
 
 def test_plans_in_words() -> None:
     assert str(SweepPlan(200, 150, 20, 5, 25, 0, 3.21)) == (
-        "200 configs: 150 cached, 20 running, 5 failed, 25 to submit, about 3.2 core-hours"
+        "200 configs: 150 cached, 20 running or queued, 5 failed, 25 to submit, about 3.2 core-hours"
     )
     assert str(SweepPlan(1, 0, 0, 0, 1, 1, 12345.6)) == "1 config: 1 to submit, about 12,346 core-hours (1 duplicate left out)"
 
