@@ -1,9 +1,10 @@
 """``run``: compute or submit a config, or a sweep of them, from the shell."""
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -249,7 +250,7 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
         if type(value) is not str and is_wrong(name, value) and not is_wrong(name, text):
             values[name] = text
     try:
-        return cls(**values)
+        config = cls(**values)
     except pydantic.ValidationError as error:
         lines = []
         for one in error.errors():
@@ -264,6 +265,36 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
             lines.append(f"  {place}: {message}{hint}" if place else f"  {message}")
         msg = f"no config of {cls.__name__}:\n" + "\n".join(lines)
         raise typer.BadParameter(msg, param_hint="FIELD=VALUE") from None
+    _check_numbers(ConfDict(values), config)
+    for name, several in said.grid.items():
+        for value in several[1:]:
+            if isinstance(value, str | list | dict):
+                changed = ConfDict({**values, name: value})
+                with contextlib.suppress(pydantic.ValidationError):  # the sweep tells it, with the values that go together
+                    _check_numbers(changed, cls(**changed))
+    return config
+
+
+def _check_numbers(given: Any, found: Any, above: str = "") -> None:
+    """Raise for a text that pydantic takes for an integer, though it is none: of 0-3 it makes -3."""
+    import pydantic
+
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            inner = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+            _check_numbers(value, inner, f"{above}.{name}")
+    elif isinstance(given, list) and isinstance(found, list | tuple):
+        for number, (value, inner) in enumerate(zip(given, found, strict=False)):
+            _check_numbers(value, inner, f"{above}.{number}")
+    elif isinstance(given, str) and type(found) is int:
+        try:
+            float(given)
+        except ValueError:
+            with contextlib.suppress(pydantic.ValidationError):  # of a field with a validator of its own, that is taken
+                if pydantic.TypeAdapter(int).validate_python(given) == found:
+                    name = above.lstrip(".")
+                    msg = f"{name}: {given!r} is no number; several values are written like {name}=0,1,2 or {name}=range(3)"
+                    raise typer.BadParameter(msg, param_hint="FIELD=VALUE") from None
 
 
 def _names(cls: type[Any], above: str = "") -> list[str]:

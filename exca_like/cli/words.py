@@ -104,7 +104,15 @@ def values_of(text: str) -> list[Any] | None:
             raise typer.BadParameter(msg)
         return found
     parts = split(text)
+    _check_none_empty(text, parts)
     return None if len(parts) == 1 else [value_of(part) for part in parts]
+
+
+def _check_none_empty(text: str, parts: list[str]) -> None:
+    """Raise if there is nothing before or after a comma: it would be a None that nobody has meant."""
+    if len(parts) > 1 and not all(map(str.strip, parts)):
+        msg = f"{text!r} has nothing before or after a comma: write None for no value, '' for an empty text, or no comma"
+        raise typer.BadParameter(msg)
 
 
 def _unquoted(text: str) -> str:
@@ -120,6 +128,7 @@ def _columns(word: str, text: str, number: int) -> list[list[str]]:
         if len(row) != number:
             msg = f"{word!r}: give {number} values in brackets for each config, like zip(a,b)=(1,x),(2,y), not {part!r}"
             raise typer.BadParameter(msg)
+        _check_none_empty(part, row)
         rows.append([one.strip() for one in row])
     return [list(column) for column in zip(*rows, strict=True)]
 

@@ -58,6 +58,7 @@ def good(result: tuple[int, str, str]) -> str:
 
 PROGRAM = """
 import os, time
+from typing import Annotated
 import pydantic, exca_like
 class Optim(pydantic.BaseModel, extra="forbid"):
     lr: float = 0.1
@@ -100,6 +101,12 @@ class Slow(pydantic.BaseModel):
                 break
             time.sleep(0.1)
         return 1
+class Sized(pydantic.BaseModel):
+    bytes: Annotated[int, pydantic.BeforeValidator(lambda text: int(str(text).replace("kB", "000") or 0))] = 0
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache")
+    @infra.apply
+    def run(self) -> int:
+        return self.bytes
 class Loose(pydantic.BaseModel):
     x: int = 1
     infra: exca_like.TaskInfra = exca_like.TaskInfra()
@@ -115,6 +122,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command):
     name = f"program_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(PROGRAM)
     (tmp_path / "base.yaml").write_text("optim:\n  lr: 0.7\nseed: 8\n")
+    (tmp_path / "span.yaml").write_text("seed: 0-3\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.delenv("EXCA_LIKE_FOLDER")
@@ -130,6 +138,8 @@ def test_run_takes_texts_as_they_are(running) -> None:
     good(running("M:Base", "label=range(5,7)"))
     good(running("M:Base", "zip(label,seed)=(8,1),(b,2)"))
     assert {"5", "6", "8", "b"} < {entry.config["label"] for entry in Catalog("cache")}
+    config = good(running("M:Sized", "bytes=2kB,0_5,''", "-n2", "--print-config"))
+    assert re.findall("^bytes: .*", config, re.MULTILINE) == ["bytes: 2000", "bytes: 5"], "not what else an integer is made of"
     for text in ("range(0)", "range(5,1)", "range(1,10,0)"):
         ended, _, err = running("M:Base", f"seed={text}")
         assert ended == 2 and f"{text} has no numbers in it" in err
@@ -140,7 +150,7 @@ def test_run(running, tmp_path: Path) -> None:
     assert good(running("M:Base", "seed=2", "optim.lr=5e-1")) == "1.0\n"
     assert good(running("M:Base", "seed=2", "optim.lr=0.5", "--dry-run")).endswith(": completed\n")
     assert good(running("M:Base.run", "@base.yaml", "layers=[1, 2]")) == f"{0.7 * 8 * 2!r}\n"
-    assert good(running("M:Both.evaluate", "label=a,", "-n", "1")).startswith("1 config")
+    assert good(running("M:Both.evaluate", "label=a,None", "-n", "1")).startswith("1 config")
     assert "label: '007'" in good(running("M:Base", "label=007", "--print-config"))
     assert "label: null" in good(running("M:Base", "label=None", "--print-config"))
     config = good(running("M:Base", "seed=1", "@base.yaml", "--print-config"))
@@ -299,6 +309,12 @@ def test_many_configs_are_announced_on_a_terminal(running, monkeypatch: pytest.M
         (["M:Base", "optim.rl=1"], "optim.rl: Extra inputs are not permitted; did you mean optim.lr?"),
         (["M:Base", "seed=abc"], "seed: Input should be a valid integer"),
         (["M:Base", "sed=1,2"], "did you mean seed?"),
+        (["M:Base", "seed=0-3"], "seed: '0-3' is no number; several values are written like seed=0,1,2 or seed=range(3)"),
+        (["M:Base", "seed=1,0-3"], "seed: '0-3' is no number"),
+        (["M:Base", "layers=[1,0-3]"], "layers.1: '0-3' is no number"),
+        (["M:Base", "@span.yaml"], "seed: '0-3' is no number"),
+        (["M:Base", "seed=1,"], "'1,' has nothing before or after a comma: write None for no value, '' for an empty text"),
+        (["M:Base", "zip(seed,label)=(1,),(2,b)"], "'(1,)' has nothing before or after a comma"),
         (["M:Base", "seed=1,abc"], "combination 2 of 2 (seed='abc') is no valid Base: seed: Input should be a valid integer"),
         (["M:Base", "infra.mem_gb=1,2"], "'infra.mem_gb' is a setting of an infra"),
         (["M:Base", "seed"], "'seed' is neither FIELD=VALUE, like optim.lr=0.1, nor @FILE.yaml"),
@@ -312,7 +328,7 @@ def test_many_configs_are_announced_on_a_terminal(running, monkeypatch: pytest.M
             ["M:Base", "zip(seed,label)=(1,2),3"],
             "give 2 values in brackets for each config, like zip(a,b)=(1,x),(2,y), not '3'",
         ),
-        (["M:Bases"], "has no config 'Bases': there are Optim, Base, Both, Plain, Mapped, Slow, Loose"),
+        (["M:Bases"], "has no config 'Bases': there are Optim, Base, Both, Plain, Mapped, Slow, Sized, Loose"),
         (["M:Plain"], "Plain has no method with a TaskInfra"),
         (["M:Mapped"], "Mapped.process has a MapInfra, whose items come from a call in Python, like Mapped().process(...)"),
         (["M:Mapped.process"], "Mapped.process has a MapInfra"),
