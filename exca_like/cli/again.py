@@ -61,7 +61,10 @@ def retry(
     """Submit tasks that failed or were lost again, with more memory or time if you like. Imports their classes."""
     from exca_like.rebuilding import sweeps_of
 
-    if bool(uids) == (failed or lost):
+    if uids and (failed or lost):
+        msg = "say either uids or --failed/--lost, not both: tasks that are named need no option"
+        raise typer.BadParameter(msg, param_hint="UID")
+    if not uids and not (failed or lost):
         msg = "say which tasks: their uids, --failed for all that failed, or --lost for all that were cancelled or killed"
         raise typer.BadParameter(msg, param_hint="UID")
     factors = {"mem_gb": _factor("--mem", "mem_gb", mem), "timeout_min": _factor("--timeout", "timeout_min", timeout)}
