@@ -1,12 +1,14 @@
 """All commands, and how they end."""
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from exca_like import __version__
 from exca_like.cli import again, clean, find, logs, look, settings, share, upkeep, words
@@ -23,7 +25,27 @@ _IN_SHELL = {
 }
 """What messages advise in Python, and what does the same here."""
 
+
+class _Commands(TyperGroup):
+    """All commands: who writes an option before the command is told where it belongs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if type(error).__name__ != "NoSuchOption":  # its place depends on the version of typer
+                raise
+            said: Any = error
+            name = next((word for word in given if word in self.commands), None)
+            if name is not None and any(said.option_name in option.opts for option in self.commands[name].params):
+                given.remove(name)
+                ctx.fail(f"{said.format_message()}; options come after the command: exca-like {name} {shlex.join(given)}")
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Compute configs, look at what is stored of them, and take care of it.",
     epilog=_EPILOG,
     no_args_is_help=True,

@@ -255,6 +255,7 @@ def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: p
     running("M:Base", "seed=3", "optim.lr=0.1,0.5", "infra.cluster=local", "--wait")
     for arguments, message in (
         (["retry"], "say which tasks: their uids, --failed for all that failed, or --lost"),
+        (["retry", "--failed", "seed=3"], "say either uids or --failed/--lost, not both"),
         (["retry", "--failed", "--yes", "--mem", "much"], "'much' is no factor: give one like x2"),
         (
             ["retry", "--failed", "--yes", "--mem", "8"],
@@ -696,6 +697,9 @@ def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (["settings", "--cluster", "moon"], 2, "cluster='moon'"),
         (["migrate", "/none"], 1, "there is no folder /none"),
         (["lss"], 2, "No such command 'lss'"),
+        (["--folder", "a b", "ls", "-n", "3"], 2, "--folder; options come after the command: exca-like ls --folder 'a b' -n 3"),
+        (["-m", "a", "show", "x"], 2, "No such option: -m$"),
+        (["--folder", "a"], 2, "No such option: --folder$"),
     ],
 )
 def test_wrong_input(command, arguments: list[str], ended: int, message: str) -> None:
