@@ -59,7 +59,8 @@ class Catalog(tables.Tabular, Sequence[Entry]):
     def __init__(self, folder: str | Path) -> None:
         root = layout.absolute(folder)
         if not os.path.isdir(root):
-            msg = f"there is no folder {root}: give the one that infras have as their `folder`"
+            what = f"{root} is a file, and no folder" if os.path.exists(root) else f"there is no folder {root}"
+            msg = f"{what}: give the one that infras have as their `folder`"
             raise CacheFolderError(errno.ENOENT, msg)
         self.folder = Path(root)
         self._scanner = Scanner(root)

@@ -227,6 +227,9 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
     values = ConfDict(said.base)
     for name, field in getattr(cls, FIELDS, {}).items():
         if folder is not None and (replaces or field.default.folder is None) and f"{name}.folder" not in values:
+            if folder.is_file():
+                msg = f"{folder} is a file, and no folder"
+                raise typer.BadParameter(msg, param_hint="--folder")
             values[f"{name}.folder"] = str(folder)
     for name, several in said.grid.items():
         values[name] = several[0]

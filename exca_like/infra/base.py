@@ -345,7 +345,7 @@ class BaseInfra(pydantic.BaseModel):
         except FileNotFoundError:
             return os.path.isdir(entry.path)
         except OSError as error:
-            msg = f"can't read {entry.full_uid}: {error.strerror}. Check the permissions of the infra's folder."
+            msg = f"can't read {entry.full_uid}: {error.strerror}. Check that the infra's folder is one, and its permissions."
             raise CacheFolderError(error.errno, msg) from error
         identity = self._identity()
         if stored != yamltext.dump(identity).encode():
