@@ -27,7 +27,7 @@ _IN_SHELL = {
 
 
 class _Commands(TyperGroup):
-    """All commands: who writes an option before the command is told where it belongs."""
+    """All commands, and what is said of options that are not taken."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(args)
@@ -41,6 +41,13 @@ class _Commands(TyperGroup):
             if name is not None and any(said.option_name in option.opts for option in self.commands[name].params):
                 given.remove(name)
                 ctx.fail(f"{said.format_message()}; options come after the command: exca-like {name} {shlex.join(given)}")
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # of pydantic, by which some typer checks options
             raise
 
 

@@ -258,12 +258,21 @@ def _columns(rows: Sequence[dict[str, Any]], *, only_changed: bool, wanted: str 
         found = [name for pattern in patterns for name in names if fnmatch.fnmatchcase(name, pattern)]
         missing = [pattern for pattern in patterns if not any(fnmatch.fnmatchcase(name, pattern) for name in names)]
         if missing and rows:
-            msg = f"there is no column {', '.join(missing)}: there are {', '.join(names)}"
-            raise typer.BadParameter(msg, param_hint="--columns")
+            raise _no_column(", ".join(missing), missing, names, "--columns")
         return list(dict.fromkeys(found))
     if only_changed and len(rows) > 1:
         names = [name for name in names if name == "uid" or _is_told_by(name, rows)]
     return names
+
+
+def _no_column(shown: str, missing: Sequence[str], names: Sequence[str], hint: str) -> typer.BadParameter:
+    """The error for names of columns that there are not, with those that may have been meant."""
+    import difflib
+
+    known = [*names, *(name.removeprefix("result.") for name in names)]
+    near = dict.fromkeys(found for one in missing for found in difflib.get_close_matches(one, known, 1))
+    there_are = f": did you mean {' and '.join(near)}? There are" if near else ": there are"
+    return typer.BadParameter(f"there is no column {shown}{there_are} {', '.join(names)}", param_hint=hint)
 
 
 def _is_told_by(name: str, rows: Sequence[dict[str, Any]]) -> bool:
@@ -305,8 +314,7 @@ def _by_column(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
     names = {name: name for row in rows for name in row}
     names |= {full.removeprefix("result."): full for full in names if full.startswith("result.")} | names
     if rows and name not in names:
-        msg = f"there is no column {name!r}: there are {', '.join(dict.fromkeys(names.values()))}"
-        raise typer.BadParameter(msg, param_hint="--sort")
+        raise _no_column(repr(name), [name], list(dict.fromkeys(names.values())), "--sort")
     full = names.get(name, name)
     known = [row for row in rows if row.get(full) is not None and row[full] == row[full]]
     numbers = [row for row in known if isinstance(row[full], int | float)]

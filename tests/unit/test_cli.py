@@ -160,6 +160,11 @@ def test_run(running, tmp_path: Path) -> None:
     assert re.search(r"job local-\w+, .*\n0.5\n", good(running("M:Base", "seed=5", "infra.cluster=local", "--wait")))
 
 
+def test_run_with_a_file_as_its_folder(running) -> None:
+    ended, _, err = running("M:Base", "infra.folder=base.yaml")
+    assert ended == 1 and "Check that the infra's folder is one, and its permissions" in err
+
+
 def test_run_a_sweep(running) -> None:
     plan = good(running("M:Base", "seed=range(2)", "optim.lr=0.1,0.2", "--dry-run"))
     assert plan.startswith("4 configs: 4 to submit\n") and plan.count("not submitted") == 5
@@ -318,6 +323,7 @@ def test_many_configs_are_announced_on_a_terminal(running, monkeypatch: pytest.M
         (["M:Base", "zip(seed,label)=(1,),(2,b)"], "'(1,)' has nothing before or after a comma"),
         (["M:Base", "seed=1,abc"], "combination 2 of 2 (seed='abc') is no valid Base: seed: Input should be a valid integer"),
         (["M:Base", "infra.mem_gb=1,2"], "'infra.mem_gb' is a setting of an infra"),
+        (["M:Base", "--folder", "base.yaml"], "Invalid value for --folder: base.yaml is a file, and no folder"),
         (["M:Base", "seed"], "'seed' is neither FIELD=VALUE, like optim.lr=0.1, nor @FILE.yaml"),
         (["M:Base", "--seed", "-1"], "No such option: --seed; fields have no dashes: write seed=-1"),
         (["M:Base", "--optim.lr=0.5"], "fields have no dashes: write optim.lr=0.5"),
@@ -686,10 +692,13 @@ def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (["ls", "-w", "lr"], 2, "'lr' is not of the form FIELD=VALUE"),
         (["table", "--csv", "--json"], 2, "say one of --csv, --json and --parquet"),
         (["table", "--csv", "--parquet", "x"], 2, "say one of --csv, --json and --parquet"),
-        (["ls", "--sort", "age"], 2, "'age' is not one of"),
+        (["ls", "--sort", "age"], 2, "Invalid value for '--sort': 'age' is not one of"),
+        (["ls", "--folder", __file__], 1, "error: .*/test_cli.py is a file, and no folder: give the one that infras have"),
         (["ls", "--folder", "/none/at/all"], 1, "there is no folder /none/at/all"),
         (["table", "--sort", "loss"], 2, "there is no column 'loss': there are method, version"),
         (["table", "-c", "loss"], 2, "there is no column loss"),
+        (["table", "--sort", "-acuracy"], 2, r"no column 'acuracy': did you mean accuracy\? There are method, version"),
+        (["table", "-c", "result.acc,sed"], 2, r"no column result.acc, sed: did you mean result.accuracy and seed\? There are"),
         (["logs", "seed=1,optim"], 1, "there are no logs of .*: it was computed without a job of its own"),
         (["logs", "seed"], 1, r"entries of .* match 'seed'; give more of the uid of one:( \S+,\S+/\S+)+$"),
         (["logs", "987654321"], 1, "no entry of .* nor is there a job with this id"),
