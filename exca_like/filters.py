@@ -80,7 +80,7 @@ class Filter(NamedTuple):
                 names = {field for config in configs for field in config}
                 if not names:  # nothing is known of any config
                     return
-                own = {field for config in configs for field in _own_fields(config)}
+                own = {field for config in configs for field in own_fields(config)}
                 ends = sorted((one for one in names if one.endswith(f".{name}")), key=lambda one: (one not in own, one))
                 near = ends[:_NEAR] or difflib.get_close_matches(name, names)
                 msg = f"no config in {place} has a field {name!r}{_there_are(own or names, near)}"
@@ -228,7 +228,7 @@ def near_uids(text: str, uids: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(parts[part] for part in difflib.get_close_matches(text, parts, _NEAR)))
 
 
-def _own_fields(config: Mapping[str, Any]) -> Iterator[str]:
+def own_fields(config: Mapping[str, Any]) -> Iterator[str]:
     """Dotted names of those fields that are not of an infra, which says how to compute, not what."""
     infras = tuple(
         f"{above}." for name in config if (above := name.removesuffix(".cluster")) != name and f"{above}.folder" in config

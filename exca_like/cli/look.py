@@ -22,6 +22,8 @@ from exca_like.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from exca_like.catalog import Catalog
     from exca_like.entries import Entry
 
@@ -157,13 +159,13 @@ def diff(
     folder: Folder = None,
     json: Json = False,
 ) -> None:
-    """Show in which fields two configs differ, and what came out; a dash is for what one does not have."""
+    """Show in which fields two configs differ, but for those of infras, and what came out; a dash: one does not have it."""
     from exca_like import tables
     from exca_like.confdict import ConfDict
 
     catalog: Catalog = catalog_of(folder)
     entries = [catalog[first], catalog[second]]
-    flat = [ConfDict(entry.config).flat() for entry in entries]
+    flat = [_what_counts(ConfDict(entry.config).flat()) for entry in entries]
     records = [
         {name: value for name, value in entry.record().items() if name in ("status", "result") or name.startswith("result.")}
         for entry in entries
@@ -180,3 +182,11 @@ def diff(
     header = ("", entries[0].uid.rpartition("/")[2], entries[1].uid.rpartition("/")[2])
     cells = [(name, *(str(values.get(side, _ABSENT)) for side in _SIDES)) for name, values in rows.items()]
     print_table(tables.Table("", header, cells, most=None, longest=LONGEST))
+
+
+def _what_counts(config: "Mapping[str, Any]") -> dict[str, Any]:
+    """The fields of a config by which its results are told from others: of infras only the versions."""
+    from exca_like.filters import own_fields
+
+    own = set(own_fields(config))
+    return {name: value for name, value in config.items() if name in own or name.endswith(".version")}

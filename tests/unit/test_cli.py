@@ -508,9 +508,17 @@ def test_diff(command) -> None:
     text = good(command("diff", "seed=1,optim.lr", "seed=9"))
     assert re.search(r"^seed +1 +9$", text, re.MULTILINE) and re.search(r"^optim\.lr +0\.5 +0\.1$", text, re.MULTILINE)
     assert re.search(r"^result\.accuracy +0\.1 +0\.9$", text, re.MULTILINE) and "size" not in text
+    assert "infra." not in text, "one has a cluster, and the other none"
     differences = json.loads(good(command("diff", "seed=-1", "seed=9", "--json")))["differences"]
     assert differences["status"] == {"first": "failed", "second": "completed"}
     assert differences["result.accuracy"] == {"second": 0.9}
+
+
+def test_diff_of_versions(command, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        Train(infra={"folder": tmp_path, "version": version}).run()
+    text = good(command("diff", "run,1/", "run,2/", "--folder", tmp_path))
+    assert re.search(r"^infra\.version +1 +2$", text, re.MULTILINE) and text.count("infra.") == 2, text
 
 
 def nothing(x: int, label: str | None = None) -> None:
