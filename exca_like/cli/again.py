@@ -96,8 +96,7 @@ def retry(
         for sweep in sweeps if wait and yes else ():
             sweep.wait()
     except KeyboardInterrupt:
-        if any(member.infra.cluster not in (None, "debug") for sweep in sweeps for member in sweep._members):
-            say_what_goes_on(wanted[0].root)
+        say_what_goes_on(wanted[0].root, [member.infra for sweep in sweeps for member in sweep._members])
         raise
     if json:
         more_of = {retry.uid: {name: new for name, (_, new) in retry.changes.items()} for retry in plan}

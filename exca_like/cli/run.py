@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from exca_like.cli import words
 from exca_like.cli.options import Json, check_is_no_part, import_from_here, is_said, print_json, print_text, wrong_input
 
 _TYPES_OF_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")  # errors of pydantic
+_HERE = (None, "debug")  # clusters that are this process
 _MANY = 10_000  # configs, which take seconds to be made
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def run(
     infra = getattr(config, name)
     if infra.folder is None and not print_config:
         typer.echo(f"nothing is kept, as {name} has no folder: give one, like --folder cache", err=True)
+    configs: Any = ()
     try:
         if not said.grid:
             _single(config, name, dry_run=dry_run, wait=wait, json=json)
@@ -79,16 +82,32 @@ def run(
         else:
             _sweep(configs, name, dry_run=dry_run, wait=wait, tasks_per_job=tasks_per_job, json=json)
     except KeyboardInterrupt:
-        is_sent = not (dry_run or print_config) and infra.cluster not in (None, "debug")
-        if is_sent and infra.folder is not None:
-            say_what_goes_on(infra.folder)
+        infras = [getattr(one, name) for one in (configs if said.grid else [config])]
+        if infras and infra.folder is not None and not (dry_run or print_config):
+            say_what_goes_on(infra.folder, infras)
+            if infra.cluster in _HERE and said.grid and infra._mode() != "force":
+                done = sum(one.status() == "completed" for one in infras)
+                typer.echo(f"{done} of {len(infras)} results are stored: the same command goes on with the others", err=True)
         raise
 
 
-def say_what_goes_on(folder: str | Path) -> None:
-    """Say, to who has interrupted a command, what does not end with it."""
-    see = f"`exca-like status --watch --folder {os.path.relpath(folder)}`"
-    typer.echo(f"jobs that were submitted go on: {see} shows them, `exca-like cancel UID --yes` ends one", err=True)
+def say_what_goes_on(folder: str | Path, infras: Iterable[Any]) -> None:
+    """Say, to who has interrupted a command, what does not end with it, and what ends it."""
+    sent = [infra for infra in infras if infra.cluster not in _HERE]
+    if not sent:
+        return
+    handles = [infra._handle() for infra in sent if infra.status() == "running"]
+    jobs = {handle.job_id for handle in handles if handle is not None}
+    arrays = {job.partition("_")[0] for job in jobs}
+    named, ends = ("UID", "ends one") if len(arrays) != 1 else (arrays.pop(), "ends all of the array")
+    if len(jobs) == 1:
+        named, ends = jobs.pop(), "ends it"
+    place = f"--folder {shlex.quote(os.path.relpath(folder))}"
+    typer.echo(
+        f"jobs that were submitted go on: `exca-like status --watch {place}` shows them, "
+        f"`exca-like cancel {named} {place} --yes` {ends}",
+        err=True,
+    )
 
 
 def _print_configs(configs: Iterable[Any]) -> None:

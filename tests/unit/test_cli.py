@@ -72,6 +72,8 @@ class Base(pydantic.BaseModel):
     def run(self) -> float:
         if os.path.exists("kill"):
             os.kill(os.getpid(), 9)
+        if os.path.exists("interrupt") and not self.seed:
+            raise KeyboardInterrupt
         if self.seed == 3 and not os.path.exists("fixed"):
             raise ValueError("three")
         return self.optim.lr * self.seed * len(self.layers)
@@ -217,8 +219,14 @@ def test_retry_of_what_was_lost(running, command, tmp_path: Path) -> None:
     assert good(command("retry", "--lost")) == "nothing to do: no task was lost\n"
 
 
-@pytest.mark.parametrize(("field", "number"), [((), 1), (("seed=1,2",), 2)])
-def test_interrupted_while_jobs_run(tmp_path: Path, field: tuple[str, ...], number: int) -> None:
+@pytest.mark.parametrize(
+    ("field", "number", "ends"),
+    [
+        ((), 1, r"local-\w+_0 --folder cache --yes` ends it\n"),
+        (("seed=1,2",), 2, r"local-[0-9a-f]+ --folder cache --yes` ends all of the array\n"),
+    ],
+)
+def test_interrupted_while_jobs_run(tmp_path: Path, field: tuple[str, ...], number: int, ends: str) -> None:
     (tmp_path / "base.py").write_text(PROGRAM)
     arguments = [sys.executable, "-m", "exca_like", "run", "base:Slow", *field, "--wait"]
     process = subprocess.Popen(arguments, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -227,8 +235,19 @@ def test_interrupted_while_jobs_run(tmp_path: Path, field: tuple[str, ...], numb
     err = process.communicate()[1].decode()
     assert process.returncode == 130 and "Traceback" not in err
     assert "jobs that were submitted go on: `exca-like status --watch --folder cache` shows them, `exca-like cancel" in err
+    assert re.search(f"`exca-like cancel {ends}", err), err
     (tmp_path / "free").touch()
     until(lambda: len(Catalog(tmp_path / "cache").filter(status="completed")) == number)
+
+
+def test_interrupted_while_it_computes_a_sweep(running, tmp_path: Path) -> None:
+    (tmp_path / "interrupt").touch()
+    ended, out, err = running("M:Base", "seed=1,2,0,4")
+    assert (ended, out) == (130, "4 configs: 4 to submit\n")
+    assert err == "2 of 4 results are stored: the same command goes on with the others\n"
+    assert running("M:Base", "seed=0")[2] == running("M:Base", "seed=0,5", "infra.mode=force")[2] == ""
+    (tmp_path / "interrupt").unlink()
+    assert "4 completed" in good(running("M:Base", "seed=1,2,0,4"))
 
 
 def until(condition: Callable[[], object]) -> None:
