@@ -49,8 +49,9 @@ def logs(
         time.sleep(_POLL_S)
         ended = handle.ended()  # before the last look at the file
         position = _print(file, position, 0)
-    if follow and ended is not None:
-        typer.echo(f"job {handle.job_id} has ended: {ended.reason}", err=True)
+    if ended is not None and (follow or (position == 0 and ended.reason != "completed")):  # nothing else would be seen
+        detail = "" if ended.reason == "completed" else "".join(ended.detail.strip().splitlines()[-1:])
+        print_text(f"job {handle.job_id} has ended: {ended.reason}{detail and f': {detail}'}", err=True)
 
 
 def _job_of(uid: str, folder: Path | None) -> tuple[Any, str]:
