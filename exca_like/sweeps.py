@@ -452,7 +452,7 @@ def _chosen_infra(obj: Any, name: str | None) -> str:
     if not names:
         others = ", ".join(f"{field}: {type(infra.default).__name__}" for field, infra in fields.items())
         has = f"only {others}" if others else "none"
-        msg = f"sweep takes a config with a TaskInfra, and {obj!r:.60}, of type {cls}, has {has}"
+        msg = f"sweep takes a config with a TaskInfra, and one of type {cls} has {has}"
         if isinstance(obj, TaskInfra):
             msg = "sweep takes a config, not its infra: sweep(config, {...}, infra='<name of the field>')"
         raise InfraTypeError(msg)

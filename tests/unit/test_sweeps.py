@@ -312,9 +312,9 @@ def test_wrong_configs(tmp_path: Path) -> None:
         of(Train)
     with pytest.raises(TypeError, match="takes a config, not its infra"):
         of(train(tmp_path).infra)
-    with pytest.raises(TypeError, match="and 5, of type int, has none"):
+    with pytest.raises(TypeError, match="and one of type int has none"):
         of(5)
-    with pytest.raises(TypeError, match="of type Maps, has only infra: MapInfra"):
+    with pytest.raises(TypeError, match="and one of type Maps has only infra: MapInfra"):
         of(Maps())
     with pytest.raises(ValueError, match=r"no folder to keep results in.*Train\(infra={'folder': 'cache'}\)"):
         of(Train())
