@@ -13,8 +13,11 @@ from exca_like.infra.base import BaseInfra
 from exca_like.models.plan import plan_of
 from exca_like.sources import closest
 
+LIST_ERRORS = ("list_type", "tuple_type", "set_type", "frozen_set_type")
+"""Errors of pydantic for what is no list, or the like."""
 MOST = 1_000_000
 """Combinations of a grid; more are taken for a mistake."""
+_LONGEST = 60
 
 
 class Grid:
@@ -68,6 +71,14 @@ class Grid:
     def __str__(self) -> str:
         """Names and numbers of values: ``optim.lr × 4, seed × 5``."""
         return ", ".join(f"{' with '.join(group)} × {len(self.values[group[0]])}" for group in self._groups)
+
+    def hint(self, kind: str, name: str) -> str:
+        """What to add to an error of pydantic about a value: how one list is written, whose parts were taken for values."""
+        values = self.values.get(name, [])
+        if kind not in LIST_ERRORS or any(isinstance(value, list | tuple) for value in values):
+            return ""
+        shown = repr(values)
+        return f"; for one list, write {{{name!r}: [{shown if len(shown) <= _LONGEST else '[...]'}]}}"
 
     def check_fields(self, config: pydantic.BaseModel) -> None:
         """Raise if a name is no field of a config that is to be changed, or says how to compute and not what."""

@@ -51,11 +51,11 @@ class _Place(NamedTuple):
     """Which combination of a grid a message is about."""
 
     number: int
-    total: int
+    grid: Grid
     values: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"combination {self.number} of {self.total} ({described(self.values)})"
+        return f"combination {self.number} of {len(self.grid)} ({described(self.values)})"
 
 
 def sweep(
@@ -114,7 +114,7 @@ def sweep(
     members: dict[str, Member] = {}
     kept = 0
     for number, values in enumerate(combinations, 1):
-        place = _Place(number, len(combinations), values)
+        place = _Place(number, combinations, values)
         config = _clone(obj, name, [{key: values[key] for key in layer} for layer in combinations.layers], place)
         if where is None or _is_wanted(where, config, place):
             kept += 1
@@ -475,7 +475,8 @@ def _clone(config: Any, infra: str, patches: Iterable[Mapping[str, Any]], place:
         for patch in patches:
             config = getattr(config, infra).clone_obj(patch)
     except pydantic.ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False))
+        found = [(".".join(map(str, each["loc"])), each) for each in error.errors(include_url=False)]
+        said = "; ".join(f"{name}: {each['msg']}{place.grid.hint(each['type'], name)}" for name, each in found)
         msg = f"{place} is no valid {cls}: {said}"
         raise InfraValueError(msg) from error
     except ExcaLikeError as error:

@@ -14,7 +14,6 @@ import typer
 from exca_like.cli import words
 from exca_like.cli.options import Json, check_is_no_part, import_from_here, is_said, print_json, print_text, wrong_input
 
-_TYPES_OF_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")  # errors of pydantic
 _HERE = (None, "debug")  # clusters that are this process
 _MANY = 10_000  # configs, which take seconds to be made
 
@@ -241,6 +240,7 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
     import pydantic
 
     from exca_like.confdict import ConfDict
+    from exca_like.grids import LIST_ERRORS
     from exca_like.infra.applied import FIELDS
 
     values = ConfDict(said.base)
@@ -281,7 +281,7 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
             if one["type"] == "extra_forbidden":
                 near = difflib.get_close_matches(place, _names(cls), 1)
                 hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(cls.model_fields)}"
-            elif one["type"] in _TYPES_OF_LISTS and place in said.texts:
+            elif one["type"] in LIST_ERRORS and place in said.texts:
                 hint = f"; for a list, write {place}=[{','.join(said.texts[place])}]"
             message = one["msg"].removeprefix("Value error, ")
             lines.append(f"  {place}: {message}{hint}" if place else f"  {message}")

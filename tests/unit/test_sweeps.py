@@ -54,6 +54,7 @@ class Train(pydantic.BaseModel):
 
 class Scalar(pydantic.BaseModel):
     status: str = "fine"
+    layers: list[int] = []
     infra: exca_like.TaskInfra = exca_like.TaskInfra()
 
     @infra.apply
@@ -308,6 +309,15 @@ def test_wrong_configs(tmp_path: Path) -> None:
     def of(obj: Any, **more: Any) -> Any:
         return exca_like.sweep(obj, {"seed": [1]}, **more)
 
+    scalar = Scalar(infra={"folder": tmp_path})
+    with pytest.raises(
+        ValueError, match=r"layers: Input should be a valid list; for one list, write {'layers': \[\[8, 9\]\]}$"
+    ):
+        exca_like.sweep(scalar, {"layers": [8, 9]})
+    with pytest.raises(ValueError, match=r"; for one list, write {'layers': \[\[\.\.\.\]\]}$"):
+        exca_like.sweep(scalar, {"layers": range(99)})
+    with pytest.raises(ValueError, match=r"combination 2 of 2 \(layers=8\) .*: Input should be a valid list$"):
+        exca_like.sweep(scalar, {"layers": [[1], 8]})
     with pytest.raises(TypeError, match=r"not its class: sweep\(Train\(\.\.\.\)"):
         of(Train)
     with pytest.raises(TypeError, match="takes a config, not its infra"):
