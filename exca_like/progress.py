@@ -1,13 +1,18 @@
 """How far a map is, shown on the terminal."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from exca_like import sources
 from exca_like.errors import SettingsError
 
 DELAY_S = 0.5  # seconds after which there is a bar: a loop of quick calls is not to draw one for each
+
+_IS_UNTOLD: ContextVar[bool] = ContextVar("is_untold", default=False)
 
 
 def is_shown() -> bool:
@@ -18,9 +23,19 @@ def is_shown() -> bool:
 
 def tell(text: str) -> None:
     """Say something that a waiting user needs to know, on standard error, unless the setting ``progress`` is off."""
-    if _setting() is not False and sys.stderr is not None:
+    if not _IS_UNTOLD.get() and _setting() is not False and sys.stderr is not None:
         sys.stderr.write(f"exca_like: {text}\n")
         sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def untold() -> Iterator[None]:
+    """A block in which `tell` says nothing, as the caller says it."""
+    token = _IS_UNTOLD.set(True)
+    try:
+        yield
+    finally:
+        _IS_UNTOLD.reset(token)
 
 
 def _setting() -> bool | None:

@@ -162,7 +162,7 @@ def cancel(
     json: Json = False,
 ) -> None:
     """Cancel the jobs of what is queued or running."""
-    from exca_like import tables
+    from exca_like import progress, tables
     from exca_like.executors import cancel_all
 
     named = meant(folder, uids, method, status, since, before, where)
@@ -186,7 +186,8 @@ def cancel(
         shown = ", ".join(handle.job_id for handle in found) or None
         rows.append({"uid": entry.uid, "job": shown, "problem": problem, "with_it": with_it})
     if yes:
-        cancel_all([handle for found in handles.values() for handle in found])
+        with progress.untold():  # which others end with them is said below
+            cancel_all([handle for found in handles.values() for handle in found])
     if json:
         print_json(rows)
     else:
