@@ -12,6 +12,7 @@ from exca_like.cli.options import (
     Folder,
     Json,
     Method,
+    Pinned,
     Since,
     Status,
     Uids,
@@ -79,10 +80,11 @@ def unpin(
     since: Since = None,
     before: Before = None,
     where: Config = None,
+    pinned: Pinned = False,
     json: Json = False,
 ) -> None:
     """Let entries be removed again."""
-    entries = meant(folder, uids, method, status, since, before, where)
+    entries = meant(folder, uids, method, status, since, before, where, pinned or None)
     for entry in entries:
         entry.unpin()
     _tell(entries, "is not pinned", json=json)

@@ -245,15 +245,16 @@ def meant(
     since: str | None,
     before: str | None,
     where: list[str] | None,
+    pinned: bool | None = None,
 ) -> "list[Entry]":
     """What a command is to do something to: there has to be a uid, or another option that says what.
 
     What is named, and does not fit the other options, is told and left out.
     """
-    if not uids and not where and all(option is None for option in (method, status, since, before)):
+    if not uids and not where and all(option is None for option in (method, status, since, before, pinned)):
         msg = "say which entries: by their uids, or with --method, --status, --since, --before or --where"
         raise typer.BadParameter(msg, param_hint="UID")
-    fitting = chosen(folder, method, status, since, before, where).refresh()
+    fitting = chosen(folder, method, status, since, before, where, pinned).refresh()
     if not uids:
         return fitting
     fit = {entry.uid for entry in fitting}

@@ -630,6 +630,12 @@ def test_pin_and_unpin(own) -> None:
     assert ended == 1 and "stays: it is pinned" in out and "0 entries, 0 B removed" in out
     (told,) = json.loads(good(own("unpin", "optim.lr=0.5", "--json")))
     assert told["pinned"] is False and "pinned" not in good(own("ls"))
+    own("pin", "seed=-1", "optim.lr=0.5")
+    assert len(json.loads(good(own("unpin", "--pinned", "-m", "add", "--json")))) == 0
+    assert (
+        good(own("unpin", "--pinned")).count(" is not pinned\n") == 2
+        and json.loads(good(own("ls", "--pinned", "--json"))) == []
+    )
     assert "1 entry, " in good(own("rm", "optim.lr=0.5", "--yes"))
     ended, _, err = own("pin", "optim.lr=0.5")
     assert ended == 1 and "no entry of" in err
