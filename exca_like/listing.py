@@ -1,0 +1,224 @@
+"""From what folders hold to entries: what is stored, and how that stands which is not."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from exca_like import files, layout, yamltext
+from exca_like.cachedict.owners import Owner, describe
+from exca_like.entries import Entry, Status, claims_of, handle_of, job_record
+from exca_like.errors import ExcaLikeError
+from exca_like.executors.base import Ended, JobHandle
+from exca_like.layout import EntryFolder
+from exca_like.scanning import Content, Scanner, Stored
+from exca_like.store import FolderStore
+from exca_like.tables import count
+
+_DAMAGED = "what was stored is damaged: `exca-like verify` tells"
+
+
+def look_again(entry: Entry) -> Sequence[Entry]:
+    """What there is in the folder of an entry now, and below it."""
+    folder, root = str(entry.folder), str(entry.root)
+    return [found for content in Scanner(folder).contents() for found in entries_of(content, root)]
+
+
+def entries_of(content: Content, root: str) -> Sequence[Entry]:
+    """The entries of a folder."""
+    if content.shown is not None:
+        return content.shown  # type: ignore[no-any-return]
+    entries = tuple(_entries_of(content, root))
+    is_open = content.claims or not (content.values or content.failures) or (content.failures and content.has_job)
+    if not is_open:  # else it changes without a change of the folder
+        content.shown = entries
+    return entries
+
+
+def method_of(uid: str) -> tuple[str, str]:
+    """Method and version of a folder, by its name below the root; empty for one with a name of the user's choice."""
+    method, _, version = uid.partition("/")[0].rpartition(",")
+    return (method, version) if method else ("", "")
+
+
+def _entries_of(content: Content, root: str) -> Iterator[Entry]:
+    uid = content.path[len(root) :].strip("/") or "."
+    method, version = method_of(uid)
+    if not method:  # a folder with a name of the user's choice
+        method, version = _function_of(content.path) or (uid, "")
+    folder = Path(content.path)
+    used = datetime.fromtimestamp(content.used, UTC) if content.used else None
+    is_pinned = content.pinned.is_whole
+    reason = _DAMAGED if content.is_damaged else ""
+    base = Entry(
+        method, version, uid, content.kind, "empty", folder, reason=reason, size=content.size, is_pinned=is_pinned, used=used
+    )
+    if content.kind == "memo":
+        for one in content.stored:
+            call = replace(base, uid=f"{uid}/{one.key}", size=one.size, is_pinned=is_pinned or one.key in content.pinned.keys)
+            yield _with_outcome(call, one)
+    elif content.kind == "map":
+        yield _of_map(base, content)
+    else:
+        task = replace(base, key=layout.RESULT) if content.kind else base
+        if content.stored:
+            entry = _with_outcome(task, content.stored[0])
+            is_again = entry.failures and content.has_job and _is_submitted_again(entry)
+            yield _of_job(entry) if is_again else _of_claims(entry, content)
+        elif content.is_exca:
+            yield _of_exca(task)
+        else:
+            yield _of_job(task) if content.has_job else _of_claims(task, content)
+
+
+def _with_outcome(entry: Entry, one: Stored) -> Entry:
+    when = one.meta.get("time")
+    return replace(
+        entry,
+        key=one.key,
+        status="completed" if one.is_value else "failed",
+        reason=one.message if one.reason in ("", "error", "failed") else f"{one.reason}: {one.message}",
+        time=datetime.fromisoformat(when) if when else None,
+        duration=one.meta.get("duration"),
+        values=int(one.is_value),
+        failures=int(not one.is_value),
+        job=one.meta.get("job"),
+        is_pinned=entry.is_pinned or bool(one.meta.get("pin")),
+    )
+
+
+def _of_map(entry: Entry, content: Content) -> Entry:
+    number = content.values + content.failures
+    entry = replace(
+        entry,
+        status="failed" if content.failures else "completed",
+        reason=f"{content.failures} of {number} items failed" if content.failures else "",
+        time=datetime.fromtimestamp(content.changed, UTC),
+        values=content.values,
+        failures=content.failures,
+    )
+    return _of_claims(entry, content)
+
+
+def _of_claims(entry: Entry, content: Content) -> Entry:
+    """An entry that somebody computes now, if somebody does, or that somebody left who died."""
+    if not content.claims:
+        return entry
+    holder, left = claims_of(content.path).look()
+    if holder is not None:
+        job = (holder.get("job") or {}).get("job_id")
+        who = describe(holder) if holder else "somebody whose claim can't be read"
+        return replace(entry, status="running", reason=who, job=job, time=entry.time or _began(holder))
+    if entry.kind == "task" and (entry.values or entry.failures):
+        return entry
+    unfinished = tuple((one.owner, number) for one in left if (number := one.number(content.digests)) > 0)
+    return _of_the_dead(replace(entry, unfinished=unfinished)) if unfinished else entry
+
+
+def _of_the_dead(entry: Entry) -> Entry:
+    """An entry of which those who died before they came to the end of it tell what they left."""
+    ends = [_end_of_owner(owner) for owner, _ in entry.unfinished]
+    # what the user has to mend comes first
+    handle, ended, who = min(ends, key=lambda end: end[1] is None or end[1].interrupted)
+    is_failure = ended is not None and not ended.interrupted
+    others = f", and {len(ends) - 1} more" if len(ends) > 1 else ""
+    number = sum(number for _, number in entry.unfinished)
+    items = f"{count(number, 'item')} without a result: " if entry.kind == "map" or number > 1 else ""
+    failed = f"{entry.failures} of {entry.values + entry.failures + number} items failed; " if entry.failures else ""
+    return replace(
+        entry,
+        status="failed" if is_failure or entry.failures else "lost",
+        reason=f"{failed}{items}{who}{others}",
+        time=entry.time or (_began(entry.unfinished[0][0]) if handle is None else _end_of(handle, entry)),
+        job=None if handle is None else handle.job_id,
+    )
+
+
+def _began(owner: Owner) -> datetime | None:
+    """Since when somebody computes, as far as a claim tells, in which anything may be written."""
+    try:
+        began = datetime.fromisoformat(owner["since"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return began if began.tzinfo else None
+
+
+def _end_of_owner(owner: Owner) -> tuple[JobHandle | None, Ended | None, str]:
+    """The job of somebody who died, how it ended, and what is to be said of it."""
+    handle = handle_of(owner.get("job") or {})
+    ended = None if handle is None else handle.ended()
+    if handle is None or ended is None:
+        return None, None, f"{describe(owner)}, is gone"
+    return handle, ended, f"{_why(ended)} (job {handle.job_id})"
+
+
+def _why(ended: Ended) -> str:
+    """How a job ended that left no result; that it failed or was lost, the status says."""
+    if ended.reason == "completed":
+        return "the job left no result"
+    return ": ".join(filter(None, ("" if ended.reason in ("failed", "lost") else ended.reason, _last_line(ended.detail))))
+
+
+def _of_job(entry: Entry) -> Entry:
+    """A task without an outcome of its last job."""
+    handle = handle_of(job_record(str(entry.folder)))
+    if handle is None:
+        return entry
+    entry = replace(entry, job=handle.job_id)
+    ended = handle.ended()
+    if ended is None:
+        place = handle.whereabouts()
+        where = f"on {place.node}" if place.node else ""
+        status: Status = "running" if place.is_running else "queued"
+        return replace(entry, status=status, reason=where or place.reason, time=_submitted(entry))
+    if entry.failures:  # of the job before
+        return entry
+    entry = replace(entry, time=_end_of(handle, entry))
+    status = "lost" if ended.interrupted else "failed"  # the former counts as not submitted
+    is_told = ended.reason == "completed" and entry.reason
+    return replace(entry, status=status, reason=entry.reason if is_told else _why(ended))
+
+
+def _end_of(handle: JobHandle, entry: Entry) -> datetime | None:
+    """When a job ended, by what it wrote last; of one that wrote nothing, when it was submitted."""
+    for path in (handle.paths.ended, handle.paths.stderr, handle.paths.stdout):
+        with contextlib.suppress(OSError):
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return _submitted(entry)
+
+
+def _submitted(entry: Entry) -> datetime | None:
+    """When the job of a task was submitted."""
+    submitted = job_record(str(entry.folder)).get("time")
+    return datetime.fromtimestamp(submitted, UTC) if isinstance(submitted, float) else None
+
+
+def _of_exca(entry: Entry) -> Entry:
+    outcome = FolderStore(EntryFolder(str(entry.root), entry.uid), dict, allow_pickle="never").peek(layout.RESULT)
+    if outcome is None:
+        return entry
+    time = datetime.fromtimestamp((entry.folder / layout.EXCA_JOB).stat().st_mtime, UTC)
+    is_value = outcome == "value"
+    status: Status = "completed" if is_value else "failed"
+    return replace(entry, status=status, time=time, values=int(is_value), failures=int(not is_value))
+
+
+def _is_submitted_again(entry: Entry) -> bool:
+    """Whether a job was submitted after an error was stored."""
+    submitted = _submitted(entry)
+    return entry.time is None or (submitted is not None and submitted > entry.time)
+
+
+def _function_of(folder: str) -> tuple[str, str] | None:
+    """Name and version of a memoised function whose results lie in a folder."""
+    try:
+        name = yamltext.load(files.read_bytes(f"{folder}/{layout.FULL_UID}").decode()).get("function")
+    except (OSError, ExcaLikeError, UnicodeDecodeError):
+        return None
+    method, _, version = str(name or "").rpartition(",")
+    return (method, version) if method else None
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
