@@ -328,7 +328,7 @@ def test_whose_journal_says_what_a_pickle_is(tmp_path):
     info = {"filename": f"data/{writer}.data", "offset": place["offset"], "length": place["length"]}
     journal(tmp_path, "host-1-0123456789abcdef", {"#key": "pickle", "#type": "Pickle", **info})
     assert CacheDict(tmp_path)["pickle"] is set
-    os.chown(tmp_path / f"{host_name()}-1-0123456789abcdef-info.jsonl", 1234, 1234)
+    os.chown(tmp_path / "host-1-0123456789abcdef-info.jsonl", 1234, 1234)
     with pytest.raises(RuntimeError, match="belongs to user 1234"):
         CacheDict(tmp_path)["pickle"]
 
