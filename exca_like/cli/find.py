@@ -157,7 +157,7 @@ def failures(
         if report.lost:
             print_text(report.of_lost())
     if report.lost:
-        print_text("`exca-like ls --status lost` lists it, `exca-like retry --lost` submits tasks again", err=True)
+        print_text("`exca-like ls` says what, `exca-like retry --lost` submits such tasks again", err=True)
 
 
 def du(
