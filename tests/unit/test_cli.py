@@ -213,7 +213,9 @@ def test_retry_of_what_was_lost(running, command, tmp_path: Path) -> None:
     assert ended == 1 and "completed" not in out
     (tmp_path / "kill").unlink()
     ended, out, err = command("logs", "seed=5", "--err")
-    assert (ended, out) == (0, "") and re.fullmatch(r"job local-\w+ has ended: cancelled: killed by SIGKILL\n", err), err
+    assert (ended, out) == (0, "") and re.fullmatch(
+        r"job local-\w+ has ended: lost: killed by SIGKILL, not by exca_like\n", err
+    ), err
     assert good(command("retry", "--failed")) == "nothing to do: no task failed\n"
     assert "2 tasks would be submitted again" in good(command("retry", "--lost"))
     assert "1 task would be submitted again" in good(command("retry", "seed=5"))
