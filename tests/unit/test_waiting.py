@@ -37,6 +37,12 @@ class Two(pydantic.BaseModel):
         return 2
 
 
+@pytest.fixture(autouse=True)
+def places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place for each job: jobs of other tests must not keep these from starting."""
+    monkeypatch.setenv("EXCA_LIKE_LOCAL_JOBS", "64")
+
+
 def naps(folder: Path, cluster: str | None, *seconds: float) -> list[Nap]:
     return [Nap(seconds=each, infra={"folder": folder, "cluster": cluster}) for each in seconds]
 
