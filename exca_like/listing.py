@@ -149,7 +149,7 @@ def _end_of_owner(owner: Owner) -> tuple[JobHandle | None, Ended | None, str]:
     handle = handle_of(owner.get("job") or {})
     ended = None if handle is None else handle.ended()
     if handle is None or ended is None:
-        return None, None, f"{describe(owner)}, is gone"
+        return None, None, f"{describe(owner) if owner else 'somebody'}, is gone"
     return handle, ended, f"{_why(ended)} (job {handle.job_id})"
 
 

@@ -1,7 +1,6 @@
 """All commands, and how they end."""
 
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typer.core import TyperGroup
 
 from exca_like import __version__
 from exca_like.cli import again, clean, find, logs, look, settings, share, upkeep, words
-from exca_like.cli.options import print_text
+from exca_like.cli.options import hinted, print_text
 from exca_like.cli.reasons import why
 from exca_like.cli.run import run as run_config
 from exca_like.cli.starting import init
@@ -31,17 +30,18 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(args)
-        try:
+        with hinted(ctx, lambda option: self._after_command(option, given)):
             return super().parse_args(ctx, args)
-        except Exception as error:
-            if type(error).__name__ != "NoSuchOption":  # its place depends on the version of typer
-                raise
-            said: Any = error
-            name = next((word for word in given if word in self.commands), None)
-            if name is not None and any(said.option_name in option.opts for option in self.commands[name].params):
-                given.remove(name)
-                ctx.fail(f"{said.format_message()}; options come after the command: exca-like {name} {shlex.join(given)}")
-            raise
+
+    def _after_command(self, option: str, given: list[str]) -> str | None:
+        """How an option is written that was given before its command; None if that does not take it."""
+        import shlex
+
+        name = next((word for word in given if word in self.commands), None)
+        if name is None or not any(option in one.opts for one in self.commands[name].params):
+            return None
+        given.remove(name)
+        return f"options come after the command: exca-like {name} {shlex.join(given)}"
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -314,6 +314,21 @@ def value_of(text: str) -> Any:
         except yaml.YAMLError:
             pass
     return text
+
+
+@contextlib.contextmanager
+def hinted(context: Any, hint: Callable[[str], str | None]) -> Iterator[None]:
+    """A block that parses options; of one that there is not, it is said what may be meant."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "NoSuchOption":  # its place depends on the version of typer
+            raise
+        said: Any = error
+        meant = hint(said.option_name)
+        if meant is not None:
+            context.fail(f"{said.format_message()}; {meant}")
+        raise
 
 
 def is_said(context: typer.Context, option: str) -> bool:

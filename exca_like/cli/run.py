@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -92,6 +91,8 @@ def run(
 
 def say_what_goes_on(folder: str | Path, infras: Iterable[Any]) -> None:
     """Say, to who has interrupted a command, what does not end with it, and what ends it."""
+    import shlex
+
     sent = [infra for infra in infras if infra.cluster not in _HERE]
     if not sent:
         return

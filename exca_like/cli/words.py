@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand
 
-from exca_like.cli.options import field_of, split, value_of
+from exca_like.cli.options import field_of, hinted, split, value_of
 
 _RANGE = re.compile(r"range\(\s*(-?\d+(?:\s*,\s*-?\d+){0,2})\s*\)")
 _ZIP = re.compile(r"zip\(([^()]+)\)")
@@ -18,26 +18,18 @@ class FieldsCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(args)
-        try:
+        with hinted(ctx, lambda option: _without_dashes(option, given)):
             return super().parse_args(ctx, args)
-        except Exception as error:
-            if type(error).__name__ != "NoSuchOption":  # its place depends on the version of typer
-                raise
-            said: Any = error
-            hint = _without_dashes(said.option_name, given)
-            if hint is not None:
-                ctx.fail(f"{said.format_message()}; fields have no dashes: write {hint}")
-            raise
 
 
 def _without_dashes(option: str, given: list[str]) -> str | None:
-    """What may be meant by an option that there is not, with its value; None if it has none."""
+    """How a field is written that was given as an option; None if it has no value."""
     if not option.startswith("--"):
         return None
     values = [word.partition("=")[2] for word in given if word.startswith(f"{option}=")]
     if option in given:
         values += [word for word in given[given.index(option) + 1 :][:1] if not word.startswith("--") and "=" not in word]
-    return f"{option[2:].replace('-', '_')}={values[0]}" if values else None
+    return f"fields have no dashes: write {option[2:].replace('-', '_')}={values[0]}" if values else None
 
 
 class Words(NamedTuple):
