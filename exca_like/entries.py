@@ -58,7 +58,8 @@ class Entry:
     """``<method>,<version>/<uid of the config>``; of a call of a memoised function with its key."""
     kind: Kind
     status: Status
-    folder: Path
+    path: str
+    """Its folder, as a text."""
     key: str = ""
     """What it is stored by in its folder; empty for a map."""
     reason: str = ""
@@ -89,6 +90,11 @@ class Entry:
     def hits(self) -> int:
         """How often it was taken from the cache, since that is counted (`exca_like.hits`); of a map, how many items were."""
         return hits.hits_of(str(self.root)).of(self.uid)
+
+    @property
+    def folder(self) -> Path:
+        """Where it is stored."""
+        return Path(self.path)
 
     @property
     def root(self) -> Path:
@@ -172,7 +178,7 @@ class Entry:
 
         Those that computed items of a map, and ended well, are known by their ids only: see `jobs`.
         """
-        folder = str(self.folder)
+        folder = self.path
         if self.kind == "task":
             records = [job_record(folder)]
         else:
@@ -188,9 +194,9 @@ class Entry:
         """The ids of its `handles`, and of all jobs whose results are stored here, as far as the journals of a map tell."""
         found = [handle.job_id for handle in self.handles()]
         if self.kind == "map":  # of a million items, perhaps: their notes are not read one by one
-            for name in filter(OWN_JOURNAL.fullmatch, os.listdir(self.folder) if self.folder.is_dir() else ()):
+            for name in filter(OWN_JOURNAL.fullmatch, os.listdir(self.path) if os.path.isdir(self.path) else ()):
                 with contextlib.suppress(FileNotFoundError):
-                    noted_jobs = set(_NOTED_JOB.findall(files.read_bytes(f"{self.folder}/{name}")))
+                    noted_jobs = set(_NOTED_JOB.findall(files.read_bytes(f"{self.path}/{name}")))
                     found += sorted(job.decode() for job in noted_jobs)
         elif self.job:
             found.append(self.job)
@@ -206,11 +212,11 @@ class Entry:
         """
         with self._pins_locked() as pinned:
             if self.kind != "memo":
-                pins.write(str(self.folder), pins.WHOLE)
+                pins.write(self.path, pins.WHOLE)
             elif self.key not in self._stored_keys():
                 raise self._gone()
             elif not pinned.is_whole:
-                pins.write(str(self.folder), pins.Pinned(pinned.keys | {self.key}))
+                pins.write(self.path, pins.Pinned(pinned.keys | {self.key}))
 
     def unpin(self) -> None:
         """Take back `pin`; it may not be pinned.
@@ -230,21 +236,21 @@ class Entry:
                 )
                 raise CacheUsageError(msg)
             if self.kind != "memo":
-                pins.write(str(self.folder), pins.NOTHING)
+                pins.write(self.path, pins.NOTHING)
             elif pinned.is_whole:
-                msg = f"all calls in {self.folder} are pinned, by a file without keys: remove {self.folder / layout.PIN}"
+                msg = f"all calls in {self.path} are pinned, by a file without keys: remove {self.path}/{layout.PIN}"
                 raise CacheUsageError(msg)
             else:
-                pins.write(str(self.folder), pins.Pinned(pinned.keys - {self.key}))
+                pins.write(self.path, pins.Pinned(pinned.keys - {self.key}))
 
     @contextlib.contextmanager
     def _pins_locked(self) -> Iterator[pins.Pinned]:
         """A block in which nobody else pins anything in the folder, or removes it; gives what is pinned."""
-        if not self.folder.is_dir():
+        if not os.path.isdir(self.path):
             raise self._gone()
         try:
-            with claims_of(str(self.folder)).quiet():
-                yield pins.read(str(self.folder))
+            with claims_of(self.path).quiet():
+                yield pins.read(self.path)
         except CacheFolderError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -286,14 +292,14 @@ class Entry:
         return FolderStore(EntryFolder(str(self.root), self.uid), dict, allow_pickle=allow_pickle).load(self.key)
 
     def _cache(self, allow_pickle: AllowPickle) -> CacheDict[Any]:
-        return _reader(str(self.folder), allow_pickle)
+        return _reader(self.path, allow_pickle)
 
     def _meta(self) -> dict[str, Any]:
         return noted(self._cache("never").meta(self.key)) if self.key else {}
 
     def _yaml(self, name: str) -> dict[str, Any]:
         try:
-            return yamltext.load(files.read_bytes(f"{self.folder}/{name}").decode())
+            return yamltext.load(files.read_bytes(f"{self.path}/{name}").decode())
         except (OSError, ExcaLikeError, UnicodeDecodeError):
             return {}
 

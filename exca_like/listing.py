@@ -1,10 +1,10 @@
 """From what folders hold to entries: what is stored, and how that stands which is not."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 from exca_like import files, layout, yamltext
 from exca_like.cachedict.owners import Owner, describe
@@ -21,8 +21,8 @@ _DAMAGED = "what was stored is damaged: `exca-like verify` tells"
 
 def look_again(entry: Entry) -> Sequence[Entry]:
     """What there is in the folder of an entry now, and below it."""
-    folder, root = str(entry.folder), str(entry.root)
-    return [found for content in Scanner(folder).contents() for found in entries_of(content, root)]
+    root = str(entry.root)
+    return [found for content in Scanner(entry.path).contents() for found in entries_of(content, root)]
 
 
 def entries_of(content: Content, root: str) -> Sequence[Entry]:
@@ -47,44 +47,50 @@ def _entries_of(content: Content, root: str) -> Iterator[Entry]:
     method, version = method_of(uid)
     if not method:  # a folder with a name of the user's choice
         method, version = _function_of(content.path) or (uid, "")
-    folder = Path(content.path)
-    used = datetime.fromtimestamp(content.used, UTC) if content.used else None
+    common: dict[str, Any] = {
+        "method": method,
+        "version": version,
+        "kind": content.kind,
+        "path": content.path,
+        "used": datetime.fromtimestamp(content.used, UTC) if content.used else None,
+    }
     is_pinned = content.pinned.is_whole
-    reason = _DAMAGED if content.is_damaged else ""
-    base = Entry(
-        method, version, uid, content.kind, "empty", folder, reason=reason, size=content.size, is_pinned=is_pinned, used=used
-    )
     if content.kind == "memo":
         for one in content.stored:
-            call = replace(base, uid=f"{uid}/{one.key}", size=one.size, is_pinned=is_pinned or one.key in content.pinned.keys)
-            yield _with_outcome(call, one)
-    elif content.kind == "map":
-        yield _of_map(base, content)
+            yield _of_outcome(common, f"{uid}/{one.key}", one, one.size, is_pinned or one.key in content.pinned.keys)
+    elif content.kind == "task" and content.stored:
+        entry = _of_outcome(common, uid, content.stored[0], content.size, is_pinned)
+        is_again = entry.failures and content.has_job and _is_submitted_again(entry)
+        yield _of_job(entry) if is_again else _of_claims(entry, content)
     else:
-        task = replace(base, key=layout.RESULT) if content.kind else base
-        if content.stored:
-            entry = _with_outcome(task, content.stored[0])
-            is_again = entry.failures and content.has_job and _is_submitted_again(entry)
-            yield _of_job(entry) if is_again else _of_claims(entry, content)
+        reason = _DAMAGED if content.is_damaged else ""
+        empty = Entry(uid=uid, status="empty", reason=reason, size=content.size, is_pinned=is_pinned, **common)
+        if content.kind == "map":
+            yield _of_map(empty, content)
         elif content.is_exca:
-            yield _of_exca(task)
+            yield _of_exca(replace(empty, key=layout.RESULT))
         else:
-            yield _of_job(task) if content.has_job else _of_claims(task, content)
+            entry = replace(empty, key=layout.RESULT if content.kind else "")
+            yield _of_job(entry) if content.has_job else _of_claims(entry, content)
 
 
-def _with_outcome(entry: Entry, one: Stored) -> Entry:
-    when = one.meta.get("time")
-    return replace(
-        entry,
-        key=one.key,
+def _of_outcome(common: Mapping[str, Any], uid: str, one: Stored, size: int, is_pinned: bool) -> Entry:
+    """A task, or a call of a memoised function, of which something is stored; made in one step, as there may be many."""
+    meta = one.meta
+    when = meta.get("time")
+    return Entry(
+        uid=uid,
         status="completed" if one.is_value else "failed",
+        key=one.key,
         reason=one.message if one.reason in ("", "error", "failed") else f"{one.reason}: {one.message}",
         time=datetime.fromisoformat(when) if when else None,
-        duration=one.meta.get("duration"),
+        duration=meta.get("duration"),
+        size=size,
         values=int(one.is_value),
         failures=int(not one.is_value),
-        job=one.meta.get("job"),
-        is_pinned=entry.is_pinned or bool(one.meta.get("pin")),
+        job=meta.get("job"),
+        is_pinned=is_pinned or bool(meta.get("pin")),
+        **common,
     )
 
 
@@ -162,7 +168,7 @@ def _why(ended: Ended) -> str:
 
 def _of_job(entry: Entry) -> Entry:
     """A task without an outcome of its last job."""
-    handle = handle_of(job_record(str(entry.folder)))
+    handle = handle_of(job_record(entry.path))
     if handle is None:
         return entry
     entry = replace(entry, job=handle.job_id)
@@ -190,7 +196,7 @@ def _end_of(handle: JobHandle, entry: Entry) -> datetime | None:
 
 def _submitted(entry: Entry) -> datetime | None:
     """When the job of a task was submitted."""
-    submitted = job_record(str(entry.folder)).get("time")
+    submitted = job_record(entry.path).get("time")
     return datetime.fromtimestamp(submitted, UTC) if isinstance(submitted, float) else None
 
 

@@ -295,7 +295,7 @@ def _carry_out(planned: Sequence[Removal]) -> list[Removal]:
 
 def _remove_folder(entry: Entry) -> str | None:
     """Remove an entry with its folder; returns why it stays."""
-    folder = str(entry.folder)
+    folder = entry.path
     hidden = f"{entry.folder.parent}/{files.REMOVED_PREFIX}{files.token()}"
     try:
         claims = claims_of(folder)
@@ -322,7 +322,7 @@ def _problem_of(entry: Entry, holder: Owner | None) -> str | None:
     if holder is not None:
         return f"it is being computed, by {describe(holder)}" if holder else "it is being computed"
     found = look_again(entry)
-    now = [one for one in found if one.folder == entry.folder]
+    now = [one for one in found if one.path == entry.path]
     if len(now) < len(found):
         return "other entries are stored below its folder"
     if len(now) != 1:
@@ -330,10 +330,10 @@ def _problem_of(entry: Entry, holder: Owner | None) -> str | None:
     problem = _objection(now[0])
     if problem is None and _state(now[0]) != _state(entry):
         problem = _CHANGED
-    if problem is None and is_compacted(str(entry.folder)):
+    if problem is None and is_compacted(entry.path):
         problem = "its files are being merged"
     # who stores the result of a task has a claim, of which nobody needs one who has a CacheDict
-    if problem is None and entry.kind in ("map", "") and held_writers(str(entry.folder)):
+    if problem is None and entry.kind in ("map", "") and held_writers(entry.path):
         problem = "somebody may be writing to it: a process that has it open, or one of another machine less than a day ago"
     return problem
 
@@ -345,13 +345,13 @@ def _state(entry: Entry) -> tuple[object, ...]:
 
 def _remove_calls(entries: Sequence[Entry]) -> dict[str, str | None]:
     """Remove some calls that are stored in one folder; returns for each uid why it stays."""
-    folder = str(entries[0].folder)
+    folder = entries[0].path
     claims = claims_of(folder)
     by_key = {entry.key: entry for entry in entries}
     problems: dict[str, str | None] = dict.fromkeys(by_key, "it is being computed")
 
     def delete(free: list[str]) -> list[list[str]]:
-        now = {entry.key: entry for entry in look_again(entries[0]) if entry.folder == entries[0].folder}
+        now = {entry.key: entry for entry in look_again(entries[0]) if entry.path == folder}
         for key in free:
             entry = now.get(key)
             changed = None if entry is None or _state(entry) == _state(by_key[key]) else _CHANGED

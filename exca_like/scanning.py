@@ -32,8 +32,12 @@ Wanted = Callable[[str, bool], bool]
 
 _SIGNS = frozenset((layout.CONFIG, layout.UID, layout.FULL_UID, layout.JOB, layout.EXCA_JOB))
 _NO_ENTRIES = frozenset((layout.PROVENANCE, "logs", "code"))
+WORK_S = 50e-6
+"""How long it takes to look at a folder in memory: who waits for a file system as long as for two, could look at two."""
+_AT_ONCE = 16  # folders, and threads
 _SETTLED_NS = 2_000_000_000  # coarser than the time stamps of any file system in use
 _LARGEST = 1 << 16  # bytes of a journal that may have one line
+_UNUSED = ("config", "fingerprint", "extra")  # of what is noted beside a result: it takes memory
 _LONGEST = 300  # characters of a message
 
 
@@ -52,7 +56,7 @@ class Stored(NamedTuple):
     """Of an error: its type and the first line of its message."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Content:
     """What a folder held when it was read."""
 
@@ -74,7 +78,7 @@ class Content:
     """Whether exca keeps a task's job and result here, in its own way."""
     is_damaged: bool = False
     """Whether nothing is stored, and a line that would say what was is damaged."""
-    claims: tuple[str, ...] = ()
+    claims: Sequence[str] = ()
     """Names of claims, of whoever computes something now, or did."""
     digests: Digests = ()
     """Of the keys of what is stored, sorted, if there are claims: what was claimed and is not among them is not there."""
@@ -82,7 +86,7 @@ class Content:
     """What is remembered of it by who shows it."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Known:
     """A folder as it was seen last."""
 
@@ -115,26 +119,56 @@ class Scanner:
         """What each folder with entries holds now, in order of the names; those that are not wanted are not read."""
         seen: dict[str, _Known] = {}
         self.unreadable.clear()
-        left = [self.root]
-        while left:
-            path = left.pop()
-            try:
-                known = seen[path] = self._look(path)
-            except OSError as error:
-                self._note(path, error)
-                continue
-            folders = known.folders
-            if self._has_entries(known.names):
-                uid = path[len(self.root) :].strip("/") or "."
-                is_wanted = wanted is None or wanted(uid, False)  # noqa: FBT003 - to know it, it has to be read
-                content = self._read(path, known) if is_wanted else None
-                if content is not None:
-                    yield content
-                folders = [name for name in folders if name != DATA]
-            elif path == self.root:
-                folders = [name for name in folders if name not in _NO_ENTRIES]
-            left += [f"{path}/{name}" for name in reversed(folders)]
+        yield from self._below([self.root], wanted, seen)
         self._known = seen
+
+    def _below(self, paths: Sequence[str], wanted: Wanted | None, seen: dict[str, _Known]) -> Iterator[Content]:
+        """What some folders and those in them hold; they are noted as seen."""
+        for path, visit in zip(paths, self._visits(paths, wanted), strict=True):
+            if visit is None:
+                continue
+            known, content = visit
+            seen[path] = known
+            if content is not None:
+                yield content
+            if known.folders:
+                excluded = (DATA,) if self._has_entries(known.names) else _NO_ENTRIES if path == self.root else ()
+                yield from self._below([f"{path}/{name}" for name in known.folders if name not in excluded], wanted, seen)
+
+    def _visits(self, paths: Sequence[str], wanted: Wanted | None) -> Iterator[tuple[_Known, Content | None] | None]:
+        """Each folder as it is now, with its content if that is wanted; None if it is gone or can't be read."""
+
+        def visit(some: Sequence[str]) -> list[tuple[_Known, Content | None] | None]:
+            return [self._visit(path, wanted) for path in some]
+
+        pieces = iter([paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)])
+        readers, waited = 1, 0.0
+        for number, piece in enumerate(pieces, start=1):
+            began, worked = time.perf_counter(), time.thread_time()
+            found = visit(piece)
+            waited += (time.perf_counter() - began) - (time.thread_time() - worked)
+            yield from found
+            readers = min(_AT_ONCE, int(waited / (number * _AT_ONCE * WORK_S)))
+            if readers > 1:
+                break
+        if left := list(pieces):
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(readers) as pool:
+                for found in pool.map(visit, left):
+                    yield from found
+
+    def _visit(self, path: str, wanted: Wanted | None) -> tuple[_Known, Content | None] | None:
+        try:
+            known = self._look(path)
+        except OSError as error:
+            self._note(path, error)
+            return None
+        if self._has_entries(known.names):
+            uid = path[len(self.root) :].strip("/") or "."
+            if wanted is None or wanted(uid, False):  # noqa: FBT003 - to know it, it has to be read
+                return known, self._read(path, known)
+        return known, None
 
     def _note(self, path: str, error: OSError) -> None:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # else it was removed meanwhile
@@ -189,24 +223,25 @@ class Scanner:
 
 def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int]]) -> Content:
     names = known.names
-    content = Content(
-        path,
-        size=sum(size for _, size, _ in journals),
-        changed=max((changed for _, _, changed in journals), default=0) / 1e9,
-        has_job=layout.JOB in names,
-        is_exca=layout.EXCA_JOB in names,
-        pinned=pins.read(path) if layout.PIN in names else pins.NOTHING,
-        claims=tuple(name for name in names if name.endswith(CLAIM)),
-    )
-    outcomes = [name for name, size, _ in journals if size and name.endswith((INFO, FAILED))]
-    record = _single(f"{path}/{outcomes[0]}") if len(journals) == len(outcomes) == 1 else None
+    content = Content(path, has_job=layout.JOB in names, is_exca=layout.EXCA_JOB in names)
+    if layout.PIN in names:
+        content.pinned = pins.read(path)
+    content.claims = [name for name in names if name.endswith(CLAIM)]
+    outcomes = []
+    for name, size, changed in journals:
+        content.size += size
+        content.changed = max(content.changed, changed / 1e9)
+        if size and name.endswith((INFO, FAILED)):
+            outcomes.append(name)
+    record = _single(path, outcomes[0]) if len(journals) == len(outcomes) == 1 else None
     if record is not None:
-        content.digests = digests_of([record["#key"]])
-        kind = _kind_of(record)
-        content.kind, content.values = kind, int(record.get("#type") != "Failure")
+        content.kind = _kind_of(record)
+        content.values = int(record.get("#type") != "Failure")
         content.failures = 1 - content.values
-        if kind != "map":
+        if content.kind != "map":
             content.stored = (_stored(record, content.size),)
+        if content.claims:
+            content.digests = digests_of([record["#key"]])
     elif journals:
         _read_index(content, path)
         if not (content.values or content.failures):
@@ -222,11 +257,11 @@ def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int
     return content
 
 
-def _single(path: str) -> dict[str, Any] | None:
+def _single(folder: str, name: str) -> dict[str, Any] | None:
     """The line of a journal, if it is just one, whole and sound."""
-    if not OWN_JOURNAL.fullmatch(os.path.basename(path)):
+    if not OWN_JOURNAL.fullmatch(name):
         return None
-    _, line = files.read_small(path, _LARGEST, is_noted=False)
+    _, line = files.read_small(f"{folder}/{name}", _LARGEST, is_noted=False)
     if line[:9] != KEY_HEAD or line.find(b"\n") != len(line) - 1 or crc32(line[:-1]):
         return None
     record: dict[str, Any] = orjson.loads(line)
@@ -265,7 +300,9 @@ def _kind_of(record: dict[str, Any]) -> Kind:
 
 
 def _stored(record: dict[str, Any], line: int) -> Stored:
-    meta = {name: value for name, value in noted(record.get("#meta")).items() if name not in ("config", "fingerprint", "extra")}
+    meta = dict(noted(record.get("#meta")))
+    for name in _UNUSED:
+        meta.pop(name, None)
     size = line + sum(span[2] for span in record.get("#data", ()))
     if record.get("#type") != "Failure":
         return Stored(record["#key"], is_value=True, meta=meta, size=size)

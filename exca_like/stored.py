@@ -63,7 +63,7 @@ def _told(entry: Entry) -> Explanation:
 
 
 def _is_damaged(entry: Entry) -> bool:
-    _, problems = examine(str(entry.folder))
+    _, problems = examine(entry.path)
     return any(problem.kind in ("missing", "torn", "corrupt") for problem in problems)
 
 

@@ -43,6 +43,17 @@ class _Commands(TyperGroup):
         given.remove(name)
         return f"options come after the command: exca-like {name} {shlex.join(given)}"
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write all commands under their headings; by itself, a list without headings is written that cuts what is long."""
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.commands[name]
+            headings.setdefault(command.rich_help_panel, []).append((name, command.get_short_help_str(limit=1000)))
+        width = max(map(len, self.commands))
+        for heading, rows in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), text) for name, text in rows])
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -56,39 +67,23 @@ app = typer.Typer(
     help="Compute configs, look at what is stored of them, and take care of it.",
     epilog=_EPILOG,
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    find.ls,
-    look.show,
-    why,
-    look.status,
-    logs.logs,
-    look.diff,
-    find.table,
-    find.failures,
-    find.du,
-    find.stats,
-    again.retry,
-    clean.cancel,
-    clean.pin,
-    clean.unpin,
-    clean.rm,
-    clean.prune,
-    upkeep.verify,
-    upkeep.compact,
-    upkeep.migrate,
-    share.export,
-    share.push,
-    share.pull,
-    init,
-)
-app.command("run", cls=words.FieldsCommand)(run_config)
-app.command("import")(share.import_)
-for command in _COMMANDS:
-    app.command(cls=words.FieldsCommand if command is why else None)(command)
-app.add_typer(settings.app, name="settings")
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Compute": (init, run_config, again.retry, clean.cancel),
+    "Look": (find.ls, look.show, why, look.status, logs.logs, find.failures, find.stats, find.du),
+    "Compare": (find.table, look.diff),
+    "Clean": (clean.pin, clean.unpin, clean.rm, clean.prune),
+    "Check and repair": (upkeep.verify, upkeep.compact, upkeep.migrate),
+    "Share": (share.push, share.pull, share.export, share.import_),
+}
+for heading, commands in _COMMANDS.items():
+    for command in commands:
+        with_fields = words.FieldsCommand if command in (run_config, why) else None
+        app.command(command.__name__.strip("_"), cls=with_fields, rich_help_panel=heading)(command)
+app.add_typer(settings.app, name="settings", rich_help_panel="Set up")
 
 
 @app.callback(invoke_without_command=True)

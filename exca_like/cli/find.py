@@ -236,7 +236,7 @@ def summary_of(entry: "Entry") -> dict[str, Any]:
         "job",
         "hits",
     )
-    return {name: getattr(entry, name) for name in names} | {"pinned": entry.is_pinned, "folder": str(entry.folder)}
+    return {name: getattr(entry, name) for name in names} | {"pinned": entry.is_pinned, "folder": entry.path}
 
 
 def _sorted(entries: "list[Entry]", order: Order) -> "list[Entry]":

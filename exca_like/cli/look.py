@@ -61,7 +61,7 @@ def _described(entry: "Entry") -> Any:
     from exca_like.scanning import summary
 
     yield str(entry)
-    yield f"  folder  {entry.folder}"
+    yield f"  folder  {entry.path}"
     yield f"  size    {tables.size(entry.size)}" + (f", {entry.values} results" if entry.kind == "map" else "")
     yield f"  config  {_config_of(entry)}"
     if entry.is_pinned:

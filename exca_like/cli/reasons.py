@@ -24,7 +24,7 @@ def why(
     target: Annotated[str, typer.Argument(metavar="UID|MODULE:CLASS[.METHOD]", help="An entry, or the class of a config.")],
     fields: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FIELD=VALUE|@FILE.yaml]...", help="Values of the fields of the class, as for run."),
+        typer.Argument(metavar="FIELD=VALUE|@FILE.yaml", help="Values of the fields of the class, as for run."),
     ] = None,
     folder: Folder = None,
     no_import: Annotated[

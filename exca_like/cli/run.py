@@ -26,7 +26,7 @@ def run(
     fields: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FIELD=VALUE|@FILE.yaml]...",
+            metavar="FIELD=VALUE|@FILE.yaml",
             help="Values of fields, like optim.lr=0.1 or infra.cluster=slurm; several make a sweep: lr=0.1,0.01 seed=range(5), "
             "zip(a,b)=(1,x),(2,y).",
         ),

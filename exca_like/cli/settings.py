@@ -42,9 +42,7 @@ def generate(project: Project = False) -> None:
 
 @app.command("set")
 def set_(
-    values: Annotated[
-        list[str], typer.Argument(metavar="NAME=VALUE...", help="Settings, like mem_gb=16; NAME= takes one out.")
-    ],
+    values: Annotated[list[str], typer.Argument(metavar="NAME=VALUE", help="Settings, like mem_gb=16; NAME= takes one out.")],
     project: Project = False,
     cluster: Annotated[
         str | None, typer.Option(help="Only for this cluster: local, or the ClusterName of a Slurm.", metavar="NAME")

@@ -2,8 +2,10 @@
 
 import dataclasses
 import datetime
+import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +14,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydantic
 import pytest
 
 import exca_like
-from exca_like import CacheDict, maintenance, pruning, tables
+from exca_like import CacheDict, maintenance, pruning, scanning, tables
 from exca_like.catalog import Catalog
 from exca_like.entries import Entry
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ItemsFailedError, NotCachedError
@@ -718,6 +721,40 @@ def test_folders_that_are_not_asked_for_are_not_read(filled: Path, monkeypatch: 
     read.clear()
     assert len(Catalog(filled).filter(version="1").filter("Features.*")) == 0
     assert not [path for path in read if "Train.run" in path or "Features.process" in path]
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_slow_file_systems_are_read_by_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, others: bool) -> None:
+    number = 50
+    for seed in range(number):
+        Train(seed=seed, infra={"folder": tmp_path}).run()
+    if others:
+        Train(seed=1, infra={"folder": tmp_path}).infra.clear_job()
+        shutil.rmtree(Catalog(tmp_path)["seed=2"].folder)
+        (Catalog(tmp_path)["seed=30"].folder / "other").mkdir()
+    expected = list(Catalog(tmp_path))
+    threads, running = set(), threading.active_count()
+    visit = Scanner._visit
+
+    def noting(scanner: Scanner, path: str, wanted: Any) -> Any:
+        threads.add(threading.get_ident())
+        time.sleep(0.001)
+        return visit(scanner, path, wanted)
+
+    monkeypatch.setattr(Scanner, "_visit", noting)
+    monkeypatch.setattr(scanning, "WORK_S", math.inf)
+    catalog = Catalog(tmp_path)
+    assert list(catalog) == expected and len(threads) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(Scanner, "_visit", noting)
+    for again in (Catalog(tmp_path), catalog):
+        assert list(again) == expected and len(threads) > 1
+        threads.clear()
+    assert len(catalog.filter(uid="*seed=3-*")) == 1
+    Train(seed=number, infra={"folder": tmp_path}).run()
+    assert len(catalog) == len(expected) + 1
+    assert next(iter(Scanner(str(tmp_path)).contents())).kind == "task", "who ends early is not held up"
+    assert threading.active_count() == running
 
 
 def test_the_longest_uids_are_shown_whole(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(filled: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    """Run a command in this process: how it ended, what it printed, and what it printed as errors, boxes taken away."""
+    """Run a command in this process: how it ended, what it printed, and what it printed as errors."""
     monkeypatch.setenv("EXCA_LIKE_FOLDER", str(filled))
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr("warnings.showwarning", None)
@@ -43,7 +43,7 @@ def command(filled: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         capfd.readouterr()
         ended = run([str(argument) for argument in arguments])
         said = capfd.readouterr()
-        return ended, said.out, re.sub(r"[│╭╮╰╯─]+", "", said.err)
+        return ended, said.out, said.err
 
     return call
 

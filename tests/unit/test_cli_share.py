@@ -21,7 +21,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    """Run a command in an empty folder: how it ended, what it printed, and what it printed as errors, boxes taken away."""
+    """Run a command in an empty folder: how it ended, what it printed, and what it printed as errors."""
     monkeypatch.setenv("EXCA_LIKE_FOLDER", str(filled))
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr("warnings.showwarning", None)
@@ -31,7 +31,7 @@ def command(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
         capfd.readouterr()
         ended = run([str(argument) for argument in arguments])
         said = capfd.readouterr()
-        return ended, said.out, re.sub(r"[│╭╮╰╯─]+", "", said.err)
+        return ended, said.out, said.err
 
     return call
 
