@@ -17,6 +17,7 @@ from exca_like.errors import CacheFolderError, NotCachedError
 from exca_like.failures import FailureReport
 from exca_like.filters import Condition, Filter, filter_of, has_by_default, near_uids
 from exca_like.listing import entries_of
+from exca_like.overlapping import overlapped
 from exca_like.scanning import Kind, Scanner, Wanted
 from exca_like.stats import Stats
 from exca_like.user_warnings import warn
@@ -231,9 +232,9 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         """A row for each entry, with all fields that some entry of its method has not at their defaults; see `Entry.record`."""
         entries = self.refresh()
         fields: dict[str, set[str]] = {}
-        for entry in entries:
-            fields.setdefault(entry.method, set()).update(entry.changed)
-        return [entry.record(fields[entry.method]) for entry in entries]
+        for entry, changed in zip(entries, overlapped(lambda entry: entry.changed, entries), strict=True):
+            fields.setdefault(entry.method, set()).update(changed)
+        return list(overlapped(lambda entry: entry.record(fields[entry.method]), entries))
 
     def to_df(self) -> Any:
         """The same as a pandas.DataFrame.

@@ -13,6 +13,7 @@ from exca_like.confdict import ConfDict
 from exca_like.entries import Entry, Status
 from exca_like.errors import ConfigTypeError, ConfigValueError
 from exca_like.listing import method_of
+from exca_like.overlapping import overlapped
 from exca_like.scanning import Kind, Wanted
 
 Condition = Callable[[Entry], bool]
@@ -42,7 +43,9 @@ class Filter(NamedTuple):
     """Which entries are asked for."""
 
     conditions: Sequence[Condition] = ()
-    """What they fulfil, all of it."""
+    """What they fulfil, all of it; threads may ask."""
+    where: Condition | None = None
+    """What else they fulfil, by a function of the user's, which is called by this thread alone."""
     folders: Sequence[Wanted] = ()
     """What that means for names of folders, as the others need not be read."""
     method: str | None = None
@@ -55,9 +58,11 @@ class Filter(NamedTuple):
         """Whether there is something to `check`."""
         return self.method is not None or bool(self.fields)
 
-    def chosen(self, entries: Iterable[Entry]) -> list[Entry]:
+    def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those of some entries that are asked for."""
-        return [entry for entry in entries if all(condition(entry) for condition in self.conditions)]
+        fit = overlapped(lambda entry: all(condition(entry) for condition in self.conditions), entries)
+        found = [entry for entry, fits in zip(entries, fit, strict=True) if fits]
+        return found if self.where is None else list(filter(self.where, found))
 
     def check(self, entries: Sequence[Entry], place: str) -> None:
         """Raise if there is no such method, or no such field, among some entries of a place, of which none is asked for.
@@ -145,9 +150,7 @@ def filter_of(
     fields = ConfDict(config or {}).flat()
     if fields:
         conditions.append(lambda entry: _has(entry, fields))
-    if where is not None:
-        conditions.append(where)
-    return Filter(conditions, folders, method if strict else None, list(fields) if strict else ())
+    return Filter(conditions, where, folders, method if strict else None, list(fields) if strict else ())
 
 
 def moment(name: str, given: str | datetime | timedelta) -> datetime:

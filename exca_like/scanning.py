@@ -22,6 +22,7 @@ from exca_like.cachedict.index import Index
 from exca_like.cachedict.journal import FAILED, INFO, JOURNALS, OWN_JOURNAL
 from exca_like.cachedict.lines import KEY_HEAD, is_damaged
 from exca_like.cachedict.writer import DATA
+from exca_like.overlapping import overlapped
 from exca_like.recording import noted
 
 Kind = Literal["task", "map", "memo", ""]
@@ -32,9 +33,6 @@ Wanted = Callable[[str, bool], bool]
 
 _SIGNS = frozenset((layout.CONFIG, layout.UID, layout.FULL_UID, layout.JOB, layout.EXCA_JOB))
 _NO_ENTRIES = frozenset((layout.PROVENANCE, "logs", "code"))
-WORK_S = 50e-6
-"""How long it takes to look at a folder in memory: who waits for a file system as long as for two, could look at two."""
-_AT_ONCE = 16  # folders, and threads
 _SETTLED_NS = 2_000_000_000  # coarser than the time stamps of any file system in use
 _LARGEST = 1 << 16  # bytes of a journal that may have one line
 _UNUSED = ("config", "fingerprint", "extra")  # of what is noted beside a result: it takes memory
@@ -124,7 +122,7 @@ class Scanner:
 
     def _below(self, paths: Sequence[str], wanted: Wanted | None, seen: dict[str, _Known]) -> Iterator[Content]:
         """What some folders and those in them hold; they are noted as seen."""
-        for path, visit in zip(paths, self._visits(paths, wanted), strict=True):
+        for path, visit in zip(paths, overlapped(lambda path: self._visit(path, wanted), paths), strict=True):
             if visit is None:
                 continue
             known, content = visit
@@ -135,30 +133,8 @@ class Scanner:
                 excluded = (DATA,) if self._has_entries(known.names) else _NO_ENTRIES if path == self.root else ()
                 yield from self._below([f"{path}/{name}" for name in known.folders if name not in excluded], wanted, seen)
 
-    def _visits(self, paths: Sequence[str], wanted: Wanted | None) -> Iterator[tuple[_Known, Content | None] | None]:
-        """Each folder as it is now, with its content if that is wanted; None if it is gone or can't be read."""
-
-        def visit(some: Sequence[str]) -> list[tuple[_Known, Content | None] | None]:
-            return [self._visit(path, wanted) for path in some]
-
-        pieces = iter([paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)])
-        readers, waited = 1, 0.0
-        for number, piece in enumerate(pieces, start=1):
-            began, worked = time.perf_counter(), time.thread_time()
-            found = visit(piece)
-            waited += (time.perf_counter() - began) - (time.thread_time() - worked)
-            yield from found
-            readers = min(_AT_ONCE, int(waited / (number * _AT_ONCE * WORK_S)))
-            if readers > 1:
-                break
-        if left := list(pieces):
-            from concurrent.futures import ThreadPoolExecutor
-
-            with ThreadPoolExecutor(readers) as pool:
-                for found in pool.map(visit, left):
-                    yield from found
-
     def _visit(self, path: str, wanted: Wanted | None) -> tuple[_Known, Content | None] | None:
+        """A folder as it is now, with its content if that is wanted; None if it is gone or can't be read."""
         try:
             known = self._look(path)
         except OSError as error:

@@ -21,7 +21,7 @@ import pydantic
 import pytest
 
 import exca_like
-from exca_like import CacheDict, maintenance, pruning, scanning, tables
+from exca_like import CacheDict, maintenance, overlapping, pruning, tables
 from exca_like.catalog import Catalog
 from exca_like.entries import Entry
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ItemsFailedError, NotCachedError
@@ -723,38 +723,42 @@ def test_folders_that_are_not_asked_for_are_not_read(filled: Path, monkeypatch: 
     assert not [path for path in read if "Train.run" in path or "Features.process" in path]
 
 
-@pytest.mark.parametrize("others", [False, True])
-def test_slow_file_systems_are_read_by_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, others: bool) -> None:
-    number = 50
-    for seed in range(number):
+def test_slow_file_systems_are_read_by_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(50):
         Train(seed=seed, infra={"folder": tmp_path}).run()
-    if others:
-        Train(seed=1, infra={"folder": tmp_path}).infra.clear_job()
-        shutil.rmtree(Catalog(tmp_path)["seed=2"].folder)
-        (Catalog(tmp_path)["seed=30"].folder / "other").mkdir()
-    expected = list(Catalog(tmp_path))
-    threads, running = set(), threading.active_count()
-    visit = Scanner._visit
+    (Catalog(tmp_path)["seed=30"].folder / "other").mkdir()
+    threads: dict[str, set[int]] = {name: set() for name in ("_visit", "_yaml", "record", "where")}
 
-    def noting(scanner: Scanner, path: str, wanted: Any) -> Any:
-        threads.add(threading.get_ident())
-        time.sleep(0.001)
-        return visit(scanner, path, wanted)
+    def slow(cls: type, name: str) -> None:
+        whole = getattr(cls, name)
 
-    monkeypatch.setattr(Scanner, "_visit", noting)
-    monkeypatch.setattr(scanning, "WORK_S", math.inf)
-    catalog = Catalog(tmp_path)
-    assert list(catalog) == expected and len(threads) == 1
+        def noting(*arguments: Any) -> Any:
+            threads[name].add(threading.get_ident())
+            time.sleep(0.001)
+            return whole(*arguments)
+
+        monkeypatch.setattr(cls, name, noting)
+
+    def seen(entry: Entry) -> bool:
+        threads["where"].add(threading.get_ident())
+        return entry.values == 1
+
+    def look(catalog: Catalog) -> tuple[object, ...]:
+        return list(catalog), catalog.to_records(), list(catalog.filter(config={"size": 3}, where=seen))
+
+    monkeypatch.setattr(overlapping, "WORK_S", math.inf)
+    look(Catalog(tmp_path))  # after which files have been read
+    expected = look(Catalog(tmp_path))
     monkeypatch.undo()
-    monkeypatch.setattr(Scanner, "_visit", noting)
-    for again in (Catalog(tmp_path), catalog):
-        assert list(again) == expected and len(threads) > 1
-        threads.clear()
-    assert len(catalog.filter(uid="*seed=3-*")) == 1
-    Train(seed=number, infra={"folder": tmp_path}).run()
-    assert len(catalog) == len(expected) + 1
-    assert next(iter(Scanner(str(tmp_path)).contents())).kind == "task", "who ends early is not held up"
-    assert threading.active_count() == running
+    for cls, name in ((Scanner, "_visit"), (Entry, "_yaml"), (Entry, "record")):
+        slow(cls, name)
+    catalog = Catalog(tmp_path)
+    assert look(catalog) == expected == look(catalog)
+    assert threads.pop("where") == {threading.get_ident()}, "functions of users need not be safe for threads"
+    assert all(len(found) > 1 for found in threads.values())
+    shutil.rmtree(catalog["seed=2"].folder)
+    Train(seed=50, infra={"folder": tmp_path}).run()
+    assert len(catalog) == 50 and len(catalog.filter(uid="*seed=3-*")) == 1
 
 
 def test_the_longest_uids_are_shown_whole(tmp_path: Path) -> None:
