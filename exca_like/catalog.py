@@ -94,8 +94,8 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         root = str(self.folder)
         hits.hits_of(root).forget()
         folders = [*wanted, *(one for each in filters for one in each.folders)]
-        contents = self._scanner.contents(lambda uid, is_whole: all(one(uid, is_whole) for one in folders))
-        found = [entry for content in contents for entry in entries_of(content, root)]
+        contents = list(self._scanner.contents(lambda uid, is_whole: all(one(uid, is_whole) for one in folders)))
+        found = [entry for some in overlapped(lambda content: entries_of(content, root), contents) for entry in some]
         if hidden := self._scanner.unreadable:
             warn(f"{tables.count(len(hidden), 'folder')} can't be read, like {hidden[0]}: what is in there is not listed")
         for one in filters:

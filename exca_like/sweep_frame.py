@@ -7,6 +7,7 @@ from exca_like.errors import NotCachedError
 from exca_like.infra.readers import holder_of
 from exca_like.infra.sending import KEY
 from exca_like.infra.task import TaskInfra
+from exca_like.overlapping import overlapped
 from exca_like.sweep_status import SweepRow
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def frame_of(rows: Sequence[SweepRow], infras: Sequence[TaskInfra]) -> "pd.DataF
         msg = "to_df() makes a DataFrame of pandas, which is not installed: pip install pandas, or use results() and status()"
         raise ImportError(msg) from error
     swept = list(rows[0].values) if rows else []
-    blocks = [_block(row, infra) for row, infra in zip(rows, infras, strict=True)]
+    blocks = list(overlapped(lambda pair: _block(*pair), list(zip(rows, infras, strict=True))))
     # columns of one kind stand together, whichever config had them first
     config, result, about = ({key: None for block in blocks for key in block[part]} for part in range(3))
     taken = dict.fromkeys([*swept, *config])

@@ -17,6 +17,7 @@ from exca_like.infra.sending import KEY, Plan
 from exca_like.infra.status import own_status
 from exca_like.infra.task import TaskInfra
 from exca_like.infra.waiting import as_completed
+from exca_like.overlapping import overlapped
 from exca_like.progress import Progress
 from exca_like.sources import closest
 from exca_like.sweep_again import Retry, again_of, check_names
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 M = TypeVar("M", bound=pydantic.BaseModel)
+T = TypeVar("T")
 OnError = Literal["raise", "skip", "none"]
 
 _ON_ERROR = ("raise", "skip", "none")
@@ -160,7 +162,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
 
     def plan(self) -> SweepPlan:
         """What `submit` would do. Nothing is computed, submitted or changed on disk."""
-        states = [self._state(member.infra) for member in self._members]
+        states = self._each(self._state)
         cached = [member.infra for member, state in self._with(states) if state == "completed"]
         due = [member.infra for member, state in self._with(states) if state == "due"]
         return SweepPlan(
@@ -187,7 +189,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
             How many jobs may run at a time.
         """
         check_sizes(max_workers, tasks_per_job)
-        states = [self._state(member.infra) for member in self._members]
+        states = self._each(self._state)
         due = [member.infra for member, state in self._with(states) if state == "due"]
         for infra in due[:1]:
             self._check_may_compute(infra)
@@ -255,8 +257,8 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         """Cancel what is queued or running; returns how many. They count as not submitted then."""
         handles = [
             handle
-            for member in self._members
-            if member.infra.status() == "running" and (handle := member.infra._handle()) is not None
+            for member, status in self._with(self._each(TaskInfra.status))
+            if status == "running" and (handle := member.infra._handle()) is not None
         ]
         cancel_all(handles)
         return len(handles)
@@ -323,23 +325,17 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
             )
             raise NotCachedError(msg)
         self._wait_for([job for job in jobs if job is not None])
-        found = []
-        for member, job in self._with(jobs):
-            try:
-                if job is not None:
-                    found.append(job.result())
-                    continue
-            except Exception as error:
-                if on_error == "raise":
-                    error.add_note(f"\nIt is the error of the config with {described(member.swept)}, {member.infra.uid()}.")
-                    raise
-            if on_error == "none":
-                found.append(None)
+        found: list[Any] = []
+        for member, (result, error) in self._with(overlapped(_result_of, jobs)):
+            if error is not None and on_error == "raise":
+                error.add_note(f"\nIt is the error of the config with {described(member.swept)}, {member.infra.uid()}.")
+                raise error
+            found += result or [None] * (on_error == "none")
         return found
 
     def failures(self) -> FailureReport:
         """What failed, grouped by what the failures have in common."""
-        failed = [member.infra for member in self._members if member.infra.status() == "failed"]
+        failed = [member.infra for member, status in self._with(self._each(TaskInfra.status)) if status == "failed"]
         found = [(infra.uid(), failure_of(infra)) for infra in failed]
         known = [(uid, failure) for uid, failure in found if failure is not None]
         return FailureReport(known, len(self), lost=len(self._lost()))
@@ -369,7 +365,11 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
 
     # how it is done
 
-    def _with(self, others: Sequence[Any]) -> Iterable[tuple[Member, Any]]:
+    def _each(self, function: Callable[[TaskInfra], T]) -> list[T]:
+        """What a function returns for each infra; it may be called by several threads."""
+        return list(overlapped(lambda member: function(member.infra), self._members))
+
+    def _with(self, others: Iterable[Any]) -> Iterable[tuple[Member, Any]]:
         return zip(self._members, others, strict=True)
 
     def _state(self, infra: TaskInfra) -> Literal["completed", "running", "failed", "due"]:
@@ -391,7 +391,8 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         """Infras that stand for those to be submitted again, and what they ask for."""
         factors = {"mem_gb": mem_gb, "timeout_min": timeout_min, **resources}
         given = {name: value for name, value in factors.items() if value is not None}
-        due = [member.infra for member in self._members if member.infra.status() in ("failed", *("not submitted",) * lost)]
+        wanted = ("failed", *("not submitted",) * lost)
+        due = [member.infra for member, status in self._with(self._each(TaskInfra.status)) if status in wanted]
         if due:
             self._check_may_compute(due[0])
         check_names(given)
@@ -431,14 +432,22 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
 
     def _jobs(self) -> list[TaskJob[Any] | None]:
         """The job of each config; None if there is none, or none that counts."""
-        return [member.infra._present_job("cached") for member in self._members]
+        return self._each(lambda infra: infra._present_job("cached"))
 
     def _lost(self) -> list[SweepRow]:
         """The configs whose jobs left nothing, and count as not submitted."""
         return [row for row in self._rows() if row.status == "lost"]
 
     def _rows(self) -> list[SweepRow]:
-        return [row_of(member.swept, member.infra) for member in self._members]
+        return list(overlapped(lambda member: row_of(member.swept, member.infra), self._members))
+
+
+def _result_of(job: TaskJob[Any] | None) -> tuple[list[Any], Exception | None]:
+    """The result of a job, if there is one, and its error, if there was one."""
+    try:
+        return [] if job is None else [job.result()], None
+    except Exception as error:
+        return [], error
 
 
 def _chosen_infra(obj: Any, name: str | None) -> str:

@@ -10,6 +10,7 @@ from exca_like.errors import WaitTimeoutError
 from exca_like.infra.again import settle
 from exca_like.infra.job import TaskJob
 from exca_like.infra.task import job_of
+from exca_like.overlapping import overlapped
 
 T = TypeVar("T")
 
@@ -98,11 +99,11 @@ class as_completed(Generic[T]):  # noqa: N801 - as the function of this name in 
 
     def _sort(self, has_ended: Callable[[TaskJob[Any]], bool]) -> None:
         still = []
-        for task, job in self._open:
-            if has_ended(job):
-                self._ready.append(task)
+        for pair, has in zip(self._open, overlapped(lambda pair: has_ended(pair[1]), self._open), strict=True):
+            if has:
+                self._ready.append(pair[0])
             else:
-                still.append((task, job))
+                still.append(pair)
         self._open = still
 
     def _pause(self) -> float:
