@@ -18,7 +18,7 @@ from exca_like.failures import FailureReport
 from exca_like.filters import Condition, Filter, filter_of, has_by_default, near_uids
 from exca_like.listing import entries_of
 from exca_like.overlapping import overlapped
-from exca_like.scanning import Kind, Scanner, Wanted
+from exca_like.scanning import Content, Kind, Scanner, Wanted
 from exca_like.stats import Stats
 from exca_like.user_warnings import warn
 
@@ -94,9 +94,18 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         root = str(self.folder)
         hits.hits_of(root).forget()
         folders = [*wanted, *(one for each in filters for one in each.folders)]
-        contents = list(self._scanner.contents(lambda uid, is_whole: all(one(uid, is_whole) for one in folders)))
-        found = [entry for some in overlapped(lambda content: entries_of(content, root), contents) for entry in some]
-        if hidden := self._scanner.unreadable:
+        contents = self._scanner.contents(lambda uid, is_whole: all(one(uid, is_whole) for one in folders))
+        hidden = self._scanner.unreadable
+
+        def entries(content: Content) -> Sequence[Entry]:
+            try:
+                return entries_of(content, root)
+            except Exception as error:  # of another version, or damaged: others can be listed
+                hidden.append(f"{content.path} ({type(error).__name__}: {error})")
+                return ()
+
+        found = [entry for some in overlapped(entries, contents) for entry in some]
+        if hidden:
             warn(f"{tables.count(len(hidden), 'folder')} can't be read, like {hidden[0]}: what is in there is not listed")
         for one in filters:
             found = one.chosen(found)

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import functools
-import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -23,12 +22,12 @@ from exca_like.cachedict.owners import Owner
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, CacheUsageError, ExcaLikeError, NotCachedError
 from exca_like.executors import job_is_over, open_job
-from exca_like.executors.base import JobHandle
+from exca_like.executors.base import Ended, JobHandle
 from exca_like.failures import failure_of_job
 from exca_like.layout import EntryFolder
 from exca_like.provenance import Provenance, provenance_of
 from exca_like.recording import noted
-from exca_like.scanning import Kind
+from exca_like.scanning import Kind, job_record
 from exca_like.store import FolderStore, Outcome
 
 Status = Literal["completed", "failed", "running", "queued", "lost", "empty"]
@@ -155,7 +154,7 @@ class Entry:
     def job_failures(self) -> list[Failure]:
         """Of a map, how those jobs failed that died before they came to all their items."""
         handles = [handle_of(owner.get("job") or {}) for owner, _ in self.unfinished]
-        ends = [(handle, handle.ended()) for handle in handles if handle is not None]
+        ends = [(handle, end_of(handle)) for handle in handles if handle is not None]
         failed = [handle for handle, ended in ends if ended is not None and not ended.interrupted]
         return [failure for handle in failed if (failure := failure_of_job(handle)) is not None]
 
@@ -324,18 +323,17 @@ def claims_of(folder: str) -> FolderClaims:
     return FolderClaims(folder, layout.FULL_UID, job_is_over, files.mode_in(folder))
 
 
-def job_record(folder: str) -> dict[str, Any]:
-    """What was noted when the job of a folder was submitted; empty if there is none."""
-    try:
-        record = json.loads(files.read_bytes(f"{folder}/{layout.JOB}"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def handle_of(record: dict[str, Any]) -> JobHandle | None:
+def handle_of(record: Mapping[str, Any]) -> JobHandle | None:
     """The job of a record; None if it is of none."""
     try:
-        return open_job(record)
+        return open_job(dict(record))
     except (KeyError, TypeError):
+        return None
+
+
+def end_of(handle: JobHandle) -> Ended | None:
+    """How a job ended; None if it did not, or if that can't be told."""
+    try:
+        return handle.ended()
+    except CacheFolderError:
         return None

@@ -1,6 +1,7 @@
 """From what folders hold to entries: what is stored, and how that stands which is not."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,8 +9,8 @@ from typing import Any
 
 from exca_like import files, layout, yamltext
 from exca_like.cachedict.owners import Owner, describe
-from exca_like.entries import Entry, Status, claims_of, handle_of, job_record
-from exca_like.errors import ExcaLikeError
+from exca_like.entries import Entry, Status, claims_of, end_of, handle_of
+from exca_like.errors import CacheFolderError, ExcaLikeError
 from exca_like.executors.base import Ended, JobHandle
 from exca_like.layout import EntryFolder
 from exca_like.scanning import Content, Scanner, Stored
@@ -30,7 +31,7 @@ def entries_of(content: Content, root: str) -> Sequence[Entry]:
     if content.shown is not None:
         return content.shown  # type: ignore[no-any-return]
     entries = tuple(_entries_of(content, root))
-    is_open = content.claims or not (content.values or content.failures) or (content.failures and content.has_job)
+    is_open = content.claims or content.job is not None or not (content.values or content.failures)
     if not is_open:  # else it changes without a change of the folder
         content.shown = entries
     return entries
@@ -60,8 +61,8 @@ def _entries_of(content: Content, root: str) -> Iterator[Entry]:
             yield _of_outcome(common, f"{uid}/{one.key}", one, one.size, is_pinned or one.key in content.pinned.keys)
     elif content.kind == "task" and content.stored:
         entry = _of_outcome(common, uid, content.stored[0], content.size, is_pinned)
-        is_again = entry.failures and content.has_job and _is_submitted_again(entry)
-        yield _of_job(entry) if is_again else _of_claims(entry, content)
+        again = content.job if content.job is not None and _is_submitted_again(entry, content.job) else None
+        yield _of_claims(entry, content) if again is None else _of_job(entry, again)
     else:
         reason = _DAMAGED if content.is_damaged else ""
         empty = Entry(uid=uid, status="empty", reason=reason, size=content.size, is_pinned=is_pinned, **common)
@@ -71,24 +72,24 @@ def _entries_of(content: Content, root: str) -> Iterator[Entry]:
             yield _of_exca(replace(empty, key=layout.RESULT))
         else:
             entry = replace(empty, key=layout.RESULT if content.kind else "")
-            yield _of_job(entry) if content.has_job else _of_claims(entry, content)
+            yield _of_claims(entry, content) if content.job is None else _of_job(entry, content.job)
 
 
 def _of_outcome(common: Mapping[str, Any], uid: str, one: Stored, size: int, is_pinned: bool) -> Entry:
     """A task, or a call of a memoised function, of which something is stored; made in one step, as there may be many."""
     meta = one.meta
-    when = meta.get("time")
+    when, duration, job = meta.get("time"), meta.get("duration"), meta.get("job")
     return Entry(
         uid=uid,
         status="completed" if one.is_value else "failed",
         key=one.key,
         reason=one.message if one.reason in ("", "error", "failed") else f"{one.reason}: {one.message}",
-        time=datetime.fromisoformat(when) if when else None,
-        duration=meta.get("duration"),
+        time=datetime.fromisoformat(when) if isinstance(when, str) else None,
+        duration=duration if isinstance(duration, float | int) else None,
         size=size,
         values=int(one.is_value),
         failures=int(not one.is_value),
-        job=meta.get("job"),
+        job=job if isinstance(job, str) else None,
         is_pinned=is_pinned or bool(meta.get("pin")),
         **common,
     )
@@ -136,7 +137,7 @@ def _of_the_dead(entry: Entry) -> Entry:
         entry,
         status="failed" if is_failure or entry.failures else "lost",
         reason=f"{failed}{items}{who}{others}",
-        time=entry.time or (_began(entry.unfinished[0][0]) if handle is None else _end_of(handle, entry)),
+        time=entry.time or (_began(entry.unfinished[0][0]) if handle is None else _end_of(handle)),
         job=None if handle is None else handle.job_id,
     )
 
@@ -153,7 +154,7 @@ def _began(owner: Owner) -> datetime | None:
 def _end_of_owner(owner: Owner) -> tuple[JobHandle | None, Ended | None, str]:
     """The job of somebody who died, how it ended, and what is to be said of it."""
     handle = handle_of(owner.get("job") or {})
-    ended = None if handle is None else handle.ended()
+    ended = None if handle is None else end_of(handle)
     if handle is None or ended is None:
         return None, None, f"{describe(owner) if owner else 'somebody'}, is gone"
     return handle, ended, f"{_why(ended)} (job {handle.job_id})"
@@ -166,53 +167,63 @@ def _why(ended: Ended) -> str:
     return ": ".join(filter(None, ("" if ended.reason in ("failed", "lost") else ended.reason, _last_line(ended.detail))))
 
 
-def _of_job(entry: Entry) -> Entry:
-    """A task without an outcome of its last job."""
-    handle = handle_of(job_record(entry.path))
+def _of_job(entry: Entry, record: Mapping[str, Any]) -> Entry:
+    """A task without an outcome of its last job, of which a record is there."""
+    handle = handle_of(record)
     if handle is None:
         return entry
+    submitted = _submitted(record)
     entry = replace(entry, job=handle.job_id)
-    ended = handle.ended()
+    try:
+        ended = handle.ended()
+    except CacheFolderError as error:  # to be removed or computed again, it would have to be known
+        return replace(entry, status="running", reason=f"or not: {error}", time=submitted)
     if ended is None:
         place = handle.whereabouts()
         where = f"on {place.node}" if place.node else ""
         status: Status = "running" if place.is_running else "queued"
-        return replace(entry, status=status, reason=where or place.reason, time=_submitted(entry))
+        return replace(entry, status=status, reason=where or place.reason, time=submitted)
     if entry.failures:  # of the job before
         return entry
-    entry = replace(entry, time=_end_of(handle, entry))
+    entry = replace(entry, time=_end_of(handle) or submitted)
     status = "lost" if ended.interrupted else "failed"  # the former counts as not submitted
     is_told = ended.reason == "completed" and entry.reason
     return replace(entry, status=status, reason=entry.reason if is_told else _why(ended))
 
 
-def _end_of(handle: JobHandle, entry: Entry) -> datetime | None:
-    """When a job ended, by what it wrote last; of one that wrote nothing, when it was submitted."""
+def _end_of(handle: JobHandle) -> datetime | None:
+    """When a job ended, by what it wrote last; None if it wrote nothing."""
     for path in (handle.paths.ended, handle.paths.stderr, handle.paths.stdout):
         with contextlib.suppress(OSError):
             return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    return _submitted(entry)
+    return None
 
 
-def _submitted(entry: Entry) -> datetime | None:
+def _submitted(record: Mapping[str, Any]) -> datetime | None:
     """When the job of a task was submitted."""
-    submitted = job_record(entry.path).get("time")
-    return datetime.fromtimestamp(submitted, UTC) if isinstance(submitted, float) else None
+    submitted = record.get("time")
+    try:
+        return datetime.fromtimestamp(submitted, UTC) if isinstance(submitted, float) else None
+    except (OverflowError, ValueError, OSError):  # no time at all
+        return None
 
 
 def _of_exca(entry: Entry) -> Entry:
     outcome = FolderStore(EntryFolder(str(entry.root), entry.uid), dict, allow_pickle="never").peek(layout.RESULT)
     if outcome is None:
         return entry
-    time = datetime.fromtimestamp((entry.folder / layout.EXCA_JOB).stat().st_mtime, UTC)
+    try:
+        time = datetime.fromtimestamp(os.stat(f"{entry.path}/{layout.EXCA_JOB}").st_mtime, UTC)
+    except FileNotFoundError:  # it was removed just now
+        return entry
     is_value = outcome == "value"
     status: Status = "completed" if is_value else "failed"
     return replace(entry, status=status, time=time, values=int(is_value), failures=int(not is_value))
 
 
-def _is_submitted_again(entry: Entry) -> bool:
+def _is_submitted_again(entry: Entry, record: Mapping[str, Any]) -> bool:
     """Whether a job was submitted after an error was stored."""
-    submitted = _submitted(entry)
+    submitted = _submitted(record)
     return entry.time is None or (submitted is not None and submitted > entry.time)
 
 

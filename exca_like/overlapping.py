@@ -25,14 +25,16 @@ def overlapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         return list(map(function, some))
 
     pieces = iter([items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)])
-    threads, waited = 1, 0.0
-    for number, piece in enumerate(pieces, start=1):
+    waits: list[float] = []
+    threads = 1
+    for piece in pieces:
         began, worked = time.perf_counter(), time.thread_time()
         results = call(piece)
-        waited += (time.perf_counter() - began) - (time.thread_time() - worked)
+        waits.append((time.perf_counter() - began) - (time.thread_time() - worked))
         yield from results
-        threads = min(_AT_ONCE, int(waited / (number * _AT_ONCE * WORK_S)))
-        if threads > 1:
+        # so long on average, and twice in a row: once may be chance
+        threads = min(_AT_ONCE, int(min(sum(waits) / len(waits), *waits[-2:]) / (_AT_ONCE * WORK_S)))
+        if threads > 1 and len(waits) > 1:
             break
     if left := list(pieces):
         from concurrent.futures import ThreadPoolExecutor

@@ -5,6 +5,7 @@ times of its journals tell of what was appended.
 """
 
 import errno
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,8 @@ Wanted = Callable[[str, bool], bool]
 """Whether somebody asks for entries of a folder, given its name below the root, and whether that is known to be their uid."""
 
 _SIGNS = frozenset((layout.CONFIG, layout.UID, layout.FULL_UID, layout.JOB, layout.EXCA_JOB))
+_ENDINGS = (*JOURNALS, CLAIM)
+_REPLACED = frozenset((layout.PIN, layout.JOB))  # files that change, which their names don't show
 _NO_ENTRIES = frozenset((layout.PROVENANCE, "logs", "code"))
 _SETTLED_NS = 2_000_000_000  # coarser than the time stamps of any file system in use
 _LARGEST = 1 << 16  # bytes of a journal that may have one line
@@ -71,7 +74,8 @@ class Content:
     pinned: pins.Pinned = pins.NOTHING
     used: float = 0.0
     """When a journal was read last before this look, as far as the file system tells; else as ``changed``."""
-    has_job: bool = False
+    job: dict[str, Any] | None = None
+    """What was noted when a job was submitted for the task, unless that has a result; see `job_record`."""
     is_exca: bool = False
     """Whether exca keeps a task's job and result here, in its own way."""
     is_damaged: bool = False
@@ -92,6 +96,7 @@ class _Known:
     """Its time of change; -1 if a change since then may not show."""
     names: list[str]
     folders: list[str]
+    has_entries: bool
     journals: tuple[tuple[str, int, int], ...] = ()
     content: Content | None = field(default=None, repr=False)
 
@@ -113,25 +118,26 @@ class Scanner:
         self.unreadable: list[str] = []
         """Paths that could not be read at the last look."""
 
-    def contents(self, wanted: Wanted | None = None) -> Iterator[Content]:
+    def contents(self, wanted: Wanted | None = None) -> list[Content]:
         """What each folder with entries holds now, in order of the names; those that are not wanted are not read."""
         seen: dict[str, _Known] = {}
+        found: list[Content] = []
         self.unreadable.clear()
-        yield from self._below([self.root], wanted, seen)
+        paths = [self.root]
+        while paths:  # all on one level together, so that one waits for many at once
+            below: list[str] = []
+            for path, visit in zip(paths, overlapped(lambda path: self._visit(path, wanted), paths), strict=True):
+                if visit is None:
+                    continue
+                known, content = visit
+                seen[path] = known
+                if content is not None:
+                    found.append(content)
+                excluded = (DATA,) if known.has_entries else _NO_ENTRIES if path == self.root else ()
+                below += [f"{path}/{name}" for name in known.folders if name not in excluded]
+            paths = below
         self._known = seen
-
-    def _below(self, paths: Sequence[str], wanted: Wanted | None, seen: dict[str, _Known]) -> Iterator[Content]:
-        """What some folders and those in them hold; they are noted as seen."""
-        for path, visit in zip(paths, overlapped(lambda path: self._visit(path, wanted), paths), strict=True):
-            if visit is None:
-                continue
-            known, content = visit
-            seen[path] = known
-            if content is not None:
-                yield content
-            if known.folders:
-                excluded = (DATA,) if self._has_entries(known.names) else _NO_ENTRIES if path == self.root else ()
-                yield from self._below([f"{path}/{name}" for name in known.folders if name not in excluded], wanted, seen)
+        return sorted(found, key=lambda content: content.path.split("/"))
 
     def _visit(self, path: str, wanted: Wanted | None) -> tuple[_Known, Content | None] | None:
         """A folder as it is now, with its content if that is wanted; None if it is gone or can't be read."""
@@ -140,7 +146,7 @@ class Scanner:
         except OSError as error:
             self._note(path, error)
             return None
-        if self._has_entries(known.names):
+        if known.has_entries:
             uid = path[len(self.root) :].strip("/") or "."
             if wanted is None or wanted(uid, False):  # noqa: FBT003 - to know it, it has to be read
                 return known, self._read(path, known)
@@ -163,14 +169,11 @@ class Scanner:
             for one in found:
                 if one.name[0] != ".":
                     (folders if one.is_dir(follow_symlinks=False) else names).append(one.name)
-        fresh = _Known(stamp if now - stamp > _SETTLED_NS else -1, names, sorted(folders))
-        if known is not None and known.names == names and layout.PIN not in names:  # which is replaced when it changes
+        has_entries = not _SIGNS.isdisjoint(names) or any(name.endswith(_ENDINGS) for name in names)
+        fresh = _Known(stamp if now - stamp > _SETTLED_NS else -1, names, sorted(folders), has_entries)
+        if known is not None and known.names == names and _REPLACED.isdisjoint(names):
             fresh.journals, fresh.content = known.journals, known.content
         return fresh
-
-    @staticmethod
-    def _has_entries(names: Sequence[str]) -> bool:
-        return not _SIGNS.isdisjoint(names) or any(name.endswith((*JOURNALS, CLAIM)) for name in names)
 
     def _read(self, path: str, known: _Known) -> Content | None:
         """The content of a folder, read again if its journals changed; None if it is gone."""
@@ -192,6 +195,9 @@ class Scanner:
             except OSError as error:
                 self._note(path, error)
                 return None
+            except Exception as error:  # lines of another version, perhaps: others can be listed
+                self.unreadable.append(f"{path} ({type(error).__name__}: {error})")
+                return None
             known.journals = state
             known.content.used = used  # before they were read for this
         return known.content
@@ -199,7 +205,7 @@ class Scanner:
 
 def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int]]) -> Content:
     names = known.names
-    content = Content(path, has_job=layout.JOB in names, is_exca=layout.EXCA_JOB in names)
+    content = Content(path, is_exca=layout.EXCA_JOB in names)
     if layout.PIN in names:
         content.pinned = pins.read(path)
     content.claims = [name for name in names if name.endswith(CLAIM)]
@@ -224,13 +230,24 @@ def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int
             content.is_damaged = any(
                 is_damaged(files.read_bytes(f"{path}/{name}")) for name in outcomes if OWN_JOURNAL.fullmatch(name)
             )
-    if not content.kind and (content.has_job or content.is_exca):
+    if layout.JOB in names and not content.values:
+        content.job = job_record(path)
+    if not content.kind and (content.job is not None or content.is_exca):
         content.kind = "task"
     if content.is_exca:
         content.size += os.stat(f"{path}/{layout.EXCA_JOB}").st_size
     if DATA in known.folders or content.kind == "map" or (outcomes and record is None):
         content.size += sum(_sizes(f"{path}/{DATA}"))
     return content
+
+
+def job_record(folder: str) -> dict[str, Any]:
+    """What was noted when the job of a folder was submitted; empty if that can't be told."""
+    try:
+        record = orjson.loads(files.read_bytes(f"{folder}/{layout.JOB}"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _single(folder: str, name: str) -> dict[str, Any] | None:
@@ -252,10 +269,9 @@ def _read_index(content: Content, path: str) -> None:
     content.values, content.failures = len(index.entries), len(failures)
     if content.claims:
         content.digests = ordered(digests_of([*index.entries, *failures]))
-    places = [*index.entries.items(), *((key, index.failures[key]) for key in failures)]
-    line = content.size // max(1, len(places))  # bytes of each, more or less
+    line = content.size // max(1, len(index.entries) + len(failures))  # bytes of each, more or less
     outcomes: list[Stored] = []
-    for key, place in places:
+    for key, place in itertools.chain(index.entries.items(), ((key, index.failures[key]) for key in failures)):
         found = index.read(place)
         if found is None:
             continue

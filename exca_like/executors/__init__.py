@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from exca_like.errors import InfraValueError, SubmissionError
+from exca_like.errors import CacheFolderError, InfraValueError, SubmissionError
 from exca_like.executors.base import Executor, JobHandle, Resources
 
 
@@ -26,26 +26,37 @@ def make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
 
 
 def open_job(record: dict[str, Any]) -> JobHandle:
-    """The job of a `JobHandle.record`."""
+    """The job of a `JobHandle.record`.
+
+    Raises
+    ------
+    KeyError, TypeError
+        It is no such record.
+    """
     if "part" in record:
         from exca_like.executors.packing import PackedJob
 
         return PackedJob(open_job({name: value for name, value in record.items() if name != "part"}), record["part"])
+    logs, job_id = record["logs"], record["job_id"]
+    if not isinstance(logs, str) or not isinstance(job_id, str) or "\0" in logs + job_id:
+        raise TypeError(record)
     if record["cluster"] == "slurm":
         from exca_like.executors.slurm_handle import SlurmJob
 
-        return SlurmJob(record["logs"], record["job_id"])
+        return SlurmJob(logs, job_id)
     from exca_like.executors.local import LocalJob
 
-    return LocalJob(record["logs"], record["job_id"])
+    return LocalJob(logs, job_id)
 
 
 def job_is_over(record: dict[str, Any]) -> bool:
-    """Whether the job of a `JobHandle.record` has ended, as far as its cluster knows."""
+    """Whether the job of a `JobHandle.record` has ended, as far as its cluster knows, and we may."""
     try:
         return open_job(record).ended() is not None
     except (KeyError, TypeError):
         return True
+    except CacheFolderError:
+        return False
 
 
 def cancel_all(jobs: Sequence[JobHandle]) -> None:

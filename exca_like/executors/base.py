@@ -8,7 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from exca_like.errors import JobError, JobInterruptedError, JobMemoryError, JobTimeoutError, LostOutcomeError
+from exca_like.errors import (
+    CacheFolderError,
+    JobError,
+    JobInterruptedError,
+    JobMemoryError,
+    JobTimeoutError,
+    LostOutcomeError,
+)
 
 Call = Callable[[], None]
 """What a job runs: it stores its own result, and raises if it fails."""
@@ -240,12 +247,31 @@ def write_end(path: Path, reason: str, detail: str) -> None:
 
 
 def read_end(path: Path) -> Ended | None:
-    """What a `write_end` left, if there was one."""
+    """What a `write_end` left, if there was one.
+
+    Raises
+    ------
+    CacheFolderError
+        It can't be read.
+    """
     try:
         content = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        return Ended(content["reason"], str(content["detail"]))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return Ended(content["reason"], content["detail"])
+    except OSError as error:
+        raise hidden(path, error) from error
+    except (ValueError, LookupError, TypeError):  # its machine went down meanwhile
+        return Ended("lost", f"what was noted of its end is damaged: {path}")
+
+
+def hidden(path: Path, error: OSError) -> CacheFolderError:
+    """The error for a file of a job that can't be read, which is needed to know how that stands."""
+    msg = (
+        f"how a job stands can't be told, as {path} can't be read: {error.strerror or error}. "
+        "Whoever submitted it can give you the right to read its logs (chmod)"
+    )
+    return CacheFolderError(error.errno, msg)
 
 
 def said_at_end(handle: JobHandle, ended: Ended) -> str:
@@ -255,8 +281,8 @@ def said_at_end(handle: JobHandle, ended: Ended) -> str:
 
 
 def read_log(path: Path) -> str | None:
-    """Text of a log file; None if there is none (yet)."""
+    """Text of a log file; None if there is none (yet), or none that may be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return None

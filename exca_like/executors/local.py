@@ -29,7 +29,7 @@ import orjson
 
 from exca_like import files, layout, processes
 from exca_like.errors import CacheFolderError, InfraValueError, SubmissionError
-from exca_like.executors.base import Call, Ended, JobHandle, JobPaths, Resources, Whereabouts, read_end, write_end
+from exca_like.executors.base import Call, Ended, JobHandle, JobPaths, Resources, Whereabouts, hidden, read_end, write_end
 from exca_like.executors.environment import SLOT_VARIABLE, job_environment, number_of_cores
 from exca_like.executors.local_queue import slot_holders
 from exca_like.executors.payload import payloads, shared_folder
@@ -69,7 +69,7 @@ class LocalJob:
         ended = self.ended()
         if ended is not None:
             return ended.reason.upper()
-        return "RUNNING" if self.paths.stdout.exists() else "QUEUED"
+        return "RUNNING" if os.path.exists(self.paths.stdout) else "QUEUED"
 
     def record(self) -> dict[str, Any]:
         """What `open_job` needs to find the job again."""
@@ -84,7 +84,7 @@ class LocalJob:
 
     def whereabouts(self) -> Whereabouts:
         """Where the job is, while it has not ended."""
-        if self.paths.stdout.exists():
+        if os.path.exists(self.paths.stdout):
             return Whereabouts(is_running=True, node=os.uname().nodename)
         return Whereabouts(reason=_why_it_waits(self.queue))
 
@@ -233,7 +233,7 @@ def _queue_is_alive(queue: Path) -> bool:
     """Whether the process that runs a queue lives."""
     key = str(queue)
     now = time.monotonic()
-    if _alive_until.get(key, 0.0) > now and queue.exists():
+    if _alive_until.get(key, 0.0) > now and os.path.exists(queue):
         return True
     is_alive = _is_locked(queue)
     if is_alive:
@@ -242,12 +242,20 @@ def _queue_is_alive(queue: Path) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether some process holds the lock of a file."""
+    """Whether some process holds the lock of a file.
+
+    Raises
+    ------
+    CacheFolderError
+        It can't be read.
+    """
     try:
         with path.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
+    except PermissionError as error:
+        raise hidden(path, error) from error
     return False

@@ -1,12 +1,13 @@
 """Jobs on Slurm, as the processes see them that wait for them."""
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exca_like.errors import SubmissionError
+from exca_like.errors import CacheFolderError, SubmissionError
 from exca_like.executors.base import Ended, JobPaths, Reason, Whereabouts, read_end, read_log
 from exca_like.executors.slurm_state import watcher
 
@@ -46,9 +47,10 @@ class SlurmJob:
 
     def ended(self) -> Ended | None:
         """How the job ended, if it did; files are looked at before the cluster is asked."""
-        noted = read_end(self.paths.ended)
-        if noted is not None:
-            return noted
+        with contextlib.suppress(CacheFolderError):  # of another user, for whom the cluster answers
+            noted = read_end(self.paths.ended)
+            if noted is not None:
+                return noted
         ended = watcher.ended(self.job_id)
         if ended is None or ended.reason not in ("failed", "cancelled", "lost"):
             return ended

@@ -4,7 +4,7 @@ import errno
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from exca_like import files, layout
 from exca_like.cachedict import blocks, moving
@@ -87,11 +87,11 @@ class _Fetching(Scanner):
             if name.endswith(endings):
                 self._left.setdefault(posixpath.dirname(name) or ".", []).append(name)
 
-    def contents(self, wanted: Wanted | None = None) -> Iterator[Content]:
+    def contents(self, wanted: Wanted | None = None) -> list[Content]:
         """What each folder with entries holds; those that are not wanted are not fetched."""
         new = [uid for uid in self._left if wanted is None or wanted(uid, self._is_of_config(uid))]
         self._place.get([name for uid in new for name in self._left.pop(uid)], self.root)
-        yield from super().contents(wanted)
+        return super().contents(wanted)
 
     def _is_of_config(self, uid: str) -> bool:
         """Whether a folder is one of a config, and of no function's calls: of those, the yaml files are the same."""
