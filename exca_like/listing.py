@@ -84,7 +84,7 @@ def _of_outcome(common: Mapping[str, Any], uid: str, one: Stored, size: int, is_
         status="completed" if one.is_value else "failed",
         key=one.key,
         reason=one.message if one.reason in ("", "error", "failed") else f"{one.reason}: {one.message}",
-        time=datetime.fromisoformat(when) if isinstance(when, str) else None,
+        time=_moment(when),
         duration=duration if isinstance(duration, float | int) else None,
         size=size,
         values=int(one.is_value),
@@ -116,7 +116,7 @@ def _of_claims(entry: Entry, content: Content) -> Entry:
     if holder is not None:
         job = (holder.get("job") or {}).get("job_id")
         who = describe(holder) if holder else "somebody whose claim can't be read"
-        return replace(entry, status="running", reason=who, job=job, time=entry.time or _began(holder))
+        return replace(entry, status="running", reason=who, job=job, time=entry.time or _moment(holder.get("since")))
     if entry.kind == "task" and (entry.values or entry.failures):
         return entry
     unfinished = tuple((one.owner, number) for one in left if (number := one.number(content.digests)) > 0)
@@ -137,18 +137,18 @@ def _of_the_dead(entry: Entry) -> Entry:
         entry,
         status="failed" if is_failure or entry.failures else "lost",
         reason=f"{failed}{items}{who}{others}",
-        time=entry.time or (_began(entry.unfinished[0][0]) if handle is None else _end_of(handle)),
+        time=entry.time or (_moment(entry.unfinished[0][0].get("since")) if handle is None else _end_of(handle)),
         job=None if handle is None else handle.job_id,
     )
 
 
-def _began(owner: Owner) -> datetime | None:
-    """Since when somebody computes, as far as a claim tells, in which anything may be written."""
+def _moment(text: Any) -> datetime | None:
+    """A time that was noted; None if it is none, as anything may be written there."""
     try:
-        began = datetime.fromisoformat(owner["since"])
-    except (KeyError, TypeError, ValueError):
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
         return None
-    return began if began.tzinfo else None
+    return moment if moment.tzinfo else None
 
 
 def _end_of_owner(owner: Owner) -> tuple[JobHandle | None, Ended | None, str]:

@@ -254,7 +254,10 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         return [retry for _, retry in self._again(mem_gb, timeout_min, resources, lost=lost)]
 
     def cancel(self) -> int:
-        """Cancel what is queued or running; returns how many. They count as not submitted then."""
+        """Cancel what is queued or running; returns how many.
+
+        They count as not submitted then. Jobs take a moment to end, which is waited for, ten seconds at most.
+        """
         handles = [
             handle
             for member, status in self._with(self._each(TaskInfra.status))

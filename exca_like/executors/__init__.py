@@ -1,10 +1,14 @@
 """Where computations run other than here: local processes, Slurm."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from exca_like.errors import CacheFolderError, InfraValueError, SubmissionError
 from exca_like.executors.base import Executor, JobHandle, Resources
+
+_PATIENCE_S = 10.0  # with jobs that were cancelled
+_POLL_S = 0.05
 
 
 def make_executor(cluster: str, logs: str, resources: Resources) -> Executor:
@@ -60,7 +64,9 @@ def job_is_over(record: dict[str, Any]) -> bool:
 
 
 def cancel_all(jobs: Sequence[JobHandle]) -> None:
-    """Stop jobs; those on Slurm in as few calls of its command as can be.
+    """Stop jobs, those on Slurm in as few calls of its command as can be, and wait for a while until they have ended.
+
+    Until then they count as running, so that nobody would submit them again.
 
     Raises
     ------
@@ -79,3 +85,7 @@ def cancel_all(jobs: Sequence[JobHandle]) -> None:
                 said.append(str(error))
     if said:
         raise SubmissionError("\n".join(said))
+    until = time.monotonic() + _PATIENCE_S
+    left = list(jobs)
+    while (left := [job for job in left if job.ended() is None]) and time.monotonic() < until:
+        time.sleep(_POLL_S)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from exca_like.errors import (
     CacheFolderError,
@@ -254,15 +254,19 @@ def read_end(path: Path) -> Ended | None:
     CacheFolderError
         It can't be read.
     """
+    content: Any = None
     try:
         content = json.loads(path.read_bytes())
-        return Ended(content["reason"], str(content["detail"]))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise hidden(path, error) from error
-    except (ValueError, LookupError, TypeError):  # its machine went down meanwhile
-        return Ended("lost", f"what was noted of its end is damaged: {path}")
+    except ValueError:
+        pass
+    match content:
+        case {"reason": str(reason), "detail": str(detail)}:
+            return Ended(cast("Reason", reason), detail)
+    return Ended("lost", f"what was noted of its end is damaged: {path}")  # its machine went down meanwhile
 
 
 def hidden(path: Path, error: OSError) -> CacheFolderError:

@@ -72,6 +72,11 @@ class StateWatcher:
                 self._ask()
             return self._states[job_id]
 
+    def expect_change(self) -> None:
+        """Ask again soon, as something was done to jobs."""
+        with self._lock:
+            self._delay = _MIN_DELAY
+
     def _is_time(self) -> bool:
         """Whether to ask again: soon if little was asked in the last minute, never more than 20 times in one."""
         now = time.monotonic()

@@ -1,5 +1,6 @@
 """Two users of one group, whose umask gives others nothing, share folders with ``permissions``."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -135,6 +136,37 @@ def test_what_is_hidden_from_others(team: Path) -> None:
         unread = pytest.raises(exca_like.errors.TransferError, match=f"can't copy {journal}: Permission denied")
         with unread, pytest.warns(UserWarning, match="1 folder can't be read, like .*Items.*counts as not there"):
             sharing.pull(cache, team / "taken")
+
+    as_user(BEN, look)
+
+
+def test_logs_that_are_hidden_from_others(team: Path) -> None:
+    """What is known of an entry is told, and others are; nobody computes or removes what may be running."""
+    cache, logs = team / "cache", team / "logs"
+    job_id = "local-0123456789abcdef_0"
+    record = {"cluster": "local", "job_id": job_id, "logs": f"{logs}/%j", "time": 1e9}
+
+    def submit() -> None:
+        work(cache, 1)
+        (journal,) = cache.glob("*Task.run*/default/*-info.jsonl")
+        journal.unlink()
+        (journal.parent / "job.json").write_text(json.dumps(record))
+        (journal.parent / "job.json").chmod(0o660)
+        for name in (job_id, "local-0123456789abcdef.queue"):
+            (logs / name).mkdir(parents=True)
+        logs.chmod(0o700)
+
+    as_user(ANN, submit)
+
+    def look() -> None:
+        catalog = Catalog(cache)
+        assert [entry.status for entry in catalog] == ["completed", "running", "completed"]
+        entry = catalog.filter(status="running")[0]
+        assert entry.job == job_id and "can't be told" in entry.reason and "Permission denied" in entry.reason
+        assert catalog.to_records() and not catalog.failures()
+        assert [bool(one.problem) for one in remove(catalog.filter(status="running"), dry_run=False)] == [True]
+        with pytest.raises(exca_like.errors.CacheFolderError, match="Whoever submitted it can give you the right"):
+            Task(infra={"folder": cache, "permissions": 0o660}).infra.status()
 
     as_user(BEN, look)
 

@@ -12,16 +12,19 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pydantic
 import pytest
 
 import exca_like
 from exca_like import CacheDict, maintenance, overlapping, pruning, tables
+from exca_like.cachedict.lines import seal
 from exca_like.catalog import Catalog
 from exca_like.entries import Entry
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ItemsFailedError, NotCachedError
@@ -759,6 +762,58 @@ def test_slow_file_systems_are_read_by_threads(tmp_path: Path, monkeypatch: pyte
     shutil.rmtree(catalog["seed=2"].folder)
     Train(seed=50, infra={"folder": tmp_path}).run()
     assert len(catalog) == 50 and len(catalog.filter(uid="*seed=3-*")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status"),
+    [
+        ("ended", "", "lost"),
+        ("ended", "[]", "lost"),
+        ("ended", '{"reason": 1, "detail": ""}', "lost"),
+        ("job.json", "", "empty"),
+        ("job.json", '{"cluster": "local", "logs": 5, "job_id": "x"}', "empty"),
+        ("job.json", '{"cluster": "local", "logs": "l", "job_id": "x\\u0000"}', "empty"),
+        ("job.json", '{"cluster": "local", "logs": "l", "job_id": "x", "time": 1e30}', "lost"),
+    ],
+)
+def test_files_of_jobs_that_are_no_good(tmp_path: Path, name: str, content: str, status: str) -> None:
+    Train(seed=1, infra={"folder": tmp_path}).run()
+    train = Train(seed=2, infra={"folder": tmp_path, "cluster": "local"})
+    train.run()
+    entry = Catalog(tmp_path)["seed=2"]
+    for path in entry.folder.glob("*.jsonl"):
+        path.unlink()
+    handle = entry.handle()
+    assert handle is not None
+    (entry.folder / name if name == "job.json" else handle.paths.ended).write_text(content)
+    catalog = Catalog(tmp_path)
+    assert [entry.status for entry in catalog] == ["completed", status]
+    assert catalog.to_records() and str(catalog) and catalog.failures() is not None
+    assert train.infra.status() == "not submitted" and train.run() == {"accuracy": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"#meta": {"config": {}, "time": "soon"}}, "completed"),
+        ({"#meta": {"config": {}, "time": "2026-11-29T10:00:00", "duration": "long", "job": 3}}, "completed"),
+        ({"#data": [[1]]}, None),
+        ({"#type": "Failure", "message": None}, None),
+    ],
+)
+def test_lines_of_other_versions_cost_only_their_entry(tmp_path: Path, change: dict[str, Any], status: str | None) -> None:
+    for seed in (1, 2):
+        Train(seed=seed, infra={"folder": tmp_path}).run()
+    (journal,) = Catalog(tmp_path)["seed=1"].folder.glob("*.jsonl")
+    record = orjson.loads(journal.read_bytes())
+    del record["#sum"]
+    journal.write_bytes(seal(record | change))
+    catalog = Catalog(tmp_path)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert [entry.status for entry in catalog] == [status] * (status is not None) + ["completed"]
+        assert str(catalog) and len(catalog.filter(since="1d")) == 1
+    assert status is not None or "Error" in str(said[0].message)
 
 
 def test_the_longest_uids_are_shown_whole(tmp_path: Path) -> None:
