@@ -99,6 +99,8 @@ class _Known:
     has_entries: bool
     journals: tuple[tuple[str, int, int], ...] = ()
     content: Content | None = field(default=None, repr=False)
+    index: Index | None = field(default=None, repr=False)
+    """Of a folder with claims, of which only what is written meanwhile is to be read the next time."""
 
 
 class Scanner:
@@ -173,6 +175,8 @@ class Scanner:
         fresh = _Known(stamp if now - stamp > _SETTLED_NS else -1, names, sorted(folders), has_entries)
         if known is not None and known.names == names and _REPLACED.isdisjoint(names):
             fresh.journals, fresh.content = known.journals, known.content
+        if known is not None:
+            fresh.index = known.index
         return fresh
 
     def _read(self, path: str, known: _Known) -> Content | None:
@@ -225,7 +229,9 @@ def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int
         if content.claims:
             content.digests = digests_of([record["#key"]])
     elif journals:
-        _read_index(content, path)
+        index = known.index or Index(path)
+        _read_index(content, index)
+        known.index = index if content.claims else None
         if not (content.values or content.failures):
             content.is_damaged = any(
                 is_damaged(files.read_bytes(f"{path}/{name}")) for name in outcomes if OWN_JOURNAL.fullmatch(name)
@@ -261,9 +267,8 @@ def _single(folder: str, name: str) -> dict[str, Any] | None:
     return record
 
 
-def _read_index(content: Content, path: str) -> None:
+def _read_index(content: Content, index: Index) -> None:
     """Take in what there is in several journals, or lines."""
-    index = Index(path)
     index.refresh()
     failures = [key for key in index.failures if key not in index.entries]
     content.values, content.failures = len(index.entries), len(failures)
