@@ -39,7 +39,8 @@ class Catalog(tables.Tabular, Sequence[Entry]):
     """All that is stored below a cache root, in order of the uids; a table, when printed.
 
     The folder is looked at each time the catalog is iterated over, counted or printed, and only what has changed is read
-    again. What others write meanwhile is seen whole or not at all.
+    again; `refresh` gives the entries with one look, where ``list(catalog)`` takes two, as Python asks for the number first. What
+    others write meanwhile is seen whole or not at all.
 
     Parameters
     ----------
