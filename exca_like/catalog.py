@@ -22,6 +22,7 @@ from exca_like.scanning import Content, Kind, Scanner, Wanted
 from exca_like.stats import Stats
 from exca_like.user_warnings import warn
 
+_JOB = re.compile(r" \(job [^)]*\)")
 _LOOKED_INTO = 1000  # entries whose configs are read for a hint
 HEADER = ("uid", "status", "stored", "took", "size")
 
@@ -39,8 +40,8 @@ class Catalog(tables.Tabular, Sequence[Entry]):
     """All that is stored below a cache root, in order of the uids; a table, when printed.
 
     The folder is looked at each time the catalog is iterated over, counted or printed, and only what has changed is read
-    again; `refresh` gives the entries with one look, where ``list(catalog)`` takes two, as Python asks for the number first. What
-    others write meanwhile is seen whole or not at all.
+    again; `refresh` gives the entries with one look, where ``list(catalog)`` takes two, as Python asks for the number first.
+    What others write meanwhile is seen whole or not at all.
 
     Parameters
     ----------
@@ -267,16 +268,16 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         Of items that a job did not come to, as it died, there is nothing: the uid of the map stands for all those of a job.
         """
         found: list[tuple[str, Failure]] = []
-        lost = 0
+        lost: list[str] = []
         for entry in self.refresh():
             if entry.kind in ("map", ""):
                 items = entry.item_failures() if entry.failures else {}
                 failed = entry.job_failures()
                 found += ((f"{entry.uid}/{item}", failure) for item, failure in items.items())
                 found += ((entry.uid, failure) for failure in failed)
-                lost += len(failed) < len(entry.unfinished)
+                lost += [_how(entry)] * (len(failed) < len(entry.unfinished))
             else:
-                lost += entry.status == "lost"
+                lost += [_how(entry)] * (entry.status == "lost")
                 if (failure := entry.failure()) is not None:
                     found.append((entry.uid, failure))
         return FailureReport(found, lost=lost)
@@ -304,6 +305,11 @@ class Catalog(tables.Tabular, Sequence[Entry]):
         numbers = ", ".join(f"{number} {status}" for status, number in counts)
         total = tables.size(sum(entry.size for entry in entries))
         return f"{self._scanner.name}: {tables.count(len(entries), 'entry')}" + (f" ({numbers}), {total}" if entries else "")
+
+
+def _how(entry: Entry) -> str:
+    """How the job of an entry ended that left something without a result."""
+    return _JOB.sub("", entry.reason.rpartition("without a result: ")[2])
 
 
 def _tests_of(uid: str) -> Sequence[Callable[[str], bool]]:

@@ -83,7 +83,7 @@ class FailureReport:
     total:
         How many there are with those that did not fail; None if that is not known.
     lost:
-        How many more were lost: they count as not submitted.
+        Of each that was lost, and so counts as not submitted, how its job ended.
     """
 
     groups: Sequence[FailureGroup]
@@ -91,14 +91,15 @@ class FailureReport:
     lost: int
     """How many more were lost."""
 
-    def __init__(self, failures: Iterable[tuple[str, Failure]], total: int | None = None, lost: int = 0) -> None:
+    def __init__(self, failures: Iterable[tuple[str, Failure]], total: int | None = None, lost: Iterable[str] = ()) -> None:
         found: dict[tuple[object, ...], list[tuple[str, Failure]]] = {}
         self._failures = list(failures)
         for uid, failure in self._failures:
             found.setdefault(_key(failure), []).append((uid, failure))
         self.groups = sorted(map(_group, found.values()), key=lambda group: -group.count)
         self._total = total
-        self.lost = lost
+        self._lost = list(lost)
+        self.lost = len(self._lost)
 
     def each(self) -> list[tuple[str, str]]:
         """Uids, and how each failed, in a line."""
@@ -142,11 +143,18 @@ class FailureReport:
         return "".join([*parts, f"<p>{escape(self.of_lost())}</p>" if self.lost else ""])
 
     def of_lost(self) -> str:
-        """What was lost, in a line; empty if nothing was."""
+        """What was lost, and how, in a line; empty if nothing was."""
         if not self.lost:
             return ""
-        was = "was" if self.lost == 1 else "were"
-        return f"{self.lost} more {was} lost (cancelled, preempted, killed or gone), which counts as not submitted."
+        ways: dict[str, list[str]] = {}
+        for how in self._lost:
+            ways.setdefault(_without_numbers(how), []).append(how)
+        largest = sorted(ways.values(), key=len, reverse=True)
+        shown = [f"{len(way)} × {way[0] or 'gone'}" for way in largest[:_SHOWN_UIDS]]
+        more = [f"{sum(map(len, largest[_SHOWN_UIDS:]))} in other ways"] if len(largest) > _SHOWN_UIDS else []
+        memory = " A SIGKILL may mean that memory ran out." if any("SIGKILL" in how for how in self._lost) else ""
+        were = f"{' more' if self.groups else ''} {'was' if self.lost == 1 else 'were'}"
+        return f"{self.lost}{were} lost, which counts as not submitted: {', '.join([*shown, *more])}.{memory}"
 
     def _title(self) -> str:
         if not self.groups:

@@ -120,7 +120,8 @@ def _rebuilt(entry: Entry) -> tuple[Any, str]:
         now = getattr(config, name).config(uid=True, exclude_defaults=True).flat()
         moved = [field for field in {**entry.changed, **now} if entry.changed.get(field, _UNSET) != now.get(field, _UNSET)]
         what = f"{', '.join(moved) or 'its version'}, by another default or exclusion"
-        msg = f"{entry.uid} is the config {uid} now, as {cls.__qualname__} differs in {what}: make the config in Python"
+        now_it_is = f"{entry.uid} is the config {uid} now, as {cls.__qualname__} differs in {what}"
+        msg = f"{now_it_is}: restore that to find it, or compute it anew"
         raise InfraValueError(msg)
     return config, name
 

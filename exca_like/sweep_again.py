@@ -60,10 +60,14 @@ def again_of(infra: TaskInfra, wanted: Mapping[str, Any]) -> tuple[TaskInfra, Re
     """
     changes: dict[str, tuple[Any, Any]] = {}
     asked = vars(infra._resources()) | infra._record().get("asked", {}) if wanted else {}
-    for name, value in wanted.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        changes[name] = asked[name], _multiplied(name, value, asked[name]) if is_number else value
-        _check(infra, name, changes[name][1])
+    try:
+        for name, value in wanted.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            changes[name] = asked[name], _multiplied(name, value, asked[name]) if is_number else value
+            _check(infra, name, changes[name][1])
+    except InfraValueError as error:
+        msg = f"{infra.uid()}: {error}"
+        raise InfraValueError(msg) from error
     again: TaskInfra = getattr(infra.clone_obj(), infra._field_name())
     again.mode = "retry"
     for name, (_, value) in changes.items():

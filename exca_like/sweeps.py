@@ -341,7 +341,7 @@ class Sweep(Tabular, Sequence[M], Generic[M]):
         failed = [member.infra for member, status in self._with(self._each(TaskInfra.status)) if status == "failed"]
         found = [(infra.uid(), failure_of(infra)) for infra in failed]
         known = [(uid, failure) for uid, failure in found if failure is not None]
-        return FailureReport(known, len(self), lost=len(self._lost()))
+        return FailureReport(known, len(self), lost=[row.reason.removeprefix("lost: ") for row in self._lost()])
 
     def to_df(self) -> "pd.DataFrame":
         """A table of all configs and their results, with a row for each config; nothing is waited for.

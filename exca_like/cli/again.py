@@ -1,6 +1,7 @@
 """``retry``: what failed, computed again."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,12 +24,13 @@ from exca_like.cli.options import (
     selected,
     wrong_input,
 )
-from exca_like.cli.run import say_what_goes_on
+from exca_like.cli.run import computing, say_what_goes_on
 
 if TYPE_CHECKING:
     from exca_like.entries import Entry
 
 _LOST = ("lost", "empty")  # they count as not submitted
+_SECOND = re.compile(r",\s*(\w+=)")
 _SHOWN = 10  # uids of what is left out for one reason
 
 
@@ -50,7 +52,7 @@ def retry(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Something else that jobs ask for, like slurm_partition=long; numbers are factors.",
+            help="Something else that jobs ask for, like slurm_partition=long or cpus_per_task=x2; can be repeated.",
         ),
     ] = None,
     tasks_per_job: Annotated[int, typer.Option(min=1, help="How many tasks each job computes.")] = 1,
@@ -67,8 +69,7 @@ def retry(
     if not uids and not (failed or lost):
         msg = "say which tasks: their uids, --failed for all that failed, or --lost for all that were cancelled or killed"
         raise typer.BadParameter(msg, param_hint="UID")
-    factors = {"mem_gb": _factor("--mem", "mem_gb", mem), "timeout_min": _factor("--timeout", "timeout_min", timeout)}
-    more: dict[str, Any] = dict(map(field_of, set_ or ())) | {name: one for name, one in factors.items() if one is not None}
+    more = _more_of(mem, timeout, set_ or ())
     if uids:
         entries = selected(catalog_of(folder), uids).refresh()
     else:
@@ -91,10 +92,11 @@ def retry(
     with wrong_input():  # all is checked before any is sent
         plan = [retry for sweep in sweeps for retry in sweep.retry_plan(lost=True, **more)]
     try:
-        for sweep in sweeps if yes else ():
-            sweep.retry_failed(tasks_per_job=tasks_per_job, lost=True, **more)
-        for sweep in sweeps if wait and yes else ():
-            sweep.wait()
+        with computing(json=json):
+            for sweep in sweeps if yes else ():
+                sweep.retry_failed(tasks_per_job=tasks_per_job, lost=True, **more)
+            for sweep in sweeps if wait and yes else ():
+                sweep.wait()
     except KeyboardInterrupt:
         say_what_goes_on(wanted[0].root, [member.infra for sweep in sweeps for member in sweep._members])
         raise
@@ -141,6 +143,35 @@ def _tell_left_out(problems: Mapping[str, Exception]) -> None:
             print_text(f"  {uid}", err=True)
         if len(uids) > _SHOWN:
             print_text(f"  ... and {len(uids) - _SHOWN} more", err=True)
+
+
+def _more_of(mem: str | None, timeout: str | None, others: Iterable[str]) -> dict[str, Any]:
+    """What is asked for of jobs, by names of fields: factors and values."""
+    given = [("mem_gb", _factor("--mem", "mem_gb", mem)), ("timeout_min", _factor("--timeout", "timeout_min", timeout))]
+    more: dict[str, Any] = {}
+    for name, value in [*(one for one in given if one[1] is not None), *map(_asked, others)]:
+        if name in more:
+            msg = f"{name} is given twice"
+            raise typer.BadParameter(msg, param_hint="--set")
+        more[name] = value
+    return more
+
+
+def _asked(text: str) -> tuple[str, Any]:
+    """What ``--set NAME=VALUE`` says: a factor like x2, or a value."""
+    from exca_like.infra.task import TaskInfra
+
+    name, value = field_of(text)
+    if isinstance(value, str) and (second := _SECOND.search(value)) is not None:
+        msg = f"{text!r}: give --set again for {second[1]}"
+        raise typer.BadParameter(msg, param_hint="--set")
+    field = TaskInfra.model_fields.get(name)
+    is_text = field is not None and field.annotation == (str | None)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number or (isinstance(value, str) and value[:1] in "xX" and not is_text):
+        value = text.partition("=")[2].strip()
+        return name, value if is_text else _factor("--set", name, value)
+    return name, value
 
 
 def _factor(option: str, field: str, text: str | None) -> float | None:

@@ -15,14 +15,9 @@ from exca_like.cli.options import hinted, print_text
 from exca_like.cli.reasons import why
 from exca_like.cli.run import run as run_config
 from exca_like.cli.starting import init
+from exca_like.cli.wording import in_shell
 
 _EPILOG = "Each command has its own --help. The folder is given with --folder, or as EXCA_LIKE_FOLDER."
-
-_IN_SHELL = {
-    "print the catalog to see which there are": "`exca-like ls` shows which there are",
-    "explain() shows how": "`exca-like why UID` shows how",
-}
-"""What messages advise in Python, and what does the same here."""
 
 
 class _Commands(TyperGroup):
@@ -112,17 +107,9 @@ def run(arguments: Sequence[str]) -> int:
         print_text(f"error: {_said(error)}", err=True)
         return 1
     except (ExcaLikeError, ImportError) as error:
-        print_text(f"error: {_in_shell(error)}", err=True)
+        print_text(f"error: {in_shell(error)}", err=True)
         return 1
     return 0
-
-
-def _in_shell(message: object) -> str:
-    """A message with the commands that do what it advises."""
-    text = str(message)
-    for in_python, here in _IN_SHELL.items():
-        text = text.replace(in_python, here)
-    return text
 
 
 def _drop_output() -> None:
@@ -143,4 +130,4 @@ def _said(error: OSError) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    print_text(f"warning: {_in_shell(message)}", err=True)
+    print_text(f"warning: {in_shell(message)}", err=True)

@@ -87,7 +87,7 @@ def unpin(
     entries = meant(folder, uids, method, status, since, before, where, pinned or None)
     for entry in entries:
         entry.unpin()
-    _tell(entries, "is not pinned", json=json)
+    _tell(entries, "is not pinned any more", json=json)
 
 
 def rm(
@@ -140,8 +140,9 @@ def prune(
     if older_than is None and max_size is None and keep_last is None and status is None:
         msg = "say what is to be removed: give --older-than, --max-size, --keep-last or --status"
         raise typer.BadParameter(msg)
+    catalog = chosen(folder, method, None, since, before, where)
     done = pruning.prune(
-        chosen(folder, method, None, since, before, where),
+        catalog,
         older_than=older_than,
         max_size=int(max_size) if max_size is not None and max_size.isdecimal() else max_size,
         keep_last=keep_last,
@@ -149,6 +150,10 @@ def prune(
         status=statuses(status),
         dry_run=not yes,
     )
+    if status is not None and not json:
+        kept = [entry for entry in catalog.filter(status=statuses(status)) if entry.kind == "map" and entry.values]
+        if kept and not any(one.entry.uid == kept[0].uid for one in done):
+            print_text(f"maps with results stay, like {kept[0].uid}: `exca-like rm` removes them", err=True)
     _report(done, yes=yes, json=json)
 
 
@@ -242,5 +247,8 @@ def _report(done: "Sequence[Removal]", *, yes: bool, json: bool) -> None:
             rows.append((uid, status, stored, bytes_, one.reason if one.problem is None else f"stays: {one.problem}"))
         print_table(tables.Table("", header, rows, most=None, longest=LONGEST))
         total = f"{tables.count(len(good), 'entry')}, {tables.size(size)}"
-        print_text(f"{total} removed" if yes else f"{total} to remove; nothing was removed: repeat with --yes")
+        if yes:
+            print_text(f"{total} removed")
+        else:
+            print_text(f"{total} to remove; nothing was removed: repeat with --yes" if good else "all stays")
     raise typer.Exit(0 if len(good) == len(done) else 1)

@@ -145,10 +145,13 @@ def failures(
     if number is not None and not group:
         msg = "it goes with --group; without, all are shown"
         raise typer.BadParameter(msg, param_hint="--number")
-    report = chosen(folder, method, None, since, before, where).failures()
+    catalog = chosen(folder, method, None, since, before, where)
+    report = catalog.failures()
     if json:
-        names = ("count", "type", "message", "where", "reason", "traceback", "uids")
-        print_json([{name: getattr(one, name) for name in names} for one in report.groups])
+        names = ("count", "type", "message", "where", "reason", "traceback")
+        print_json(
+            [{name: getattr(one, name) for name in names} | {"uids": one.uids[: number or None]} for one in report.groups]
+        )
         return
     if group or not len(report):
         print_text(report.text(number))
@@ -157,7 +160,12 @@ def failures(
         if report.lost:
             print_text(report.of_lost())
     if report.lost:
-        print_text("`exca-like ls` says what, `exca-like retry --lost` submits such tasks again", err=True)
+        are_tasks = {entry.kind == "task" for entry in catalog.refresh() if entry.status == "lost" or entry.unfinished}
+        advice = [
+            "`exca-like retry --lost` submits such tasks again, with --mem x2 for more memory" if True in are_tasks else "",
+            "of maps and functions, make the call again" if False in are_tasks else "",
+        ]
+        print_text("; ".join(["`exca-like ls` says what", *filter(None, advice)]), err=True)
 
 
 def du(

@@ -70,6 +70,8 @@ def _described(entry: "Entry") -> Any:
     results = {name: value for name, value in row.items() if name == "result" or name.startswith("result.")}
     for name, value in results.items():
         yield f"  {name}  {value!r:.200}"
+    if entry.kind != "map" and entry.values and not results:
+        yield f"  result  not shown; in Python: Catalog({str(entry.root)!r}).load({entry.uid!r})"
     if entry.kind != "map":
         yield from (f"  {line}" for line in str(entry.provenance()).splitlines())
     if entry.kind == "map":

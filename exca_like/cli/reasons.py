@@ -17,6 +17,7 @@ from exca_like.cli.options import (
     usual_root,
 )
 from exca_like.cli.run import infra_of, made, target_of
+from exca_like.cli.wording import in_shell
 
 
 def why(
@@ -49,7 +50,7 @@ def why(
         }
         print_json(data | {"changes": [{"name": one.name, "how": one.how} for one in explanation.changes]})
     else:
-        print_text(str(explanation))
+        print_text(in_shell(explanation, explanation.uid))
 
 
 def _of_class(target: str, fields: list[str], folder: Any, *, replaces: bool) -> Any:

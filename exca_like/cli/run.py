@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,8 @@ _HERE = (None, "debug")  # clusters that are this process
 _MANY = 10_000  # configs, which take seconds to be made
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from exca_like.sweeps import Sweep
 
 
@@ -41,7 +43,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be computed.")] = False,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Only print the whole config, as yaml; of a sweep all.")
+        bool, typer.Option("--print-config", help="Only print the whole config, as yaml or JSON; of a sweep all.")
     ] = False,
     number: Annotated[int, typer.Option("--number", "-n", min=0, help="Only so many configs of a sweep; 0: all.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for jobs, and print what came out.")] = False,
@@ -55,7 +57,7 @@ def run(
         check_is_no_part(folder)
     config = made(cls, said, folder, replaces=is_said(context, "folder"))
     if print_config and not said.grid:
-        _print_configs([config])
+        _print_configs([config], json=json, is_one=True)
         return
     name = infra_of(config, method)
     infra = getattr(config, name)
@@ -76,7 +78,7 @@ def run(
             configs = exca_like.sweep(config, said.grid, zip=said.zips, infra=name)
         configs = configs[:number] if number else configs
         if print_config:
-            _print_configs(configs)
+            _print_configs(configs, json=json)
         else:
             _sweep(configs, name, dry_run=dry_run, wait=wait, tasks_per_job=tasks_per_job, json=json)
     except KeyboardInterrupt:
@@ -110,13 +112,21 @@ def say_what_goes_on(folder: str | Path, infras: Iterable[Any]) -> None:
     )
 
 
-def _print_configs(configs: Iterable[Any]) -> None:
-    """Print configs as documents of yaml."""
+def _print_configs(configs: Iterable[Any], *, json: bool, is_one: bool = False) -> None:
+    """Print configs as documents of yaml, or in JSON."""
     from exca_like.confdict import ConfDict
     from exca_like.models.export import export
 
-    texts = (ConfDict(export(config, uid=False, exclude_defaults=False)).to_yaml() for config in configs)
-    typer.echo("---\n".join(texts), nl=False)
+    every = (ConfDict(export(config, uid=False, exclude_defaults=False)) for config in configs)
+    if json:
+        print_json(next(every) if is_one else list(every))
+    else:
+        typer.echo("---\n".join(config.to_yaml() for config in every), nl=False)
+
+
+def computing(*, json: bool) -> contextlib.AbstractContextManager[Any]:
+    """A block in which the user's code may print: if the output is JSON, that goes to where errors go."""
+    return contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext()
 
 
 def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) -> None:
@@ -125,20 +135,26 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
     infra = getattr(config, name)
     uid = infra.uid()  # what is wrong with the class is said as of any command
     is_here = infra.cluster is None or infra.folder is None
-    job = None if dry_run or is_here else infra.job()
+    with computing(json=json):
+        job = None if dry_run or is_here else infra.job()
     if job is not None and not json:
         print_text(f"{uid}: job {job.job_id}, {_standing(infra)}")
     results, failure = [], None
+    before = (
+        [infra] if not dry_run and infra.folder is not None and infra._mode() == "cached" and infra.status() == "failed" else []
+    )
     if not dry_run and (is_here or wait or infra.cluster == "debug" or infra.status() in ("completed", "failed")):
         try:
-            results = [_result(infra) if job is None else job.result()]
+            with computing(json=json):
+                results = [_result(infra) if job is None else job.result()]
         except Exception as error:
             if job is None and isinstance(error, ExcaLikeError):  # of this package: what it says is enough
                 raise
             from exca_like.cachedict.failures import Failure
 
-            failure = Failure.of(error if job is None else error.with_traceback(None))  # that of the job is beside it
+            failure = Failure.of(error.with_traceback(_of_user(error.__traceback__) if job is None else None))
             print_text(failure.traceback.rstrip("\n"), err=True)
+            _tell_failed_before(before, name)
     if json:
         status = "completed" if results else "failed" if failure else _standing(infra)
         about = {"uid": uid, "status": status, "job": job and job.job_id}
@@ -149,6 +165,23 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
         print_text(repr(result))
     if failure is not None:
         raise typer.Exit(1)
+
+
+def _of_user(traceback: "TracebackType | None") -> "TracebackType | None":
+    """A traceback from the first line on that is not of this package; None if all are: beside it is that of the computation."""
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("exca_like."):
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _tell_failed_before(infras: Sequence[Any], name: str) -> None:
+    """Say of errors that were stored before how they are computed again."""
+    if not infras:
+        return
+    code = ", by other code than there is now" if infras[0].explain().changes else ""
+    what = f"{infras[0].uid()} failed" if len(infras) == 1 else f"{len(infras)} of them failed"
+    again = f"the same command with {name}.mode=retry computes {'it' if len(infras) == 1 else 'them'} again"
+    print_text(f"{what} before{code}, and that counts: {again}", err=True)
 
 
 def _standing(infra: Any) -> str:
@@ -166,14 +199,19 @@ def _result(infra: Any) -> Any:
 
 
 def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks_per_job: int, json: bool) -> None:
+    from exca_like.failures import FailureReport
+
     plan = configs.plan()
     if not json:
         print_text(plan)
+    infras = [getattr(one, name) for one in configs] if plan.failed and not dry_run else []
+    before = [infra for infra in infras if infra.status() == "failed"]
     is_awaited = not dry_run and (wait or getattr(configs[0], name).cluster in (None, "debug"))
-    if not dry_run:
-        configs.submit(tasks_per_job=tasks_per_job)
-    if is_awaited:
-        configs.wait()
+    with computing(json=json):
+        if not dry_run:
+            configs.submit(tasks_per_job=tasks_per_job)
+        if is_awaited:
+            configs.wait()
     if json:
         print_json({"plan": vars(plan), "configs": [vars(row) for row in configs.status().rows]})
     elif dry_run or is_awaited:
@@ -181,15 +219,20 @@ def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks
     else:
         folder = os.path.relpath(getattr(configs[0], name).folder)
         typer.echo(f"submitted: see `exca-like status --watch --folder {folder}`")
-    failed = configs.failures() if is_awaited else ()
-    if len(failed):
-        print_text(failed, err=True)
+    failed = configs.failures() if is_awaited else FailureReport(())
+    if len(failed) or failed.lost:
+        print_text(failed if len(failed) else failed.of_lost(), err=True)
+    if failed.lost:
+        print_text("the same command submits again what was lost", err=True)
+    _tell_failed_before(before, name)
     if is_awaited and any(row.status != "completed" for row in configs.status().rows):
         raise typer.Exit(1)
 
 
 def target_of(text: str) -> tuple[type[Any], str | None]:
     """The class that is named, and the method, if one is."""
+    from exca_like.sources import closest
+
     module_name, sign, path = text.partition(":")
     if not sign or not path:
         msg = f"{text!r} is not of the form MODULE:CLASS, like train:Train or project.train:Train.run"
@@ -219,8 +262,13 @@ def target_of(text: str) -> tuple[type[Any], str | None]:
             method = one
             break
     if not _is_config(cls):
+        if callable(cls) and not isinstance(cls, type):
+            msg = f"{path} of {module_name} is a function: from the shell, only methods of configs are run"
+            raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
         there = [name for name, value in vars(found).items() if _is_config(value) and value.__module__ == found.__name__]
-        msg = f"{module_name} has no config {path!r}" + (f": there are {', '.join(there)}" if there else ", nor any other")
+        near = closest(path, there)
+        hint = f"; did you mean {near}?" if near else f": there are {', '.join(there)}" if there else ", nor any other"
+        msg = f"{module_name} has no config {path!r}{hint}"
         raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
     return cls, method
 

@@ -44,7 +44,8 @@ def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None
         if json:
             print_json({"folders": number, "files": None, "bytes": None})
         else:
-            print_text(f"would merge files in {tables.count(number, 'folder')} of {catalog.folder}: repeat with --yes to do it")
+            folders = tables.count(number, "folder")
+            print_text(f"would merge what can be merged in {folders} of {catalog.folder}: repeat with --yes to do it")
         return
     done = maintenance.compact(catalog.folder)
     before, after = sum(one.bytes_before for one in done), sum(one.bytes_after for one in done)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand
 
-from exca_like.cli.options import field_of, hinted, split, value_of
+from exca_like.cli.options import field_of, hinted, print_text, split, value_of
 
 _RANGE = re.compile(r"range\(\s*(-?\d+(?:\s*,\s*-?\d+){0,2})\s*\)")
 _ZIP = re.compile(r"zip\(([^()]+)\)")
@@ -63,6 +63,8 @@ def read(words: list[str]) -> Words:
         if word.startswith("@"):
             continue
         name, sign, text = word.partition("=")
+        if name.strip() in found.texts:
+            print_text(f"{name.strip()} is given twice: {word} counts", err=True)
         if not sign or not name.strip():
             msg = f"{word!r} is neither FIELD=VALUE, like optim.lr=0.1, nor @FILE.yaml"
             raise typer.BadParameter(msg)
@@ -95,6 +97,9 @@ def values_of(text: str) -> list[Any] | None:
             msg = f"{text.strip()} has no numbers in it"
             raise typer.BadParameter(msg)
         return found
+    if text.strip().startswith("range(") and text.strip().endswith(")"):
+        msg = f"{text.strip()}: range takes one to three whole numbers; write others like 0.1,0.2,0.3, and a text in quotes"
+        raise typer.BadParameter(msg)
     parts = split(text)
     _check_none_empty(text, parts)
     return None if len(parts) == 1 else [value_of(part) for part in parts]

@@ -154,7 +154,8 @@ class _Queue:
             return "out of memory", f"{why}: let fewer jobs run at a time (EXCA_LIKE_LOCAL_JOBS)"
         is_sent = number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP)
         if is_sent:  # not the job is to blame
-            return "lost", f"killed by {_name(number)}, not by exca_like"
+            by = "SIGINT, or a KeyboardInterrupt of its own" if number == signal.SIGINT else _name(number)
+            return "lost", f"killed by {by}, not by exca_like"
         return "failed", f"killed by {_name(number)}"
 
     def _stop_if_due(self, job: _Running) -> None:

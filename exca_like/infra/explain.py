@@ -124,7 +124,7 @@ def _stored_task(infra: Any, key: str) -> Explanation | None:
     if outcome is not None and outcome.failure is None:
         return of_value(infra, infra.uid(), noted(store.meta(key)))
     if outcome is not None:
-        return of_failure(infra.uid(), outcome.failure, is_raised=infra.mode != "retry")
+        return of_failure(infra.uid(), outcome.failure, noted(store.meta(key)), infra, is_raised=infra.mode != "retry")
     job = infra._handle()
     if own_status(infra) == "running":
         return Explanation("running", infra.uid(), f"Job {job.job_id} computes it: a call waits for its result.")
@@ -196,7 +196,7 @@ def _stored_item(infra: Any, key: str) -> Explanation | None:
         return of_value(infra, uid, noted(cache.meta(key)))
     failure = cache.failure(key)
     if failure is not None:
-        return of_failure(uid, failure, is_raised=False)
+        return of_failure(uid, failure, noted(cache.meta(key)), infra, is_raised=False)
     number = len(cache)
     if number:
         reason = f"This item was never computed; {number} others of this config are stored. The next call computes it."
@@ -226,17 +226,25 @@ def _of_folder(infra: Any) -> Explanation | None:
 
 def of_value(infra: Any, uid: str, meta: Mapping[str, Any]) -> Explanation:
     """What is to be said of a stored value, by what is stored beside it."""
-    now, stored = infra._code_state(), meta.get("code")
     excluded = _changed_excluded(infra, meta.get("config"))
-    if now is None or stored is None or stored == now.digest:
-        code = " by the code that there is now" if stored is not None and now is not None else ""
+    is_same, changes = _compared_code(infra, meta)
+    if is_same is not False:
+        code = " by the code that there is now" if is_same else ""
         return Explanation("hit", uid, f"The result is in the cache{when(meta)}{code}.", excluded=excluded)
-    before = watching.read(infra._entry().root, stored)
-    changes = () if before is None else tuple(watching.changes(before, now))
-    if before is not None and not changes:
-        return Explanation("hit", uid, f"The result is in the cache{when(meta)}.", excluded=excluded)
     reason = f"The result is in the cache{when(meta)}, but by other code: a call returns it, with a warning (code='warn')."
     return Explanation("stale", uid, reason, excluded=excluded, changes=changes)
+
+
+def _compared_code(infra: Any, meta: Mapping[str, Any]) -> tuple[bool | None, tuple[watching.Change, ...]]:
+    """Whether something was computed by the code that there is now (None if it makes no difference), and what has changed."""
+    now, stored = infra._code_state(), meta.get("code")
+    if now is None or stored is None:
+        return None, ()
+    if stored == now.digest:
+        return True, ()
+    before = watching.read(infra._entry().root, stored)
+    changes = () if before is None else tuple(watching.changes(before, now))
+    return (None if before is not None and not changes else False), changes
 
 
 def when(meta: Mapping[str, Any]) -> str:
@@ -250,11 +258,16 @@ def damaged(uid: str) -> Explanation:
     return Explanation("corrupt", uid, what)
 
 
-def of_failure(uid: str, failure: Failure, *, is_raised: bool) -> Explanation:
-    """What is to be said of a stored error."""
+def of_failure(
+    uid: str, failure: Failure, meta: Mapping[str, Any] | None = None, infra: Any = None, *, is_raised: bool
+) -> Explanation:
+    """What is to be said of a stored error, and of what is stored beside it; of other code only for an infra."""
     what = f"{failure.type.rpartition('.')[2]}: {failure.message}".splitlines()[0]
+    is_same, changes = (None, ()) if infra is None else _compared_code(infra, meta or {})
+    code = ", by other code than there is now" if is_same is False else ""
     then = "A call raises it; mode='retry' computes again." if is_raised else "The next call computes it again."
-    return Explanation("failed", uid, f"It was computed, and failed with {what:.300}. {then}")
+    moment = when(meta or {}).removeprefix(", computed")
+    return Explanation("failed", uid, f"It was computed{moment}{code}, and failed with {what:.300}. {then}", changes=changes)
 
 
 def _changed_excluded(infra: Any, config: Any) -> tuple[Difference, ...]:

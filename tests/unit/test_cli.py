@@ -109,6 +109,8 @@ class Sized(pydantic.BaseModel):
     @infra.apply
     def run(self) -> int:
         return self.bytes
+def helper(x: int) -> int:
+    return x
 class Loose(pydantic.BaseModel):
     x: int = 1
     infra: exca_like.TaskInfra = exca_like.TaskInfra()
@@ -293,8 +295,14 @@ def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: p
         (["retry", "--failed", "--yes", "--mem", "x0"], "'x0' is no factor"),
         (["retry", "--failed", "--yes", "--timeout", "x-1"], "'x-1' is no factor"),
         (["retry", "--failed", "--yes", "--timeout", "xnan"], "'xnan' is no factor"),
-        (["retry", "--failed", "--yes", "--set", "nodes=32"], "nodes=32 is a factor, of the nodes=1 that the job asked for"),
-        (["retry", "--failed", "--yes", "--mem", "x2"], "mem_gb=2 multiplies what the job asked for, which is not set"),
+        (["retry", "--failed", "--yes", "--set", "nodes=x32"], "nodes=32 is a factor, of the nodes=1 that the job asked for"),
+        (
+            ["retry", "--failed", "--yes", "--mem", "x2"],
+            "-6287ab2c: mem_gb=2 multiplies what the job asked for, which is not set",
+        ),
+        (["retry", "--failed", "--set", "mem_gb=8"], "'8' is no factor: give one like x2"),
+        (["retry", "--failed", "--mem", "x2", "--set", "mem_gb=x3"], "mem_gb is given twice"),
+        (["retry", "--failed", "--set", "slurm_partition=long,nodes=x2"], "give --set again for nodes="),
         (["retry", "--failed", "--yes", "--set", "partition=long"], "'partition' is nothing that a job asks for"),
     ):
         ended, out, err = command(*arguments)
@@ -358,7 +366,9 @@ def test_many_configs_are_announced_on_a_terminal(running, monkeypatch: pytest.M
             ["M:Base", "zip(seed,label)=(1,2),3"],
             "give 2 values in brackets for each config, like zip(a,b)=(1,x),(2,y), not '3'",
         ),
-        (["M:Bases"], "has no config 'Bases': there are Optim, Base, Both, Plain, Mapped, Slow, Sized, Loose"),
+        (["M:Bases"], "has no config 'Bases'; did you mean Base?"),
+        (["M:helper"], "is a function: from the shell, only methods of configs are run"),
+        (["M:Base", "optim.lr=range(0,0.3,0.1)"], "range takes one to three whole numbers; write others like 0.1,0.2,0.3"),
         (["M:Plain"], "Plain has no method with a TaskInfra"),
         (["M:Mapped"], "Mapped.process has a MapInfra, whose items come from a call in Python, like Mapped().process(...)"),
         (["M:Mapped.process"], "Mapped.process has a MapInfra"),
@@ -383,6 +393,26 @@ def test_an_error_of_the_method_has_its_traceback(running, tmp_path: Path) -> No
     ended, out, err = running("M:Base", "seed=3")
     assert (ended, out) == (1, "") and err.startswith("Traceback") and err.endswith("ValueError: three\n")
     assert err.count("File") == 1  # of the method's own code
+
+
+def test_who_gives_a_field_twice_is_told(running) -> None:
+    ended, out, err = running("M:Base", "seed=1", "seed=2", "--dry-run")
+    assert ended == 0 and "/seed=2-" in out and err == "seed is given twice: seed=2 counts\n"
+
+
+class Listed(pydantic.BaseModel):
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+    @infra.apply
+    def run(self) -> list[int]:
+        return [1, 2]
+
+
+def test_a_result_that_is_not_shown_is_told(tmp_path: Path, command) -> None:
+    Listed(infra={"folder": tmp_path}).run()
+    (entry,) = Catalog(tmp_path)
+    shown = good(command("show", "Listed", "--folder", tmp_path))
+    assert f"result  not shown; in Python: Catalog('{tmp_path}').load('{entry.uid}')" in shown
 
 
 @pytest.mark.parametrize(
@@ -604,7 +634,10 @@ def test_compact(command, tmp_path: Path) -> None:
     for number in range(3):
         program = f"from exca_like import CacheDict\nwith CacheDict({str(tmp_path)!r}).write() as c: c[{str(number)!r}] = 1"
         subprocess.run([sys.executable, "-c", program], check=True)
-    assert "would merge files in" in good(command("compact", "--folder", tmp_path)) and len(list(tmp_path.iterdir())) == 3
+    assert (
+        "would merge what can be merged in 1 folder of" in good(command("compact", "--folder", tmp_path))
+        and len(list(tmp_path.iterdir())) == 3
+    )
     assert re.match(r"1 folder: of 3 files 1 are left, of ", good(command("compact", "--folder", tmp_path, "--yes")))
     assert len(CacheDict(tmp_path)) == 3
 
@@ -635,7 +668,7 @@ def test_pin_and_unpin(own) -> None:
     own("pin", "seed=-1", "optim.lr=0.5")
     assert len(json.loads(good(own("unpin", "--pinned", "-m", "add", "--json")))) == 0
     assert (
-        good(own("unpin", "--pinned")).count(" is not pinned\n") == 2
+        good(own("unpin", "--pinned")).count(" is not pinned any more\n") == 2
         and json.loads(good(own("ls", "--pinned", "--json"))) == []
     )
     assert "1 entry, " in good(own("rm", "optim.lr=0.5", "--yes"))
@@ -759,7 +792,7 @@ def test_wrong_input(command, arguments: list[str], ended: int, message: str) ->
     [
         ("run", 2, "Missing argument"),
         ("run nowhere:Train", 2, "no module 'nowhere'"),
-        ("why base:Bas", 2, "there are Optim, Base"),
+        ("why base:Bas", 2, "did you mean Base?"),
         ("ls --status fail", 2, "must be one of"),
         ("show nothing", 1, "no entry"),
         ("status --every 0", 2, "0.2"),
@@ -885,7 +918,7 @@ def test_retry_sets_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Sweep, "wait", lambda self: asked.append(("wait", {})))
     given = {"slurm_partition": "long,short", "mem_gb": 2}
     command(
-        "retry", "--failed", "--folder", "cache", "--set", "slurm_partition=long,short", "--set", "mem_gb=2", "--yes", "--wait"
+        "retry", "--failed", "--folder", "cache", "--set", "slurm_partition=long,short", "--set", "mem_gb=x2", "--yes", "--wait"
     )
     assert asked == [*[("plan", given)] * 2, *[("send", given)] * 2, *[("wait", {})] * 2]
 

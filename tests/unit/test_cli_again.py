@@ -1,6 +1,7 @@
 """``retry``, ``cancel`` and ``why`` on jobs that failed, of configs whose code has changed."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,57 @@ def test_changed_code_is_told_with_the_command_that_shows_it(call: Call, tmp_pat
     call("run", "train:Train", "infra.cluster=null")
     (tmp_path / "train.py").write_text(PROGRAM.replace("return self.lr", "return self.lr + 1"))
     warning = call("run", "train:Train", "infra.cluster=null").stderr
-    assert "train.Train.run was changed. `exca-like why UID` shows how" in warning and "explain()" not in warning
+    assert "was changed. `exca-like why train.Train.run,0/default` shows how" in warning and "explain()" not in warning
+    assert "compute again with infra.mode=force" in warning
+
+
+@pytest.mark.parametrize("cluster", ["local", "null"])
+def test_errors_of_before_are_told_as_such(call: Call, tmp_path: Path, cluster: str) -> None:
+    first = call("run", "train:Train", "seed=1", f"infra.cluster={cluster}", "--wait", ended=1)
+    assert "failed before" not in first.stderr and "exca_like" not in first.stderr, "it shows lines of the user's code only"
+    call("run", "train:Train", "seed=2,3", f"infra.cluster={cluster}", "--wait", ended=1)
+    (tmp_path / "fixed").touch()
+    again = call("run", "train:Train", "seed=1", f"infra.cluster={cluster}", "--wait", ended=1).stderr
+    retried = "the same command with infra.mode=retry computes it again"
+    assert re.search(f"train.Train.run,0/seed=1-[0-9a-f]+ failed before, and that counts: {retried}", again)
+    assert "ValueError: seed 1" in again and "exca_like" not in again
+    (tmp_path / "train.py").write_text(PROGRAM.replace("return self.lr", "return self.lr + 1"))
+    several = call("run", "train:Train", "seed=1,2,3,4", f"infra.cluster={cluster}", "--wait", ended=1).stderr
+    assert "3 of them failed before, by other code than there is now, and that counts: the same command with" in several
+    why = call("why", "seed=1").stdout
+    assert "by other code than there is now" in why and "train.Train.run was changed" in why
+    assert re.search(r"`exca-like retry train\.Train\.run,0/seed=1-[0-9a-f]+ --yes` computes it again", why)
+    done = call("run", "train:Train", "seed=1,2,3", f"infra.cluster={cluster}", "infra.mode=retry", "--wait")
+    assert "3 completed" in done.stdout and not done.stderr
+
+
+def test_output_in_json_is_json(call: Call, tmp_path: Path) -> None:
+    """What the code of users prints goes to where errors go."""
+    (tmp_path / "train.py").write_text(PROGRAM.replace("if self.seed >= 10:", "print('hello')\n        if self.seed >= 10:"))
+    for command, ended in (
+        (("run", "train:Train", "infra.cluster=null"), 0),
+        (("run", "train:Train", "lr=1,2", "infra.cluster=null"), 0),
+        (("run", "train:Train", "seed=1", "infra.cluster=null"), 1),
+    ):
+        done = call(*command, "--json", ended=ended)
+        assert json.loads(done.stdout) and "hello" in done.stderr
+    (tmp_path / "fixed").touch()
+    done = call("retry", "--failed", "--yes", "--json")
+    assert json.loads(done.stdout)["submitted"] and "hello" in done.stderr
+    assert json.loads(call("run", "train:Train", "seed=4", "--print-config", "--json").stdout)["seed"] == 4
+    configs = json.loads(call("run", "train:Train", "seed=4,5", "--print-config", "--json").stdout)
+    assert [config["seed"] for config in configs] == [4, 5]
+
+
+def test_what_is_lost_is_told_with_how_it_ended(call: Call, tmp_path: Path) -> None:
+    kill = "if self.seed == 5:\n            os.kill(os.getpid(), 9)\n        if self.seed >= 10:"
+    (tmp_path / "train.py").write_text(PROGRAM.replace("if self.seed >= 10:", kill))
+    done = call("run", "train:Train", "seed=5", "lr=1,2", "--wait", ended=1)
+    lost = "2 were lost, which counts as not submitted: 2 × killed by SIGKILL, not by exca_like. A SIGKILL may mean that memory ran out."
+    assert lost in done.stderr and "the same command submits again what was lost" in done.stderr
+    done = call("failures")
+    assert done.stdout == f"Nothing failed.\n\n{lost}\n"
+    assert "`exca-like retry --lost` submits such tasks again, with --mem x2" in done.stderr and "maps" not in done.stderr
 
 
 def test_messages_do_nothing_to_the_terminal(call: Call, tmp_path: Path) -> None:

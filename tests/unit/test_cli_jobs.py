@@ -106,7 +106,7 @@ def test_a_map_is_cancelled_by_job_and_as_a_whole(tmp_path: Path, gate: Path, co
     assert command("logs", second)[1] == "item 2\n"
     ended, _, err = command("logs", "Waits.run")
     assert ended == 1 and f"2 jobs were at {entry.uid}: give the id of one, like {second}, {first}" in err
-    assert "1 more was lost" in command("failures")[1]
+    assert "1 was lost, which counts as not submitted: 1 × cancelled." in command("failures")[1]
     ended, out, err = command("retry", "--lost")
     assert (ended, out) == (0, "nothing to do: no task was lost\n")
     assert err == f"maps and calls are not submitted: make the call again of {entry.uid}"

@@ -1,6 +1,7 @@
 """What explain() says, read aloud; each step is a process of its own, as the code changes in between."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -224,10 +225,15 @@ def test_corrupt_data(project):
 def test_a_failed_entry(project):
     project.run("try:\n    train(fail=True).run()\nexcept ValueError:\n    pass")
     told = project.explain("train(fail=True).infra.explain()")
-    assert told == [
-        "failed: experiment.Train.run,1/fail=True-f827cf46",
-        "  It was computed, and failed with ValueError: bad luck. A call raises it; mode='retry' computes again.",
-    ]
+    assert told[0] == "failed: experiment.Train.run,1/fail=True-f827cf46"
+    assert re.fullmatch(
+        r"  It was computed 2\S+ \S+ UTC, and failed with ValueError: bad luck\. A call raises it; mode='retry' computes again\.",
+        told[1],
+    )
+    project.edit("experiment.py", "bad luck", "worse luck")
+    told = project.explain("train(fail=True).infra.explain()")
+    assert "UTC, by other code than there is now, and failed with ValueError: bad luck. A call raises it" in told[1]
+    assert "experiment.Train.run was changed" in told[2] and any("worse luck" in line for line in told[3:])
 
 
 def test_another_version(project):
@@ -249,9 +255,9 @@ def test_items(project):
         "miss: experiment.Features.compute,0/default/3",
         "  This item was never computed; 2 others of this config are stored. The next call computes it.",
     ]
-    assert project.explain(f"{explain}(13)")[1:] == [
-        "  It was computed, and failed with ValueError: unlucky. The next call computes it again."
-    ]
+    (told,) = project.explain(f"{explain}(13)")[1:]
+    assert told.startswith("  It was computed 2")
+    assert told.endswith(" UTC, and failed with ValueError: unlucky. The next call computes it again.")
     assert project.explain("features(size=4).infra.explain(1)")[1:] == [
         "  This config was never computed: the next call computes it.",
         "  The nearest stored config is experiment.Features.compute,0/default:",
