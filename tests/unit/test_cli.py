@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pydantic
 import pytest
 from test_catalog import Train, fill
 
