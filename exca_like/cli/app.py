@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from exca_like import __version__
 from exca_like.cli import again, clean, find, logs, look, settings, share, upkeep, words
+from exca_like.cli.grouping import CommandGroup
 from exca_like.cli.options import hinted, print_text
 from exca_like.cli.reasons import why
 from exca_like.cli.run import run as run_config
@@ -20,7 +20,7 @@ from exca_like.cli.wording import in_shell
 _EPILOG = "Each command has its own --help. The folder is given with --folder, or as EXCA_LIKE_FOLDER."
 
 
-class _Commands(TyperGroup):
+class _Commands(CommandGroup):
     """All commands, and what is said of options that are not taken."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -37,17 +37,6 @@ class _Commands(TyperGroup):
             return None
         given.remove(name)
         return f"options come after the command: exca-like {name} {shlex.join(given)}"
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write all commands under their headings; by itself, a list without headings is written that cuts what is long."""
-        headings: dict[str, list[tuple[str, str]]] = {}
-        for name in self.list_commands(ctx):
-            command: Any = self.commands[name]
-            headings.setdefault(command.rich_help_panel, []).append((name, command.get_short_help_str(limit=1000)))
-        width = max(map(len, self.commands))
-        for heading, rows in headings.items():
-            with formatter.section(heading):
-                formatter.write_dl([(name.ljust(width), text) for name, text in rows])
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -4,9 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
+from exca_like.cli.grouping import CommandGroup
 from exca_like.cli.options import Json, field_of, print_json, wrong_input
 
-app = typer.Typer(invoke_without_command=True, help="Show the settings that hold here, or write them.")
+app = typer.Typer(cls=CommandGroup, invoke_without_command=True, help="Show the settings that hold here, or write them.")
 
 Project = Annotated[
     bool, typer.Option("--project", help="In the nearest pyproject.toml, not in the user's file.", show_default=False)
