@@ -309,7 +309,8 @@ class Catalog(tables.Tabular, Sequence[Entry]):
 
 def _how(entry: Entry) -> str:
     """How the job of an entry ended that left something without a result."""
-    return _JOB.sub("", entry.reason.rpartition("without a result: ")[2])
+    how = _JOB.sub("", entry.reason.rpartition("without a result: ")[2])
+    return "its process is gone" if how.endswith(", is gone") else how  # which it was is of no use
 
 
 def _tests_of(uid: str) -> Sequence[Callable[[str], bool]]:

@@ -418,7 +418,7 @@ def test_what_was_killed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
     (entry,) = Catalog(tmp_path)
     assert (entry.status, entry.values) == ("lost", 0) and re.fullmatch(r"process \d+ of .*, is gone", entry.reason)
-    assert "1 more was lost" in str(Catalog(tmp_path).failures())
+    assert "1 was lost, which counts as not submitted: 1 × its process is gone." in str(Catalog(tmp_path).failures())
 
 
 class Doubles(pydantic.BaseModel):
@@ -452,7 +452,7 @@ def test_a_map_of_which_a_job_died(tmp_path: Path, code: int) -> None:
     assert entry.is_of_job(job) and entry.is_of_job(job.rpartition("_")[0]) and not entry.is_of_job(job[:-3])
     report = catalog.failures()
     assert [group.uids for group in report.groups] == ([(entry.uid,)] if code else [])
-    assert ("1 more was lost" in str(report)) == (not code)
+    assert ("1 was lost" in str(report)) == (not code)
     assert pruning.prune(tmp_path, status=("failed", "lost")) == [], "the other results are good"
 
     with pytest.raises(ItemsFailedError):
@@ -578,7 +578,7 @@ def test_kills_by_others_are_no_failures(tmp_path: Path) -> None:
     assert len(Catalog(tmp_path).filter(since="1h")) == 1 and not Catalog(tmp_path).filter(before="1h")
     assert re.search(r"Job local-\w+ was to compute it, and left no result \(lost: killed", dies.infra.explain().reason)
     sweep = exca_like.sweep(dies, {"number": [signal.SIGKILL, 0]})
-    assert "1 more was lost" in str(sweep.failures())
+    assert "1 was lost" in str(sweep.failures())
     with pytest.raises(
         NotCachedError,
         match=r"2 of 2 configs .* \(1 were lost, like .*: killed by SIGKILL, not by exca_like\): call submit\(\) again",
