@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
-from exca_like import hits, layout, tables
+from exca_like import hits, layout, roots, tables
 from exca_like.cachedict.failures import Failure
 from exca_like.entries import JOB_ID, Entry, Status
 from exca_like.errors import CacheFolderError, NotCachedError
@@ -51,7 +51,7 @@ class Catalog(tables.Tabular, Sequence[Entry]):
     Raises
     ------
     CacheFolderError
-        There is no such folder.
+        There is no such folder; or it is that of a method or an entry in a cache root (a `CacheRootError`).
 
     Examples
     --------
@@ -66,6 +66,7 @@ class Catalog(tables.Tabular, Sequence[Entry]):
             what = f"{root} is a file, and no folder" if os.path.exists(root) else f"there is no folder {root}"
             msg = f"{what}: give the one that infras have as their `folder`"
             raise CacheFolderError(errno.ENOENT, msg)
+        roots.check_is_no_part(root)
         self.folder = Path(root)
         self._scanner = Scanner(root)
         self._filters: Sequence[Filter] = ()

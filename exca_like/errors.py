@@ -23,6 +23,7 @@
     ├── KeyExistsError (ValueError)        a key of a CacheDict has a value already
     ├── CacheUsageError (RuntimeError)     a CacheDict is written to outside of a block
     ├── CacheFolderError (OSError)         the cache folder can't be written or read
+    │   └── CacheRootError (OSError)       it is only a part of a cache, or holds several
     ├── DataFileError (OSError)            a file of the user's, to be stored or loaded, can't be read
     │   └── MissingFileError (FileNotFoundError) it is not there
     ├── TransferError (OSError)            a bundle, or a place for shared results, can't be read or written
@@ -134,6 +135,10 @@ class CacheFolderError(ExcaLikeError, OSError):
     """
 
     value: Any = None
+
+
+class CacheRootError(CacheFolderError):
+    """A folder is given as a cache root that is a part of one, or holds some."""
 
 
 class DataFileError(ExcaLikeError, OSError):

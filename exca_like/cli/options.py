@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exca_like import layout
-
 if TYPE_CHECKING:
     from exca_like.catalog import Catalog
     from exca_like.entries import Entry
@@ -94,7 +92,6 @@ _NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?
 _LONGEST_INTEGER = 4000  # digits, of which Python reads so many
 _PAIRS = {"[": "]", "{": "}", "(": ")", '"': '"', "'": "'"}
 _WORDS = {"": None, "None": None, "null": None, "true": True, "True": True, "false": False, "False": False}
-_SHOWN = 5
 _USUAL = ("cache", ".cache", "results", ".exca_like")
 
 
@@ -102,9 +99,11 @@ def catalog_of(folder: Path | None) -> "Catalog":
     """The catalog of a folder, or of the one that is meant if none is given."""
     from exca_like.catalog import Catalog
     from exca_like.errors import CacheFolderError
+    from exca_like.roots import check_root
 
     root = root_of(folder)
-    _check_root(root)
+    with right_root():
+        check_root(str(root))
     try:
         return Catalog(root)
     except CacheFolderError as error:
@@ -128,62 +127,28 @@ def root_of(folder: Path | None) -> Path:
 
 def usual_root() -> Path | None:
     """The current folder, or a usual one in it, if that looks like a cache root."""
-    return next((place for place in (Path(), *map(Path, _USUAL)) if _is_root(place)), None)
+    from exca_like.roots import is_root
+
+    return next((place for place in (Path(), *map(Path, _USUAL)) if is_root(str(place))), None)
 
 
-def _check_root(place: Path) -> None:
-    """Raise for a folder above or in a cache root, whose entries would get other names."""
-    check_is_no_part(place)
-    if place.is_dir() and not _is_root(place):
-        roots = sorted(path for path in place.iterdir() if path.name[0] != "." and path.is_dir() and _is_root(path))
-        if roots:
-            what = "a cache: give that" if len(roots) == 1 else "several caches: give one of them"
-            msg = f"{place} is no cache root, but holds {what}, {', '.join(map(str, roots[:_SHOWN]))}"
-            raise typer.BadParameter(msg, param_hint="--folder")
-
-
-def check_is_no_part(place: Path, hint: str = "--folder") -> None:
+def check_is_no_part(place: Path) -> None:
     """Raise for the folder of a method or of an entry in a cache root: what is written there would not be found."""
-    whole = Path(os.path.abspath(place.expanduser()))
-    for one in (whole, whole.parent):
-        if _is_of_method(one):
-            msg = f"{place} is a folder in the cache, and not its root: give {one.parent}"
-            raise typer.BadParameter(msg, param_hint=hint)
+    from exca_like import roots
+
+    with right_root():
+        roots.check_is_no_part(str(place))
 
 
-def _is_of_method(place: Path) -> bool:
-    """Whether a folder is that of a method in a cache root, by what is in it and, as it may not be there yet, beside it."""
-    if not layout.METHOD_FOLDER.fullmatch(place.name) or _is_root(place):  # a root may have such a name
-        return False
-    others = (Path(path) for path in _subfolders(place.parent) if layout.METHOD_FOLDER.fullmatch(os.path.basename(path)))
-    return _has_entries(place) or any(_has_entries(other) and not _is_root(other) for other in others)
+@contextlib.contextmanager
+def right_root(hint: str = "--folder") -> Iterator[None]:
+    """A block in which a folder that is no cache root is a mistake of the command line, which ends with 2."""
+    from exca_like.errors import CacheRootError
 
-
-def _has_entries(method: Path) -> bool:
-    """Whether a folder has configs in it, or calls of a function."""
-    from exca_like.cachedict.journal import JOURNALS
-
-    for path in (str(method), *_subfolders(method)):
-        with contextlib.suppress(OSError), os.scandir(path) as found:
-            if any(one.name in (layout.UID, layout.FULL_UID) or one.name.endswith(JOURNALS) for one in found):
-                return True
-    return False
-
-
-def _subfolders(place: Path) -> list[str]:
     try:
-        with os.scandir(place) as found:
-            return [one.path for one in found if one.is_dir()]
-    except OSError:
-        return []
-
-
-def _is_root(place: Path) -> bool:
-    try:
-        with os.scandir(place) as found:
-            return any(layout.METHOD_FOLDER.fullmatch(one.name) and one.is_dir() for one in found)
-    except OSError:
-        return False
+        yield
+    except CacheRootError as error:
+        raise typer.BadParameter(str(error.strerror), param_hint=hint) from None
 
 
 def chosen(

@@ -19,6 +19,7 @@ from exca_like.cli.options import (
     field_of,
     print_json,
     print_text,
+    right_root,
     root_of,
     selected,
     wanted,
@@ -104,7 +105,8 @@ def import_(
     choose = _choice(uid, method, since, before, where)
     place = root_of(folder)
     check_is_no_part(place)
-    done = sharing.import_bundle(bundle, place, choose=choose, dry_run=dry_run, permissions=permissions)
+    with right_root("BUNDLE"):
+        done = sharing.import_bundle(bundle, place, choose=choose, dry_run=dry_run, permissions=permissions)
     _report(done, dry_run=dry_run, json=json)
 
 
@@ -126,10 +128,9 @@ def push(
     from exca_like import sharing
 
     options = _options(url, option, permissions)
-    if "://" not in (there := url.removeprefix("file://")):
-        check_is_no_part(Path(there), "URL")
     some = selected(chosen(folder, method, None, since, before, where), uid)
-    done = sharing.push(some, url, options=options, check=check, dry_run=dry_run, permissions=permissions)
+    with right_root("URL"):
+        done = sharing.push(some, url, options=options, check=check, dry_run=dry_run, permissions=permissions)
     _tell_of_yamls(done, some.folder)
     _report(done, dry_run=dry_run, json=json)
 
@@ -153,7 +154,9 @@ def pull(
     choose = _choice(uid, method, since, before, where)
     place = root_of(folder)
     check_is_no_part(place)
-    done = sharing.pull(url, place, choose=choose, options=_options(url, option), dry_run=dry_run, permissions=permissions)
+    options = _options(url, option)
+    with right_root("URL"):
+        done = sharing.pull(url, place, choose=choose, options=options, dry_run=dry_run, permissions=permissions)
     _report(done, dry_run=dry_run, json=json)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exca_like import layout
+from exca_like import layout, roots
 from exca_like.catalog import Catalog
 from exca_like.errors import CacheFolderError, TransferError
 from exca_like.sharing.places import Bundle, Folder, place_at
@@ -41,7 +41,7 @@ def export_bundle(folder_or_catalog: str | Path | Catalog, bundle: str | Path, *
     TransferError
         The file is there already, or can't be written.
     CacheFolderError
-        There is no such cache root.
+        There is no such cache root; or the folder is only a part of one, or above some (a `CacheRootError`).
 
     Examples
     --------
@@ -95,7 +95,7 @@ def import_bundle(
     TransferError
         The bundle can't be read.
     CacheFolderError
-        The cache root can't be written to.
+        The cache root can't be written to, or is only a part of one; or the bundle was made of a folder above a cache root.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def push(
     TransferError
         The address can't be read or written.
     CacheFolderError
-        There is no such cache root.
+        There is no such cache root; or the folder, or the address, is only a part of one, or above some (a `CacheRootError`).
     ImportError
         A package is missing that the address needs.
 
@@ -153,6 +153,8 @@ def push(
     """
     catalog = _catalog_of(folder_or_catalog)
     place = place_at(os.fspath(url), options or {}, permissions)
+    if isinstance(place, Folder):
+        roots.check_is_no_part(str(place))  # also of one that is to be made
     return send(str(catalog.folder), place, wanted(catalog, str(catalog.folder)), check=check, dry_run=dry_run)
 
 
@@ -194,7 +196,7 @@ def pull(
     TransferError
         The address can't be read, or there is nothing.
     CacheFolderError
-        The cache root can't be written to.
+        The cache root can't be written to; or it, or the address, is only a part of one, or above some (a `CacheRootError`).
     ImportError
         A package is missing that the address needs.
 
@@ -214,10 +216,13 @@ class _Nowhere(Folder):
 
 
 def _catalog_of(folder_or_catalog: str | Path | Catalog) -> Catalog:
-    return folder_or_catalog if isinstance(folder_or_catalog, Catalog) else Catalog(folder_or_catalog)
+    catalog = folder_or_catalog if isinstance(folder_or_catalog, Catalog) else Catalog(folder_or_catalog)
+    roots.check_root(str(catalog.folder))
+    return catalog
 
 
 def _receive(place: Place, folder: str | Path, choose: Choice | None, *, dry_run: bool, permissions: int | None) -> Transfer:
+    roots.check_is_no_part(str(folder))
     root = layout.absolute(folder)
     try:
         if not dry_run:

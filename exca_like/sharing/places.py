@@ -83,6 +83,11 @@ class Bundle:
     def __str__(self) -> str:
         return self._path
 
+    @property
+    def address(self) -> None:
+        """None: its name says nothing of what is in it."""
+        return
+
     def sizes(self) -> dict[str, int]:
         """All files that there are, with their bytes."""
         return {info.filename: info.file_size for info in self._archive.infolist() if not info.is_dir()}
@@ -130,6 +135,11 @@ class Folder:
         self._permissions = permissions
 
     def __str__(self) -> str:
+        return self._path
+
+    @property
+    def address(self) -> str:
+        """Its path."""
         return self._path
 
     def sizes(self) -> dict[str, int]:
@@ -223,6 +233,11 @@ class Remote:
         self._base = path.rstrip("/")
 
     def __str__(self) -> str:
+        return self._url
+
+    @property
+    def address(self) -> str:
+        """Its URL."""
         return self._url
 
     def sizes(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from exca_like import files, layout
+from exca_like import files, layout, roots
 from exca_like.cachedict import blocks, moving
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.paths import restore
@@ -50,12 +50,13 @@ def receive(place: Place, root: str, choose: Choice | None, *, dry_run: bool, pe
     TransferError
         The place can't be read.
     CacheFolderError
-        The cache root can't be written to.
+        The cache root can't be written to; or the place is none, but a part of one, or above some (a `CacheRootError`).
     """
     sizes = {name: size for name, size in place.sizes().items() if is_sound(name)}
     if not any(name.endswith(JOURNALS) for name in sizes):
         msg = f"there are no results in {place}: check its name, or send some there"
         raise TransferError(errno.ENOENT, msg)
+    roots.check_files(sizes, str(place), place.address)
     with scratch(root) as mirror, copied(mirror, str(place)):
         # the catalog needs the configs of maps to filter them; else only those of new folders are needed
         catalog = Catalog._reading(_Fetching(place, sizes, mirror, JOURNALS if choose is None else (*JOURNALS, *YAMLS)))

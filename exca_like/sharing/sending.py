@@ -8,7 +8,7 @@ import posixpath
 import shutil
 from collections.abc import Mapping, Sequence
 
-from exca_like import files, layout
+from exca_like import files, layout, roots
 from exca_like.cachedict import blocks, moving
 from exca_like.cachedict.journal import DELETED, INFO, JOURNALS, copied
 from exca_like.cachedict.writer import DATA, Writer
@@ -40,9 +40,12 @@ def send(root: str, place: Place, chosen: Chosen, *, check: bool, dry_run: bool)
     ------
     TransferError
         The place can't be read or written, or what was read back is not what was sent.
+    CacheRootError
+        The place is no cache root, but a part of one, or above some.
     """
     found = place.sizes()
     sizes = {name: size for name, size in found.items() if is_sound(name)}
+    roots.check_files(sizes, str(place), place.address)
     if not dry_run:
         place.sweep(found.keys() - sizes.keys())
     with scratch(root) as temporary, copied(mirror := f"{temporary}/there", str(place)):

@@ -11,6 +11,11 @@ from exca_like.layout import RESULT
 class Place(Protocol):
     """Files of a cache root, wherever they are, by their names relative to it."""
 
+    @property
+    def address(self) -> str | None:
+        """Its path or URL; None for a file, whose name says nothing of what is in it."""
+        ...
+
     def sizes(self) -> dict[str, int]:
         """All files that there are, with their bytes."""
         ...

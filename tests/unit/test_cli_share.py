@@ -177,6 +177,7 @@ def test_yaml_files_that_are_wrong_are_named_when_they_are_sent(command, tmp_pat
 def test_nothing_is_written_into_a_part_of_a_cache(command, filled: Path, tmp_path: Path) -> None:
     good(command("export", "b.zip"))
     Train(infra={"folder": tmp_path / "results.2026,v2"}).run()  # such a name is none of a method
+    Train(infra={"folder": tmp_path / "project" / "own"}).run()
     method = Catalog(filled)["Train.run,1/default"].folder.parent
     before = sorted(filled.rglob("*"))
     other = filled / "other.Train.run,1"
@@ -185,6 +186,13 @@ def test_nothing_is_written_into_a_part_of_a_cache(command, filled: Path, tmp_pa
             ended, _, err = command(*words)
             assert ended == 2 and f"{part} is a folder in the cache, and not its root: give {filled}" in err, (words, err)
             assert "Invalid value for " + ("URL" if words[0] == "push" else "--folder") in err
+    for part, said in (
+        (method, f"a folder in the cache, and not its root: give {filled}"),
+        (method / "default", f"a folder in the cache, and not its root: give {filled}"),
+        (tmp_path / "project", f"no cache root, but holds a cache: give that, {tmp_path / 'project' / 'own'}"),
+    ):
+        ended, _, err = command("pull", part, "--folder", "new")
+        assert ended == 2 and f"Invalid value for URL: {part} is {said}" in err
     assert sorted(filled.rglob("*")) == before
     for name in ("results.2026,v2", "results.2026,v3"):
         assert command("push", name)[0] == 0 and command("import", "b.zip", "--folder", name)[0] == 0
