@@ -18,6 +18,7 @@ from exca_like.store import FolderStore
 from exca_like.tables import count
 
 _DAMAGED = "what was stored is damaged: `exca-like verify` tells"
+_UNNAMED = "data that no journal names: `exca-like verify` tells"
 
 
 def look_again(entry: Entry) -> Sequence[Entry]:
@@ -64,7 +65,7 @@ def _entries_of(content: Content, root: str) -> Iterator[Entry]:
         again = content.job if content.job is not None and _is_submitted_again(entry, content.job) else None
         yield _of_claims(entry, content) if again is None else _of_job(entry, again)
     else:
-        reason = _DAMAGED if content.is_damaged else ""
+        reason = _DAMAGED if content.is_damaged else _UNNAMED if content.is_unnamed else ""
         empty = Entry(uid=uid, status="empty", reason=reason, size=content.size, is_pinned=is_pinned, **common)
         if content.kind == "map":
             yield _of_map(empty, content)

@@ -3,18 +3,18 @@
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exca_like import files, hits, layout, tables
 from exca_like.cachedict.compact import Compaction, compact_folder
-from exca_like.cachedict.journal import JOURNALS
-from exca_like.cachedict.verify import Problem, examine
+from exca_like.cachedict.verify import Problem, examine, has_data_alone, has_journals
 from exca_like.cachedict.verify import repair as repair_folder
 from exca_like.cachedict.writer import DATA
 from exca_like.confdict import ConfDict
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError
+from exca_like.executors import job_is_over
 from exca_like.layout import DEFAULT_UID, FULL_UID, METHOD_FOLDER, UID
 from exca_like.yaml_checks import LEGACY_VERSIONS, check_yamls
 
@@ -193,11 +193,11 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
             report.problems.append(Problem("unreadable", Path(path), error.strerror or str(error)))
 
     for path, names in _folders(folder, lambda error: note(error.filename, error)):
-        if _has_journals(names) or FULL_UID in names:
+        if has_journals(names) or FULL_UID in names:
             report.problems += check_yamls(path, names)
-        if not _has_journals(names):
-            continue
         try:
+            if not (has_journals(names) or has_data_alone(path, names)):
+                continue
             number, problems = examine(path)
         except OSError as error:
             note(path, error)
@@ -206,7 +206,7 @@ def verify(folder: str | Path, repair: bool = False, permissions: int | None = N
         report.entries += number
         if repair and problems:
             try:
-                remaining = repair_folder(path, problems, permissions)
+                remaining = repair_folder(path, problems, permissions, job_is_over)
             except OSError as error:
                 remaining = [replace(problem, kept=error.strerror or str(error)) for problem in problems]
             report.repaired += [problem for problem in problems if problem not in remaining]
@@ -239,7 +239,7 @@ def compact(folder: str | Path, permissions: int | None = None) -> list[Compacti
     CacheFolderError
         There is no such folder, or it can't be written to.
     """
-    folders = [path for path, names in _folders(folder) if _has_journals(names)]
+    folders = [path for path, names in _folders(folder) if has_journals(names)]
     done = [compact_folder(path, permissions, drops_damaged=False) for path in folders]
     hits.merge(layout.absolute(folder))
     return done
@@ -255,9 +255,5 @@ def _folders(folder: str | Path, on_error: Callable[[OSError], object] | None = 
         hidden = (files.REMOVED_PREFIX, files.TEMPORARY_PREFIX)
         folders[:] = sorted(name for name in folders if not name.startswith(hidden))
         yield parent, names
-        if _has_journals(names):
+        if has_journals(names):
             folders[:] = [name for name in folders if name != DATA]
-
-
-def _has_journals(names: Sequence[str]) -> bool:
-    return any(name.endswith(JOURNALS) for name in names)

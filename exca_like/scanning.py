@@ -80,6 +80,8 @@ class Content:
     """Whether exca keeps a task's job and result here, in its own way."""
     is_damaged: bool = False
     """Whether nothing is stored, and a line that would say what was is damaged."""
+    is_unnamed: bool = False
+    """Whether there are data, but no journal that says of what."""
     claims: Sequence[str] = ()
     """Names of claims, of whoever computes something now, or did."""
     digests: Digests = ()
@@ -243,7 +245,9 @@ def _content_of(path: str, known: _Known, journals: Sequence[tuple[str, int, int
     if content.is_exca:
         content.size += os.stat(f"{path}/{layout.EXCA_JOB}").st_size
     if DATA in known.folders or content.kind == "map" or (outcomes and record is None):
+        has_lines = content.size > 0
         content.size += sum(_sizes(f"{path}/{DATA}"))
+        content.is_unnamed = content.size > 0 and not (has_lines or content.is_exca)
     return content
 
 

@@ -30,7 +30,7 @@ from exca_like.layout import FULL_UID
 
 WRITER_TOKEN = re.compile(r"-([0-9a-f]{16})")  # in names of data files
 _AT_ONCE = 100  # writers, of up to three journals each
-_QUIET_S = 86400.0  # seconds without a change after which a writer of another host is taken for gone
+QUIET_S = 86400.0  # seconds without a change after which a writer of another host is taken for gone
 _COPIED = 64 << 20  # bytes; larger data files are copied only to get rid of a lot of garbage
 _GARBAGE = 0.3
 
@@ -184,7 +184,7 @@ def _claim(path: str, writer: str, descriptors: list[int]) -> bool:
             raise CacheFolderError(error.errno, f"can't open {path}: {error.strerror}") from error
         return False  # it is in use, or on a file system without locks
     is_away = writer.rsplit("-", 2)[0] != host_name()
-    return status.st_nlink > 0 and not (is_away and time.time() - status.st_mtime < _QUIET_S)
+    return status.st_nlink > 0 and not (is_away and time.time() - status.st_mtime < QUIET_S)
 
 
 def _is_worthwhile(folder: str, idle: set[str]) -> bool:

@@ -20,8 +20,8 @@ from exca_like.errors import CorruptEntryWarning
 
 INFO, DELETED, FAILED = JOURNALS = ("-info.jsonl", "-deleted.jsonl", "-failed.jsonl")
 
-_WRITER = r".+-[0-9]+-[0-9a-f]{16}"
-OWN_JOURNAL = re.compile(rf"({_WRITER})(-info|-deleted|-failed)\.jsonl")
+WRITER = r".+-[0-9]+-[0-9a-f]{16}"
+OWN_JOURNAL = re.compile(rf"({WRITER})(-info|-deleted|-failed)\.jsonl")
 
 NEAR = 8192  # bytes read at a time for single lines: the next ones are often asked for next
 KEPT = 32768  # bytes of a journal that are kept in memory from when it was indexed, if it has no more

@@ -2,24 +2,40 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from exca_like import files
 from exca_like.cachedict import blocks
-from exca_like.cachedict.compact import blobs_in, claimed, compact_folder, data_files, delete_at, held_writers, tokens_of
+from exca_like.cachedict.claims import FolderClaims
+from exca_like.cachedict.compact import (
+    QUIET_S,
+    blobs_in,
+    claimed,
+    compact_folder,
+    data_files,
+    delete_at,
+    held_writers,
+    tokens_of,
+)
 from exca_like.cachedict.context import DumpContext
 from exca_like.cachedict.handlers.paths import blobs_of
 from exca_like.cachedict.index import Index
-from exca_like.cachedict.journal import OWN_JOURNAL, files_in, infos_in, spans_in
+from exca_like.cachedict.journal import JOURNALS, OWN_JOURNAL, WRITER, files_in, infos_in, spans_in
 from exca_like.cachedict.lines import damaged_lines
-from exca_like.cachedict.writer import DATA, Writer
+from exca_like.cachedict.writer import DATA, Writer, host_name
 from exca_like.errors import CorruptEntryError
+from exca_like.layout import FULL_UID, UID
 
 _ROUNDS = 4
 _UNREAD = "it may be sound"
+_NO_JOURNAL = "no journal is there that names it"
+_COMPUTED = "somebody computes here: repeat the repair when that has ended"
+_PACKED = re.compile(rf"{WRITER}\..+")  # files of no user have such names
 _AT_WORK = "its writer is at work, or of another machine and was so within a day: repeat the repair when that has ended"
 
 
@@ -45,6 +61,25 @@ class Problem:
         return f"{self.kind}: {self.path}: {self.detail}" + (f" (left as it is: {self.kept})" if self.kept else "")
 
 
+def has_journals(names: Iterable[str]) -> bool:
+    """Whether there are journals among the files of a folder."""
+    return any(name.endswith(JOURNALS) for name in names)
+
+
+def has_data_alone(folder: str, names: Collection[str]) -> bool:
+    """Whether a folder with these files has no journals, but data that writers left: a user's folder may be called so, too."""
+    if has_journals(names) or not os.path.isdir(f"{folder}/{DATA}"):
+        return False
+    if UID in names or FULL_UID in names:
+        return bool(_own_data_files(folder) or blobs_in(folder))
+    return bool(_packed(folder))
+
+
+def _packed(folder: str) -> list[str]:
+    """Names of the packed data files of a folder."""
+    return [name for name in os.listdir(f"{folder}/{DATA}") if _PACKED.fullmatch(name)]
+
+
 def examine(folder: str) -> tuple[int, list[Problem]]:
     """Number of entries (values and errors) of a folder, and what is wrong with it; every stored byte is read."""
     damaged = list(_check_journals(folder))
@@ -60,11 +95,19 @@ def examine(folder: str) -> tuple[int, list[Problem]]:
     return number, [*_settled(damaged), *suspects, *_duplicates(index, suspects), *_orphans(index, data, busy)]
 
 
-def repair(folder: str, problems: list[Problem], permissions: int | None = None) -> list[Problem]:
+def repair(
+    folder: str,
+    problems: list[Problem],
+    permissions: int | None = None,
+    job_is_over: Callable[[dict[str, Any]], bool] = lambda _: False,
+) -> list[Problem]:
     """Delete damaged and duplicate entries, rewrite damaged journals, and remove orphaned files.
 
-    Returns what remains: the files of writers that are at work are left as they are.
+    Returns what remains: the files of writers that are at work are left as they are, and so are data without a journal while
+    somebody computes, unless the job is over.
     """
+    if not has_journals(os.listdir(folder)):
+        return _repair_alone(folder, problems, FolderClaims(folder, FULL_UID, job_is_over))
     for _ in range(_ROUNDS):  # what a deletion leaves behind is the next round's
         writer = Writer(folder, files.mode_in(folder) if permissions is None else permissions)
         for problem in problems:
@@ -81,6 +124,29 @@ def repair(folder: str, problems: list[Problem], permissions: int | None = None)
             break
     busy = held_writers(folder)
     return [replace(problem, kept=_why_kept(problem, busy)) for problem in problems]
+
+
+def _repair_alone(folder: str, problems: list[Problem], claims: FolderClaims) -> list[Problem]:
+    """Remove the data of a folder without journals, unless some may be about to come."""
+    with claims.quiet() if os.path.exists(f"{folder}/{FULL_UID}") else contextlib.nullcontext() as owner:
+        why = _COMPUTED if owner is not None else _AT_WORK if _is_arriving(folder) else None
+        if why is not None:
+            return [replace(problem, kept=why) for problem in problems]
+        problems = examine(folder)[1]  # nobody adds to it now
+        if not has_journals(os.listdir(folder)):
+            for problem in problems:
+                _remove(str(problem.path), f"{folder}/{DATA}/")
+    return examine(folder)[1]
+
+
+def _is_arriving(folder: str) -> bool:
+    """Whether a push, or another machine, may be writing the data of a folder before its journal can be seen here."""
+    for name in _packed(folder):
+        with contextlib.suppress(FileNotFoundError):
+            is_away = name.partition(".")[0].rsplit("-", 2)[0] != host_name()
+            if is_away and time.time() - os.stat(f"{folder}/{DATA}/{name}").st_mtime < QUIET_S:
+                return True
+    return False
 
 
 def _why_kept(problem: Problem, busy: set[str]) -> str | None:
@@ -194,13 +260,15 @@ def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) ->
                         needed.add(_unit(part["filename"]))
                         shared.update(blobs_of(part))
     working = {writer.rpartition("-")[2] for writer in busy}
-    temporary = [Path(index.folder, name) for name in os.listdir(index.folder)]
+    names = os.listdir(index.folder)
+    temporary = [Path(index.folder, name) for name in names]
+    why = "no entry needs it" if has_journals(names) else _NO_JOURNAL
     for path, tokens in data:
         unit = _unit(str(path.relative_to(index.folder)))
         if os.path.basename(unit).startswith(files.TEMPORARY_PREFIX):
             temporary.append(path)  # which a push writes that is under way, or was killed
         elif unit not in needed and not tokens & working and os.path.lexists(path):
-            yield Problem("orphaned", path, "no entry needs it")
+            yield Problem("orphaned", path, why)
     for name in blobs_in(index.folder):
         with contextlib.suppress(FileNotFoundError):
             # a copy of the folder may have files of their own in place of links

@@ -18,6 +18,8 @@ from exca_like.cachedict import compact as compacting
 from exca_like.cachedict import verify as verifying
 from exca_like.cachedict.lines import seal
 from exca_like.cachedict.writer import host_name
+from exca_like.catalog import Catalog
+from exca_like.entries import claims_of
 from exca_like.errors import CacheFolderError, CorruptEntryWarning
 from exca_like.maintenance import compact, verify
 
@@ -449,3 +451,97 @@ def test_a_journal_without_a_line_is_that_of_a_writer_that_was_killed(tmp_path: 
     assert verify(tmp_path).is_clean
     (done,) = compact(tmp_path)
     assert (done.files_before, done.files_after, done.is_damaged) == (2, 1, False)
+
+
+class Arrays(pydantic.BaseModel):
+    infra: exca_like.MapInfra = exca_like.MapInfra()
+
+    @infra.apply(item_uid=str)
+    def packed(self, items: list[int]) -> Iterator[np.ndarray]:
+        for item in items:
+            yield np.full(1000, item)
+
+
+class Files(pydantic.BaseModel):
+    infra: exca_like.MapInfra = exca_like.MapInfra()
+
+    @infra.apply(item_uid=str, cache_type="NumpyArray")
+    def single(self, items: list[int]) -> Iterator[np.ndarray]:
+        for item in items:
+            yield np.full(1000, item)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> list[Path]:
+    """The data files of two maps and a dictionary whose journals are gone."""
+    list(Arrays(infra={"folder": tmp_path}).packed(range(3)))
+    list(Files(infra={"folder": tmp_path}).single(range(3)))
+    fill(tmp_path / "features", a=np.zeros(1000))
+    for path in tmp_path.rglob("*.jsonl"):
+        path.unlink()
+    data = sorted(path for path in tmp_path.rglob("*") if "data" in path.parts[:-1] and path.is_file())
+    assert len(data) == 1 + 3 + 1
+    return data
+
+
+def test_data_without_a_journal_are_orphaned(alone: list[Path], tmp_path: Path) -> None:
+    report = verify(tmp_path)
+    assert (report.folders, report.entries) == (3, 0)
+    assert {(problem.kind, problem.path) for problem in report.problems} == {("orphaned", path) for path in alone}
+    assert {problem.detail for problem in report.problems} == {"no journal is there that names it"}
+    entries = {entry.method.rpartition(".")[2]: entry for entry in Catalog(tmp_path)}
+    for name in ("packed", "single"):
+        assert entries[name].status == "empty" and entries[name].size > 8000
+        assert entries[name].reason == "data that no journal names: `exca-like verify` tells"
+    assert all(path.exists() for path in alone)
+    report = verify(tmp_path, repair=True)
+    assert report.is_clean and len(report.repaired) == len(alone) and not any(path.exists() for path in alone)
+    assert [(entry.reason, entry.size) for entry in Catalog(tmp_path)] == [("", 0)] * 2
+    assert [x[0] for x in Arrays(infra={"folder": tmp_path}).packed(range(3))] == [0, 1, 2]
+    assert verify(tmp_path).is_clean
+
+
+def test_data_of_an_empty_journal_are_orphaned(tmp_path: Path) -> None:
+    list(Arrays(infra={"folder": tmp_path}).packed(range(3)))
+    journal_of(tmp_path).write_bytes(b"")
+    assert [problem.kind for problem in verify(tmp_path).problems] == ["orphaned"]
+    assert "no journal names" in Catalog(tmp_path)[0].reason
+    assert verify(tmp_path, repair=True).is_clean and Catalog(tmp_path)[0].reason == ""
+    assert [x[0] for x in Arrays(infra={"folder": tmp_path}).packed([1])] == [1]
+    with CacheDict(journal_of(tmp_path).parent).write() as cache:
+        del cache["1"]
+    assert Catalog(tmp_path)[0].reason == "", "its space is freed by compact"
+
+
+def test_data_without_a_journal_stay_while_somebody_computes(alone: list[Path], tmp_path: Path) -> None:
+    folder = next(path.parents[1] for path in alone if "packed" in str(path))
+    (claim,), _ = claims_of(str(folder)).claim(["9"], lambda free: [free])
+    with claim:
+        report = verify(tmp_path, repair=True)
+        (left,) = report.problems
+        assert left.path.parents[1] == folder and left.path.exists() and "somebody computes here" in left.kept
+        assert len(report.repaired) == len(alone) - 1
+    assert verify(tmp_path, repair=True).is_clean
+
+
+def test_data_that_are_being_pushed_stay(tmp_path: Path) -> None:
+    data = tmp_path / "a.B.c,1" / "default" / "data" / "shared-0-0123456789abcdef.data"
+    data.parent.mkdir(parents=True)
+    (data.parents[1] / "uid.yaml").touch()
+    data.write_bytes(b"data")
+    (left,) = verify(tmp_path, repair=True).problems
+    assert left.path == data and "of another machine and was so within a day" in left.kept and data.exists()
+    os.utime(data, (1e9, 1e9))
+    assert verify(tmp_path, repair=True).is_clean and not data.exists()
+
+
+def test_files_of_users_are_no_data_without_a_journal(tmp_path: Path) -> None:
+    names = ("x-0123456789abcdef.npy", "ab/x-0123456789abcdef1.npy", "files/ab/0123456789abcdef", "vm-12-012345.data")
+    for name in names:
+        path = tmp_path / "project" / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    fill(tmp_path / "project" / "features", a=1)
+    report = verify(tmp_path, repair=True)
+    assert report.is_clean and report.folders == 1
+    assert all((tmp_path / "project" / "data" / name).exists() for name in names)
