@@ -118,12 +118,13 @@ class _Arrival:
         self._mirror = mirror
         self._root = root
         self._permissions = permissions
-        self._fetched: set[str] = set()
+        self._counted: set[str] = set()
         self._kept: set[str] = set()
 
     def run(self, work: Sequence[tuple[Plan, list[Item]]], *, dry_run: bool) -> None:
         """Take in all pieces, as many at once as a limited size allows."""
         needed = [self._needed(*one) for one in work]
+        about = [self._about(*one) for one in work]
         uses = Counter(name for names in needed for name in names)
         start = 0
         while start < len(work):
@@ -132,6 +133,7 @@ class _Arrival:
                 size += sum(item.size for item in work[end][1])
                 end += 1
             os.utime(self._mirror)  # since when it may be left over, see `exca_like.pruning`
+            self._count({name for names in about[start:end] for name in names})
             self._fetch({name for names in needed[start:end] for name in names}, dry_run=dry_run)
             for (plan, piece), names in zip(work[start:end], needed[start:end], strict=True):
                 if dry_run:
@@ -153,13 +155,24 @@ class _Arrival:
             names.update(name for name in found.records(plan.uid) if plan.target.size_of(name) < 0)
         return names & self._sizes.keys()
 
+    def _about(self, plan: Plan, piece: Sequence[Item]) -> set[str]:
+        """Names of the files of a piece that were fetched already: its journals, and yaml files that are not there."""
+        names = {plan.name(plan.ours.describe(item.place)[0]) for item in piece}
+        names.update(name for name in map(plan.name, YAMLS) if plan.target.size_of(name) < 0)
+        return names & self._sizes.keys()
+
     def _fetch(self, names: set[str], *, dry_run: bool) -> None:
-        new = sorted(names - self._fetched)
-        self._fetched.update(new)
-        self.transfer.files += len(new)
-        self.transfer.size += sum(map(self._sizes.__getitem__, new))
+        new = self._count(names)
         if not dry_run:
             self._place.get(new, self._mirror)
+
+    def _count(self, names: set[str]) -> list[str]:
+        """Note that files travel; returns those that did not yet."""
+        new = sorted(names - self._counted)
+        self._counted.update(new)
+        self.transfer.files += len(new)
+        self.transfer.size += sum(map(self._sizes.__getitem__, new))
+        return new
 
     def _take_in(self, plan: Plan, piece: Sequence[Item]) -> None:
         """Append the results of a piece that are sound, under the lock that whoever computes one takes."""

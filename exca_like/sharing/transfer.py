@@ -54,9 +54,11 @@ class Transfer:
 
     folders: list[FolderTransfer] = field(default_factory=list)
     files: int = 0
-    """Files that travelled, those that were looked at to compare not counted."""
+    """Files that travelled (in a dry run: would), each once: with data or lines of results that were added, yaml files of
+    their folders, and records of their provenance, as far as these were not there. What is only compared does not count."""
     size: int = 0
-    """Their bytes."""
+    """Their bytes, whole: what is pulled from a cache root may have other results in it, too. In a dry run of a push or an
+    export, lines that are not written yet are estimated."""
     dry_run: bool = False
     """Whether nothing was moved, as only the plan was asked for."""
 

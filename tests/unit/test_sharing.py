@@ -233,9 +233,10 @@ def test_a_bundle_hits_elsewhere(filled: Path, tmp_path: Path, monkeypatch: pyte
     assert counts(done) == counts(plan) and done.files == plan.files == len(zipfile.ZipFile(bundle).namelist())
     assert abs(done.size - plan.size) < 0.1 * done.size
     assert str(done).startswith(f"{RESULTS} results added ({done.files} files, ")
-    plan = import_bundle(bundle, root, dry_run=True)
-    assert not root.exists() and counts(plan) == (RESULTS, 0, 0, 0)
-    assert counts(import_bundle(bundle, root)) == (RESULTS, 0, 0, 0)
+    for dry_run in (True, False):
+        found = import_bundle(bundle, root, dry_run=dry_run)
+        assert root.exists() != dry_run and counts(found) == (RESULTS, 0, 0, 0)
+        assert (found.files, found.size) == (done.files, done.size)
     check_hits(root, monkeypatch)
     assert maintenance.verify(root).is_clean and not list(root.glob(".*"))
     before = snapshot(root)
@@ -843,14 +844,30 @@ def test_push_and_pull(filled: Path, place: S3 | Plain, tmp_path: Path, monkeypa
     assert done.size == sum(len(place.read(name)) for name in place.names())
     again = push(filled, place.url)
     assert counts(again) == (0, RESULTS, 0, 0) and (again.files, again.size) == (0, 0)
-    plan = pull(place.url, tmp_path / "root", dry_run=True)
-    assert counts(plan) == (RESULTS, 0, 0, 0) and not (tmp_path / "root").exists()
-    assert counts(pull(place.url, tmp_path / "root")) == (RESULTS, 0, 0, 0)
+    for dry_run in (True, False):
+        found = pull(place.url, tmp_path / "root", dry_run=dry_run)
+        assert counts(found) == (RESULTS, 0, 0, 0) and (tmp_path / "root").exists() != dry_run
+        assert (found.files, found.size) == (done.files, done.size)
     check_hits(tmp_path / "root", monkeypatch)
     assert maintenance.verify(tmp_path / "root").is_clean
     again = pull(place.url, tmp_path / "root")
     assert counts(again) == (0, RESULTS, 0, 0) and again.files == 0
     assert counts(push(tmp_path / "root", place.url)) == (0, RESULTS, 0, 0)  # and not back
+
+
+def test_what_is_counted_of_a_pull(tmp_path: Path) -> None:
+    items, task = Items(infra={"folder": tmp_path / "a"}), Task(infra={"folder": tmp_path / "a"})
+    list(items.process(range(3)))
+    task.run()
+    folders = [infra.uid_folder() for infra in (items.infra, task.infra)]
+    first = pull(tmp_path / "a", tmp_path / "b", choose=lambda there: there.filter("Items.process"))
+    sent = [path for path in folders[0].rglob("*") if path.is_file()]
+    assert {path.name.rpartition(".")[2] for path in sent} == {"jsonl", "data", "yaml"} and len(sent) == 1 + 1 + 3
+    records = list((tmp_path / "b" / "provenance").iterdir())
+    assert (first.files, first.size) == (5 + len(records), sum(path.stat().st_size for path in (*sent, *records)))
+    list(items.process(range(4)))
+    second = pull(tmp_path / "a", tmp_path / "b", choose=lambda there: there.filter("Items.process"))
+    assert counts(second) == (1, 3, 0, 0) and second.files == 2  # a journal and its data: yaml files and records are there
 
 
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
