@@ -24,6 +24,8 @@ from exca_like.layout import EntryFolder
 from exca_like.store import FolderStore
 
 _ID = re.compile(r"[A-Za-z0-9_.-]+")
+_CALLS = ("TaskCall", "MapCall", "CallsPart", "SubmittedCall")
+"""Names of the classes of what is sent to jobs: by tasks, maps, memoised functions, and `SubmitInfra`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class FoundJob:
 
 
 class PartJob(TaskJob[Any]):
-    """A job that computes some items of a map."""
+    """A job that computes some items of a map, or calls of a memoised function."""
 
     @property
     def state(self) -> str:
@@ -203,7 +205,7 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == (EntryFolder.__module__, "EntryFolder"):
             return self._entry_type()
-        if module.startswith("exca_like.") and name in ("TaskCall", "MapCall", "SubmittedCall"):
+        if module.startswith("exca_like.") and name in _CALLS:
             self.kind = self.kind or name
         return type(name, (_Holder if name == "Payload" else _Thing,), {"reader": self})
 

@@ -121,6 +121,20 @@ def test_the_log_of_the_one_job_of_a_map(tmp_path: Path, gate: Path, command: Ca
     assert command("logs", "Waits.run")[1] == "item 0\nitem 1\n"
 
 
+def twice(x: int) -> int:
+    print("twice", x, flush=True)
+    return 2 * x
+
+
+def test_the_logs_of_calls(tmp_path: Path, command: Callable[..., Said]) -> None:
+    assert list(exca_like.memo(folder=tmp_path, cluster="local")(twice).map([1, 2])) == [2, 4]
+    for entry in Catalog(tmp_path):
+        printed = f"twice {entry.load() // 2}\n"
+        assert command("logs", entry.uid)[1] == command("logs", entry.job)[1] == printed
+    ended, out, _ = command("logs", "x=2")
+    assert (ended, out) == (0, "twice 2\n")
+
+
 def test_folders_that_are_no_cache_root(tmp_path: Path, command: Callable[..., Said]) -> None:
     for name in ("one", "two"):
         Train(infra={"folder": tmp_path / name}).run()

@@ -717,6 +717,10 @@ class PlainSubmit(pydantic.BaseModel):
         return x + 1
 
 
+def add(x: int) -> int:
+    return x + 10
+
+
 @pytest.mark.parametrize("workdir", [None, {"copied": ["exca_like"]}])
 def test_jobs_are_found_by_their_ids(workdir, tmp_path: Path) -> None:
     infra = {"folder": tmp_path, "cluster": "local", "workdir": workdir}
@@ -737,12 +741,14 @@ def test_jobs_are_found_by_their_ids(workdir, tmp_path: Path) -> None:
 
     mapped = PlainMap(power=3, infra=infra)
     assert list(mapped.run([1, 2])) == [1, 8]
+    function = exca_like.memo(**infra)(add)
+    assert list(function.map([1, 2])) == [11, 12]
     seen = {
         found.uid
         for name in os.listdir(tmp_path / "logs" / layout.user_name())
         if (found := find_slurm_job(job_id=name, folder=tmp_path))
     }
-    assert seen == {task.infra.uid(), mapped.infra.uid(), None}
+    assert seen == {task.infra.uid(), mapped.infra.uid(), f"{add.__module__}.add,0", None}
 
 
 @pytest.fixture(autouse=True)
