@@ -66,7 +66,7 @@ def pin(
     json: Json = False,
 ) -> None:
     """Keep entries, whatever is pruned."""
-    entries = meant(folder, uids, method, status, since, before, where)
+    entries = meant(catalog_of(folder), uids, method, status, since, before, where)
     for entry in entries:
         entry.pin()
     _tell(entries, "is pinned", json=json)
@@ -84,7 +84,7 @@ def unpin(
     json: Json = False,
 ) -> None:
     """Let entries be removed again."""
-    entries = meant(folder, uids, method, status, since, before, where, pinned or None)
+    entries = meant(catalog_of(folder), uids, method, status, since, before, where, pinned or None)
     for entry in entries:
         entry.unpin()
     _tell(entries, "is not pinned any more", json=json)
@@ -104,7 +104,8 @@ def rm(
     """Remove entries; what is pinned, or being computed, stays."""
     from exca_like import pruning
 
-    _report(pruning.remove(meant(folder, uids, method, status, since, before, where), dry_run=not yes), yes=yes, json=json)
+    named = meant(catalog_of(folder), uids, method, status, since, before, where)
+    _report(pruning.remove(named, dry_run=not yes), yes=yes, json=json)
 
 
 def prune(
@@ -172,8 +173,9 @@ def cancel(
     from exca_like import progress, tables
     from exca_like.executors import cancel_all
 
-    named = meant(folder, uids, method, status, since, before, where)
-    going_on = catalog_of(folder).filter(status=("running", "queued")).refresh()
+    catalog = catalog_of(folder)
+    named = meant(catalog, uids, method, status, since, before, where)
+    going_on = catalog.filter(status=("running", "queued")).refresh()
     live = {entry.uid: entry for entry in going_on}
     ids = [uid for uid in uids or () if is_job(uid)]
     if not uids or any(entry.uid in live for entry in named):  # what has ended of a method, or of an array, was not meant

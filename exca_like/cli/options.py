@@ -161,7 +161,19 @@ def chosen(
     pinned: bool | None = None,
 ) -> "Catalog":
     """The catalog of what options ask for."""
-    return catalog_of(folder).filter(
+    return _filtered(catalog_of(folder), method, status, since, before, where, pinned)
+
+
+def _filtered(
+    catalog: "Catalog",
+    method: str | None,
+    status: str | None,
+    since: str | None,
+    before: str | None,
+    where: list[str] | None,
+    pinned: bool | None,
+) -> "Catalog":
+    return catalog.filter(
         method, status=statuses(status), since=since, before=before, config=wanted(where), pinned=pinned, strict=True
     )
 
@@ -203,7 +215,7 @@ def is_job(uid: str) -> bool:
 
 
 def meant(
-    folder: Path | None,
+    catalog: "Catalog",
     uids: list[str] | None,
     method: str | None,
     status: str | None,
@@ -219,11 +231,11 @@ def meant(
     if not uids and not where and all(option is None for option in (method, status, since, before, pinned)):
         msg = "say which entries: by their uids, or with --method, --status, --since, --before or --where"
         raise typer.BadParameter(msg, param_hint="UID")
-    fitting = chosen(folder, method, status, since, before, where, pinned).refresh()
+    fitting = _filtered(catalog, method, status, since, before, where, pinned).refresh()
     if not uids:
         return fitting
     fit = {entry.uid for entry in fitting}
-    named = selected(catalog_of(folder), uids).refresh()
+    named = selected(catalog, uids).refresh()
     for entry in named:
         if entry.uid not in fit:
             print_text(f"{entry.uid} does not fit the other options: it is {entry.status}", err=True)
