@@ -32,7 +32,10 @@ def check_yamls(folder: str, names: Collection[str]) -> Iterator[Problem]:
         if name not in names:
             continue
         try:
-            read[name] = _blocks_of(files.read_bytes(f"{folder}/{name}").decode())
+            content = files.read_bytes(f"{folder}/{name}")
+            if not content and name == layout.FULL_UID and layout.UID not in names:
+                continue  # it is there to be locked, of a folder that has no config
+            read[name] = _blocks_of(content.decode())
         except FileNotFoundError:
             continue
         except OSError as error:

@@ -1,7 +1,5 @@
 """``export``, ``import``, ``push``, ``pull``: results that go to other machines, and come from there."""
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +81,7 @@ def export(
 
     some = selected(chosen(folder, method, None, since, before, where), uid)
     done = sharing.export_bundle(some, bundle, dry_run=dry_run)
-    _tell_of_yamls(done, some.folder)
+    _tell_of_yamls(done)
     _report(done, dry_run=dry_run, json=json)
 
 
@@ -131,7 +129,7 @@ def push(
     some = selected(chosen(folder, method, None, since, before, where), uid)
     with right_root("URL"):
         done = sharing.push(some, url, options=options, check=check, dry_run=dry_run, permissions=permissions)
-    _tell_of_yamls(done, some.folder)
+    _tell_of_yamls(done)
     _report(done, dry_run=dry_run, json=json)
 
 
@@ -185,22 +183,19 @@ def _options(url: str, given: list[str] | None, permissions: int | None = None) 
     return options
 
 
-def _tell_of_yamls(done: "Transfer", root: Path) -> None:
-    """Say of which folders yaml files go along that are wrong: those of results have no checksums."""
+def _tell_of_yamls(done: "Transfer") -> None:
+    """Say of which folders yaml files are wrong, and so are not sent."""
     from exca_like import tables
-    from exca_like.yaml_checks import check_yamls
 
-    wrong = []
-    for folder in done.folders:
-        with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
-            if folder.added and any(check_yamls(f"{root}/{folder.uid}", os.listdir(root / folder.uid))):
-                wrong.append(folder.uid)
+    wrong = [folder.uid for folder in done.folders if folder.has_wrong_yamls]
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         number = tables.count(len(wrong), "folder")
-        went = "would go" if done.dry_run else "went"
+        were = "would be" if done.dry_run else "were"
         named = f"{', '.join(wrong[:_SHOWN])}{more}"
-        print_text(f"yaml files of {number} {went} along that are wrong: {named}. `exca-like verify` tells how", err=True)
+        print_text(
+            f"yaml files of {number} {were} not sent, as they are wrong: {named}. `exca-like verify` tells how", err=True
+        )
 
 
 def _report(done: "Transfer", *, dry_run: bool, json: bool) -> None:

@@ -31,6 +31,7 @@ from exca_like.sharing.plans import (
     sizes_in,
 )
 from exca_like.sharing.transfer import Place, Transfer
+from exca_like.yaml_checks import check_yamls
 
 
 def send(root: str, place: Place, chosen: Chosen, *, check: bool, dry_run: bool) -> Transfer:
@@ -61,6 +62,7 @@ def send(root: str, place: Place, chosen: Chosen, *, check: bool, dry_run: bool)
                 plan.refuse_others()
                 for piece in plan.pieces():
                     load.add(plan, piece)
+                load.add_yamls(plan)
             load.send()
         except (FileNotFoundError, CorruptEntryError) as error:
             msg = f"results of {root} were removed or merged while they were sent: do the same again, to go on ({error})"
@@ -94,7 +96,7 @@ class _Load:
         found = self._usable(plan, piece)
         if not found:
             return
-        about = {record for _, one in found for record in one.records(plan.uid)} | set(map(plan.name, YAMLS))
+        about = {record for _, one in found for record in one.records(plan.uid)} | set(_yamls_of(plan))
         own = [plan.name(name) for _, one in found for name in moving.own_files(one.info)]
         for name in [*(name for name in sorted(about) if plan.source.size_of(name) >= 0), *own]:
             self._data[name] = f"{plan.source.root}/{name}"
@@ -106,6 +108,11 @@ class _Load:
         self._size += sum(item.size for item in piece)
         if self._size > PIECE or len(self._added) >= MOST:
             self.send()
+
+    def add_yamls(self, plan: Plan) -> None:
+        """Take in the yaml files of a folder with results that are there without any: they were wrong, or removed as such."""
+        if plan.report.present and not any(self._sizes.get(plan.name(name)) for name in YAMLS):
+            self._data.update((name, f"{plan.source.root}/{name}") for name in _yamls_of(plan))
 
     def _usable(self, plan: Plan, piece: Sequence[Item]) -> list[tuple[str, Found]]:
         found = []
@@ -166,7 +173,7 @@ class _Load:
     def _has(self, name: str, path: str) -> bool:
         """Whether a file is at the place already."""
         size = self._sizes.get(name, -1)
-        return size >= 0 if is_shared(name) else size == os.path.getsize(path)
+        return size == os.path.getsize(path) or (size > 0 and is_shared(name))
 
     def _compare(self, paths: Mapping[str, str]) -> None:
         """Fetch files, and compare them with what they are to be; also those that an interrupted push has left."""
@@ -181,6 +188,13 @@ class _Load:
                 "same again"
             )
             raise TransferError(msg)
+
+
+def _yamls_of(plan: Plan) -> list[str]:
+    """Names of the yaml files of a folder; none, and that is noted, if some are wrong: whoever asks writes them again."""
+    names = [name for name in YAMLS if plan.source.size_of(plan.name(name)) > 0]
+    plan.report.has_wrong_yamls = any(problem.kind == "config" for problem in check_yamls(plan.folder, names))
+    return [] if plan.report.has_wrong_yamls else list(map(plan.name, names))
 
 
 def _is_same(first: str, second: str) -> bool:

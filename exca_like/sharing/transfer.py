@@ -46,6 +46,8 @@ class FolderTransfer:
     """Keys of results that are there with other bytes, and stay as they are."""
     left_out: dict[str, list[str]] = field(default_factory=dict)
     """Keys of what could not be moved, by the reason; ``"?"`` for a damaged line whose key can't be read."""
+    has_wrong_yamls: bool = False
+    """Whether its yaml files are not sent, as `verify` finds some wrong. A push sends them when they are mended."""
 
 
 @dataclass

@@ -159,18 +159,18 @@ def test_options_are_typed() -> None:
     }
 
 
-def test_yaml_files_that_are_wrong_are_named_when_they_are_sent(command, tmp_path: Path) -> None:
+def test_yaml_files_that_are_wrong_are_named_and_not_sent(command, tmp_path: Path) -> None:
     for seed in (1, 2):
         Train(seed=seed, infra={"folder": tmp_path / "own"}).run()
     catalog = Catalog(tmp_path / "own")
     (catalog["seed=1"].folder / "uid.yaml").write_text("seed: 7\n")
-    said = f"yaml files of 1 folder {{}} along that are wrong: {catalog['seed=1'].uid}. `exca-like verify` tells how\n"
+    said = f"yaml files of 1 folder {{}} not sent, as they are wrong: {catalog['seed=1'].uid}. `exca-like verify` tells how\n"
     ended, out, err = command("push", "there", "--folder", "own", "--dry-run")
-    assert (ended, err) == (0, said.format("would go")) and "2 results would be added" in out
-    assert command("export", "b.zip", "--folder", "own")[2] == said.format("went")
+    assert (ended, err) == (0, said.format("would be")) and "2 results would be added" in out
+    assert command("export", "b.zip", "--folder", "own")[2] == said.format("were")
     ended, out, err = command("push", "there", "--folder", "own", "--json")
-    assert (ended, err, json.loads(out)["added"]) == (0, said.format("went"), 2)
-    assert good(command("push", "there", "--folder", "own")) == "2 results there already\n"  # so that nothing goes along
+    assert (ended, err, json.loads(out)["added"]) == (0, said.format("were"), 2)
+    assert command("push", "there", "--folder", "own") == (0, "2 results there already\n", said.format("were"))
     assert good(command("push", "two", "--folder", "own", "-u", "seed=2")).startswith("1 result added")
 
 

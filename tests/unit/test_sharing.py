@@ -855,6 +855,32 @@ def test_push_and_pull(filled: Path, place: S3 | Plain, tmp_path: Path, monkeypa
     assert counts(push(tmp_path / "root", place.url)) == (0, RESULTS, 0, 0)  # and not back
 
 
+def test_wrong_yaml_files_are_not_sent_before_they_are_mended(place: S3 | Plain, tmp_path: Path) -> None:
+    tasks = [Task(seed=seed, infra={"folder": tmp_path / "a"}) for seed in range(2)]
+    for task in tasks:
+        task.run()
+    uid, folder = tasks[1].infra.uid(), tasks[1].infra.uid_folder()
+    sound = {path: path.read_bytes() for path in folder.glob("*.yaml")}
+    (folder / "uid.yaml").write_text("seed: 7\n")
+    for dry_run in (True, False, False):
+        done = push(tmp_path / "a", place.url, dry_run=dry_run)
+        assert {one.uid for one in done.folders if one.has_wrong_yamls} == {uid}
+    assert (done.present, done.files) == (2, 0)
+    assert {Path(name).parent.name for name in place.names() if name.endswith(".yaml")} == {"default"}
+    export_bundle(tmp_path / "a", tmp_path / "bundle")
+    for number, take in enumerate((lambda to: pull(place.url, to), lambda to: import_bundle(tmp_path / "bundle", to))):
+        root = tmp_path / str(number)
+        assert counts(take(root)) == (2, 0, 0, 0) and maintenance.verify(root).is_clean
+        assert Task(seed=1, infra={"folder": root, "mode": "read-only"}).run()["set"] == {1}
+    for path, content in sound.items():
+        path.write_bytes(content)
+    plan, done, again = (push(tmp_path / "a", place.url, dry_run=dry_run) for dry_run in (True, False, False))
+    assert counts(done) == (0, 2, 0, 0) and (plan.files, done.files, again.files) == (3, 3, 0)
+    assert {name: place.read(f"{uid}/{name}") for name in ("config.yaml", "full-uid.yaml", "uid.yaml")} == {
+        path.name: content for path, content in sound.items()
+    }
+
+
 def test_what_is_counted_of_a_pull(tmp_path: Path) -> None:
     items, task = Items(infra={"folder": tmp_path / "a"}), Task(infra={"folder": tmp_path / "a"})
     list(items.process(range(3)))

@@ -199,6 +199,16 @@ def test_yaml_files_of_another_config(configs: Path, name: str, said: str) -> No
     assert len(verify(configs / "copy").problems) == (name != "uid.yaml")  # a copy may have any name
 
 
+def test_a_file_that_was_locked_in_a_folder_without_a_config_is_no_yaml_file(tmp_path: Path) -> None:
+    fill(tmp_path / "features", a=1)
+    with claims_of(str(tmp_path / "features")).quiet():
+        pass
+    assert (tmp_path / "features" / "full-uid.yaml").read_bytes() == b""
+    assert verify(tmp_path).is_clean
+    (tmp_path / "features" / "uid.yaml").touch()
+    assert [problem.path.name for problem in verify(tmp_path).problems] == ["uid.yaml", "full-uid.yaml"]
+
+
 def test_a_folder_of_another_name_and_one_of_another_function(configs: Path) -> None:
     (folder,) = configs.glob("*/x=1-*")
     folder.rename(folder.with_name("x=2"))
