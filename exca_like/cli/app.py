@@ -1,9 +1,10 @@
 """All commands, and how they end."""
 
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -19,12 +20,16 @@ from exca_like.cli.wording import in_shell
 
 _EPILOG = "Each command has its own --help. The folder is given with --folder, or as EXCA_LIKE_FOLDER."
 
+_GIVEN = "exca_like.given"
+_EXTRA = re.compile(r"Got unexpected extra argument\S* \((?P<words>.*)\)", re.DOTALL)
+_FIELD = re.compile(r"[A-Za-z_][\w.]*=.*", re.DOTALL)
+
 
 class _Commands(CommandGroup):
     """All commands, and what is said of options that are not taken."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        given = list(args)
+        given = ctx.meta[_GIVEN] = list(args)
         with hinted(ctx, lambda option: self._after_command(option, given)):
             return super().parse_args(ctx, args)
 
@@ -44,6 +49,37 @@ class _Commands(CommandGroup):
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # of pydantic, by which some typer checks options
             raise
+        except Exception as error:
+            extra = _EXTRA.fullmatch(str(getattr(error, "message", "")))
+            if extra is not None:
+                said: Any = error  # its place depends on the version of typer
+                words = _words_in(extra["words"], ctx.meta[_GIVEN])
+                said.message += "".join(f"; {hint}" for hint in _as_options(words, said.ctx))
+            raise
+
+
+def _words_in(text: str, given: Sequence[str]) -> Iterator[str]:
+    """The words of a command line that a message names, one after another."""
+    for word in given:
+        if f"{text} ".startswith(f"{word} "):
+            text = text[len(word) + 1 :]
+            yield word
+
+
+def _as_options(words: Iterable[str], ctx: Any) -> Iterator[str]:
+    """How words are written that a command does not take, if they are fields or folders for which it has an option."""
+    import shlex
+
+    options = {option for parameter in ctx.command.params for option in parameter.opts}
+    fields, folders = [], []
+    for word in words:
+        if _FIELD.fullmatch(word):
+            fields.append(word)
+        elif os.path.isdir(os.path.expanduser(word)):
+            folders.append(word)
+    for option, what, some in (("--where", "a field is", fields), ("--folder", "the cache root is", folders[:1])):
+        if some and option in options:
+            yield f"{what} given as {' '.join(f'{option} {shlex.quote(word)}' for word in some)}"
 
 
 app = typer.Typer(

@@ -780,6 +780,12 @@ def test_migrate(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (["--folder", "a b", "ls", "-n", "3"], 2, "--folder; options come after the command: exca-like ls --folder 'a b' -n 3"),
         (["-m", "a", "show", "x"], 2, "No such option: -m$"),
         (["--folder", "a"], 2, "No such option: --folder$"),
+        (["ls", "seed=1", "optim.lr=a b"], 2, r"\); a field is given as --where seed=1 --where 'optim.lr=a b'$"),
+        (["failures", "seed=1"], 2, r"extra argument\S* \(seed=1\); a field is given as --where seed=1$"),
+        (["verify", "."], 2, r"\(\.\); the cache root is given as --folder \.$"),
+        (["table", "seed=1", "/"], 2, "; a field is given as --where seed=1; the cache root is given as --folder /$"),
+        (["verify", "seed=1"], 2, r"\(seed=1\)$"),
+        (["status", "no-such-folder"], 2, r"\(no-such-folder\)$"),
     ],
 )
 def test_wrong_input(command, arguments: list[str], ended: int, message: str) -> None:
