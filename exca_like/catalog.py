@@ -266,12 +266,13 @@ class Catalog(tables.Tabular, Sequence[Entry]):
     def failures(self) -> FailureReport:
         """What failed, grouped by what the failures have in common; items of maps have the uid ``<uid>/<uid of the item>``.
 
-        Of items that a job did not come to, as it died, there is nothing: the uid of the map stands for all those of a job.
+        Of items or calls that a job did not come to, as it died, there is nothing: the uid of the map, or of the function,
+        stands for all those of a job.
         """
         found: list[tuple[str, Failure]] = []
         lost: list[str] = []
         for entry in self.refresh():
-            if entry.kind in ("map", ""):
+            if entry.unfinished or entry.kind in ("map", ""):
                 items = entry.item_failures() if entry.failures else {}
                 failed = entry.job_failures()
                 found += ((f"{entry.uid}/{item}", failure) for item, failure in items.items())

@@ -48,7 +48,10 @@ _MOST_COLUMNS = 100  # of a result that is a dictionary
 
 @dataclass(frozen=True)
 class Entry:
-    """A task with its result, all results of a map, or one call of a memoised function, as it was when it was looked at."""
+    """A task with its result, all results of a map, or one call of a memoised function, as it was when it was looked at.
+
+    One more stands for all those calls of a function that are computed now, or that somebody left who died: see `is_of_calls`.
+    """
 
     method: str
     """``<module>.<Class>.<method>``; of a memoised function ``<module>.<function>``."""
@@ -60,10 +63,10 @@ class Entry:
     path: str
     """Its folder, as a text."""
     key: str = ""
-    """What it is stored by in its folder; empty for a map."""
+    """What it is stored by in its folder; empty for a map, and for calls that have no result."""
     reason: str = ""
     """Of what failed the type and the message of the error, or why the job ended; of what waits, what for; of a map, of how
-    many items there is no result; of what is empty, that what was stored is damaged."""
+    many items there is no result, and of a function, of how many calls; of what is empty, that what was stored is damaged."""
     time: datetime | None = None
     """When it was stored, in UTC; of a job that left nothing, when that ended; of what goes on, when that was submitted."""
     duration: float | None = None
@@ -78,12 +81,20 @@ class Entry:
     """The cluster's id of the job that computed it, or does; of a map, of one that is at it, or that died; see `jobs`."""
     is_pinned: bool = False
     unfinished: tuple[tuple[Owner, int], ...] = field(default=(), compare=False, repr=False)
-    """Who died before all was computed that they had claimed, and of how many items there is nothing for that."""
+    """Who died before all was computed that they had claimed, and of how many items or calls there is nothing for that."""
     used: datetime | None = None
     """When its folder was read last, as far as the file system tells; see `exca_like.pruning`."""
 
     def __str__(self) -> str:
         return f"{self.uid}: {self.status}" + (f" ({self.reason})" if self.reason else "")
+
+    @property
+    def is_of_calls(self) -> bool:
+        """Whether it stands for calls of a memoised function that somebody computes, or left who died.
+
+        Each of those that are stored in its folder has an entry of its own.
+        """
+        return self.kind == "memo" and not self.key
 
     @property
     def hits(self) -> int:
@@ -100,12 +111,14 @@ class Entry:
         """The cache root."""
         if self.uid == ".":
             return self.folder
-        depth = self.uid.count("/") + (self.kind != "memo")
+        depth = self.uid.count("/") + (self.kind != "memo" or self.is_of_calls)
         return self.folder.parents[depth - 1]
 
     @property
     def config(self) -> dict[str, Any]:
         """The whole config, defaults included; of a call the arguments. Empty if it is not known."""
+        if self.is_of_calls:
+            return {}
         config = self._meta().get("config")
         return dict(ConfDict(self._yaml(layout.CONFIG))) if config is None else dict(from_tree(config))
 
@@ -152,7 +165,7 @@ class Entry:
         return None if handle is None else failure_of_job(handle)
 
     def job_failures(self) -> list[Failure]:
-        """Of a map, how those jobs failed that died before they came to all their items."""
+        """Of a map, how those jobs failed that died before they came to all their items; of `is_of_calls`, to all calls."""
         handles = [handle_of(owner.get("job") or {}) for owner, _ in self.unfinished]
         ends = [(handle, end_of(handle)) for handle in handles if handle is not None]
         failed = [handle for handle, ended in ends if ended is not None and not ended.interrupted]
@@ -175,18 +188,19 @@ class Entry:
     def handles(self) -> list[JobHandle]:
         """Of a task the job that was submitted last; of a map those that are at it, or that died before they came to its end.
 
-        Those that computed items of a map, and ended well, are known by their ids only: see `jobs`.
+        Those that computed items of a map, or calls, and ended well, are known by their ids only: see `jobs`.
         """
         folder = self.path
         if self.kind == "task":
             records = [job_record(folder)]
         else:
-            records = [] if self.kind == "memo" else [owner.get("job") or {} for owner in claims_of(folder).owners()]
+            is_call = self.kind == "memo" and not self.is_of_calls
+            records = [] if is_call else [owner.get("job") or {} for owner in claims_of(folder).owners()]
         return [handle for record in records if (handle := handle_of(record)) is not None]
 
     def is_of_job(self, job_id: str) -> bool:
         """Whether one of its `jobs` has this id, or is of an array with it."""
-        ids = self.jobs() if self.kind in ("map", "") else [self.job or ""]
+        ids = self.jobs() if self.kind in ("map", "") or self.is_of_calls else [self.job or ""]
         return any(own == job_id or own.startswith(f"{job_id}_") for own in ids)
 
     def jobs(self) -> list[str]:
@@ -207,8 +221,11 @@ class Entry:
         Raises
         ------
         NotCachedError
-            It is gone.
+            It is gone, or nothing was stored of it yet, as of `is_of_calls`.
         """
+        if self.is_of_calls:
+            msg = f"nothing is stored of those calls of {self.uid} that are {self.status}: pin those that have results"
+            raise NotCachedError(msg)
         with self._pins_locked() as pinned:
             if self.kind != "memo":
                 pins.write(self.path, pins.WHOLE)

@@ -58,6 +58,9 @@ def _entries_of(content: Content, root: str) -> Iterator[Entry]:
     }
     is_pinned = content.pinned.is_whole
     if content.kind == "memo":
+        calls = Entry(uid=uid, status="empty", is_pinned=is_pinned, **common)
+        if (found := _of_claims(calls, content)) is not calls:  # some have no result, or are computed anew
+            yield found
         for one in content.stored:
             yield _of_outcome(common, f"{uid}/{one.key}", one, one.size, is_pinned or one.key in content.pinned.keys)
     elif content.kind == "task" and content.stored:
@@ -132,7 +135,8 @@ def _of_the_dead(entry: Entry) -> Entry:
     is_failure = ended is not None and not ended.interrupted
     others = f", and {len(ends) - 1} more" if len(ends) > 1 else ""
     number = sum(number for _, number in entry.unfinished)
-    items = f"{count(number, 'item')} without a result: " if entry.kind == "map" or number > 1 else ""
+    noun = "call" if entry.kind == "memo" else "item"
+    items = f"{count(number, noun)} without a result: " if entry.kind in ("map", "memo") or number > 1 else ""
     failed = f"{entry.failures} of {entry.values + entry.failures + number} items failed; " if entry.failures else ""
     return replace(
         entry,

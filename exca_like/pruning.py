@@ -57,6 +57,7 @@ class Removal:
 def remove(entries: Iterable[Entry] | Entry, *, dry_run: bool = True) -> list[Removal]:
     """Remove entries: tasks and maps with their folders, calls of memoised functions one by one.
 
+    Of calls that have no result, as whoever computed them died, only the note of that is removed.
     The space of the packed data of calls is freed by the next `exca_like.maintenance.compact`.
 
     Parameters
@@ -280,7 +281,9 @@ def _carry_out(planned: Sequence[Removal]) -> list[Removal]:
     for removal in planned:
         entry = removal.entry
         if removal.problem is None:
-            if entry.kind == "memo":
+            if entry.is_of_calls:
+                problems[entry.uid] = _remove_claims(entry)
+            elif entry.kind == "memo":
                 calls.setdefault(entry.folder, []).append(entry)
             else:
                 problems[entry.uid] = _remove_folder(entry)
@@ -291,6 +294,17 @@ def _carry_out(planned: Sequence[Removal]) -> list[Removal]:
         if len(left) == 1 and left[0].status == "empty" and not left[0].is_pinned:
             _remove_folder(left[0])  # if somebody writes again, it stays
     return [replace(removal, problem=removal.problem or problems[removal.entry.uid]) for removal in planned]
+
+
+def _remove_claims(entry: Entry) -> str | None:
+    """Remove what tells of calls that somebody left who died, and nothing that is stored; returns why it stays."""
+    try:
+        holder = claims_of(entry.path).drop_dead()
+    except OSError as error:
+        return _GONE if error.errno == errno.ENOENT else f"it can't be removed: {error.strerror or error}"
+    if holder is None:
+        return None
+    return f"others may be computing it, like {describe(holder)}" if holder else "it is being computed"
 
 
 def _remove_folder(entry: Entry) -> str | None:

@@ -32,7 +32,7 @@ def explain(entry: Entry, among: Iterable[Entry] = ()) -> Explanation:
     >>> print(explain(catalog["seed=2"], catalog))  # doctest: +SKIP
     """
     found = _told(entry)
-    if found.status in ("hit", "running"):
+    if found.status in ("hit", "running") or entry.is_of_calls:
         return found
     nearest = _nearest(entry, among)
     return found if nearest is None else Explanation(found.status, found.uid, found.reason, nearest[0].uid, tuple(nearest[1]))

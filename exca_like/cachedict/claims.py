@@ -379,6 +379,17 @@ class FolderClaims:
         """Those who have not released all that they claimed, alive or dead."""
         return [others.owner for others in self._held() if others is not None and others.owner is not None]
 
+    def drop_dead(self) -> Owner | None:
+        """Remove the claims of the dead; gives somebody who may live, whose claim stays."""
+        holder: Owner | None = None
+        with self._locked():
+            for others in self._held():
+                if others is None or self._is_alive(others):
+                    holder = holder or (others.owner if others is not None else None) or {}
+                else:
+                    files.remove(others.path)
+        return holder
+
     @contextlib.contextmanager
     def quiet(self) -> Iterator[Owner | None]:
         """A block in which nobody claims anything; gives somebody who may compute keys of the folder now."""

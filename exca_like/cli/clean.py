@@ -67,6 +67,7 @@ def pin(
 ) -> None:
     """Keep entries, whatever is pruned."""
     entries = meant(catalog_of(folder), uids, method, status, since, before, where)
+    entries = [entry for entry in entries if not entry.is_of_calls] or entries  # of which nothing is stored to be kept
     for entry in entries:
         entry.pin()
     _tell(entries, "is pinned", json=json)

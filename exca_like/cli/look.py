@@ -92,6 +92,8 @@ def _config_of(entry: "Entry") -> str:
     from exca_like import layout, yamltext
     from exca_like.errors import ExcaLikeError
 
+    if entry.is_of_calls:
+        return "not known, as arguments are stored with results"
     if not entry.changed and entry.kind != "memo":
         try:
             yamltext.load(entry.folder / layout.UID)
