@@ -24,12 +24,14 @@ import pytest
 
 import exca_like
 from exca_like import CacheDict, maintenance, overlapping, pruning, tables
+from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.lines import seal
 from exca_like.catalog import Catalog
-from exca_like.entries import Entry
+from exca_like.entries import Entry, claims_of
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ItemsFailedError, NotCachedError
 from exca_like.executors import local_queue
 from exca_like.filters import OneOf, moment, near_uids
+from exca_like.listing import entries_of
 from exca_like.scanning import Scanner
 
 EXCA = Path(__file__).parents[1] / "compat" / "exca_caches" / "0.6.0"
@@ -466,6 +468,28 @@ def test_a_map_of_which_a_job_died(tmp_path: Path, code: int) -> None:
             again.infra.cache_dict[str(item)] = 2 * item
     (entry,) = catalog
     assert entry.reason == "1 of 9 items failed", "nothing is missing now, whatever the dead claimed"
+
+
+def test_a_map_whose_last_item_is_stored_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = Features(infra={"folder": tmp_path})
+    list(features.process([1]))
+    claims, look = claims_of(str(features.infra.uid_folder())), FolderClaims.look
+    (claim,), _ = claims.claim(["2"], lambda free: [free])
+    (content,) = Scanner(str(tmp_path)).contents()
+    with features.infra.cache_dict.write():
+        features.infra.cache_dict["2"] = np.zeros(1)
+
+    def look_before_the_end(self: FolderClaims) -> Any:
+        found = look(self)
+        claim.close()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderClaims, "look", look_before_the_end)
+        (entry,) = entries_of(content, str(tmp_path))
+    assert entry.status == "running"
+    (entry,) = entries_of(content, str(tmp_path))
+    assert (entry.status, entry.values) == ("completed", 2)
 
 
 def test_jobs(tmp_path: Path) -> None:
