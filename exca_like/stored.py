@@ -68,14 +68,14 @@ def _is_damaged(entry: Entry) -> bool:
 
 
 def _of_map(entry: Entry) -> Explanation:
-    number = f"Stored results of items: {entry.values}"
+    stands = f"The map is {entry.status}: {entry.reason}. " if entry.unfinished else ""
+    number = f"{stands}Stored results of items: {entry.values}"
     key, failure = next(iter(entry.item_failures().items()), ("", None))
-    left = f" Some were not computed that were to be ({entry.reason})." if entry.unfinished else ""
     if failure is None:
-        taken = f"A call takes those of its items, {_IF_SAME}, and computes the others."
-        return Explanation("hit", entry.uid, f"{number}.{left} {taken}")
+        taken = f"A call takes those of its items (a hit), {_IF_SAME}, and computes the others (a miss)."
+        return Explanation("hit" if entry.values else "miss", entry.uid, f"{number}. {taken}")
     what = of_failure(f"{entry.uid}/{key}", failure, is_raised=False).reason
-    return Explanation("failed", entry.uid, f"{number}; errors: {entry.failures}.{left} Item {key!r}: {what}")
+    return Explanation("failed", entry.uid, f"{number}; errors: {entry.failures}. Item {key!r}: {what}")
 
 
 def _by(come: Provenance) -> str:

@@ -102,7 +102,9 @@ def test_a_map_is_cancelled_by_job_and_as_a_whole(tmp_path: Path, gate: Path, co
     entry = entry_that(tmp_path, lambda entry: entry.status == "lost")
     assert entry.values == 2 and entry.reason == f"2 items without a result: cancelled (job {second})"
     assert sorted(entry.jobs()) == [first, second]
-    assert f": cancelled (job {second}))" in command("why", "Waits.run")[1] and "hit: " in command("why", "Waits.run")[1]
+    out = command("why", "Waits.run")[1]
+    assert f"The map is lost: 2 items without a result: cancelled (job {second}). Stored results of items: 2. A call" in out
+    assert out.startswith("hit: ") and "computes the others (a miss)" in out
     assert command("logs", second)[1] == "item 2\n"
     ended, _, err = command("logs", "Waits.run")
     assert ended == 1 and f"2 jobs were at {entry.uid}: give the id of one, like {second}, {first}" in err
