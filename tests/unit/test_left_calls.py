@@ -62,7 +62,7 @@ def test_a_call_whose_job_died(tmp_path: Path, command: Callable[..., Said]) -> 
     with pytest.raises(NotCachedError, match="there is no result of"):
         left.load()
 
-    assert "1 more was lost" in str(catalog.failures()) and len(catalog.filter(status="lost")) == 1
+    assert "1 was lost" in str(catalog.failures()) and len(catalog.filter(status="lost")) == 1
     assert command("logs", left.job)[:2] == command("logs", left.uid)[:2]
     assert f"maps and calls are not submitted: make the call again of {left.uid}" in command("retry", "--lost")[2]
     assert "config  not known" in command("show", left.uid)[1] and "killed by SIGKILL" in command("why", left.uid)[1]
