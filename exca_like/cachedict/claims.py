@@ -198,6 +198,18 @@ class _Others:
                 self.owner = found
         self.table = Table.read(data[_HEAD:])
 
+    def give(self, digests: Digests) -> bool:
+        """Release keys that are held, in the file too; False if none is left, or if it can't be written to."""
+        table = Table(self.table.digests, bytearray(self.table.status))
+        table.release(digests)
+        try:
+            with open(self.path, "r+b") as stream:
+                stream.seek(_HEAD + 8 * len(table.digests))
+                stream.write(table.status)
+        except OSError:  # it is somebody else's
+            return False
+        return table.has_held()
+
 
 class Left(NamedTuple):
     """What somebody has claimed who died before it was released."""
@@ -341,13 +353,21 @@ class FolderClaims:
             hits = [order[place] for place in others.table.held(in_order)]
             if not hits and others.table.has_held():
                 continue
-            if not self._is_alive(others):
-                files.remove(others.path)  # nobody else does now
+            if not self._is_alive(others):  # nobody else changes it now
+                self._take_over(others, chosen(digests[place] for place in hits))
             elif hits := [place for place in hits if is_free[place]]:
                 for place in hits:
                     is_free[place] = False
                 waiting.append(Waiting(self, others, [keys[place] for place in hits], chosen(digests[place] for place in hits)))
         return list(itertools.compress(keys, is_free)), waiting
+
+    def _take_over(self, others: _Others, digests: Digests) -> None:
+        """Free keys of somebody dead; what is left of the claim goes on to tell which ones nobody has come to."""
+        owner = others.owner or {}
+        job = owner.get("job")
+        stays_dead = job != self.job if job else lives_here(owner) is False  # else it might hold them again
+        if not (stays_dead and others.give(digests)):
+            files.remove(others.path)
 
     def held(self, name: str, digests: Digests) -> list[int]:
         """Places, among some sorted digests, of those that are still held by a claim."""

@@ -256,6 +256,46 @@ def test_a_dead_owner_that_nobody_has_waited_for_frees_its_keys(tmp_path):
         os.waitpid(pid, 0)
 
 
+def test_what_nobody_takes_over_from_the_dead_is_still_told(tmp_path):
+    claims = make(tmp_path)
+    child = holder(tmp_path, "abcd")
+    with killed_at_the_end([child]):
+        child.kill()
+    (mine,), _ = claims.claim("bx", everything)
+    assert list(mine.keys) == ["b", "x"]
+    assert claims.look()[0]["pid"] == os.getpid()
+    mine.close()
+    holder_now, (left,) = claims.look()
+    assert holder_now is None and left.owner["pid"] == child.pid
+    assert (left.number(()), left.number(ordered(digests_of(["a"])))) == (3, 2), "b is not its own any more"
+    assert claimed(claims, "acd") == ["a", "c", "d"]
+    assert not files(tmp_path)
+
+
+def test_a_job_that_is_over_leaves_what_nobody_takes_over(tmp_path):
+    job = {"cluster": "slurm", "job_id": "7"}
+    claims = make(tmp_path, lambda record: True)
+    (handed,), _ = claims.claim("abc", everything)
+    handed.hand_over(job)
+    assert claimed(claims, "c") == ["c"]
+    ((owner, table),) = claims.look()[1]
+    assert owner["job"] == job and table.count() == 2
+    claims.job = job  # which was started again, lives, and would be waited for
+    assert claimed(claims, "b") == ["b"] and not files(tmp_path)
+
+
+def test_claims_of_the_dead_that_can_not_be_written_to_are_removed(tmp_path, monkeypatch):
+    claims = make(tmp_path, lambda record: True)
+    (handed,), _ = claims.claim("ab", everything)
+    handed.hand_over({"cluster": "slurm", "job_id": "7"})
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(module, "open", refuse, raising=False)
+    assert claimed(claims, "a") == ["a"] and not files(tmp_path)
+
+
 def test_a_pid_that_is_used_again_is_not_the_owner(tmp_path):
     claims = make(tmp_path)
     (mine,), _ = claims.claim(["a"], everything)
