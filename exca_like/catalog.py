@@ -102,7 +102,7 @@ class Catalog(tables.Tabular, Sequence[Entry]):
 
         def entries(content: Content) -> Sequence[Entry]:
             try:
-                return entries_of(content, root)
+                return entries_of(content, root, self._scanner)
             except Exception as error:  # of another version, or damaged: others can be listed
                 hidden.append(f"{content.path} ({type(error).__name__}: {error})")
                 return ()

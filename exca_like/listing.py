@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exca_like import files, layout, yamltext
-from exca_like.cachedict.claims import Left
 from exca_like.cachedict.owners import Owner, describe
 from exca_like.entries import Entry, Status, claims_of, end_of, handle_of
 from exca_like.errors import CacheFolderError, ExcaLikeError
@@ -18,30 +17,43 @@ from exca_like.scanning import Content, Scanner, Stored
 from exca_like.store import FolderStore
 from exca_like.tables import count
 
-_Look = tuple[Owner | None, Sequence[Left]]
-"""Who is at a folder, and what the dead left, at one moment; see `FolderClaims.look`."""
+_LOOKS = 3  # at a folder that changes while it is looked at
 _DAMAGED = "what was stored is damaged: `exca-like verify` tells"
 _UNNAMED = "data that no journal names: `exca-like verify` tells"
 
 
 def look_again(entry: Entry) -> Sequence[Entry]:
     """What there is in the folder of an entry now, and below it."""
-    root = str(entry.root)
-    return [found for content in Scanner(entry.path).contents() for found in entries_of(content, root)]
+    root, scanner = str(entry.root), Scanner(entry.path)
+    return [found for content in scanner.contents() for found in entries_of(content, root, scanner)]
 
 
-def entries_of(content: Content, root: str) -> Sequence[Entry]:
-    """The entries of a folder."""
+def entries_of(content: Content, root: str, scanner: Scanner) -> Sequence[Entry]:
+    """The entries of a folder, by what a scanner has found in it, or finds now if that has changed."""
     if content.shown is not None:
         return content.shown  # type: ignore[no-any-return]
-    look: _Look = claims_of(content.path).look() if content.claims else (None, ())
-    if look[0] is None and len(look[1]) < len(content.claims):  # who was at it has stored something since it was read, perhaps
-        content = next((found for found in Scanner(content.path).contents() if found.path == content.path), content)
-    entries = tuple(_entries_of(content, root, look))
+    entries = tuple(_entries_of(content, root))
+    for _ in range(_LOOKS):
+        if not _has_ended(content, entries):
+            break
+        fresh = scanner.again(content)
+        if fresh is content:
+            break
+        if fresh is None:  # it was removed
+            return ()
+        content, entries = fresh, tuple(_entries_of(fresh, root))
     is_open = content.claims or content.job is not None or not (content.values or content.failures)
     if not is_open:  # else it changes without a change of the folder
         content.shown = entries
     return entries
+
+
+def _has_ended(content: Content, entries: Sequence[Entry]) -> bool:
+    """Whether all who computed something are at an end: they may have stored it after the folder was read."""
+    if any(entry.status in ("running", "queued") for entry in entries):
+        return False
+    has_job = content.job is not None and (not content.failures or _is_submitted_again(entries[0], content.job))
+    return has_job or bool(content.claims)
 
 
 def method_of(uid: str) -> tuple[str, str]:
@@ -50,7 +62,7 @@ def method_of(uid: str) -> tuple[str, str]:
     return (method, version) if method else ("", "")
 
 
-def _entries_of(content: Content, root: str, look: _Look) -> Iterator[Entry]:
+def _entries_of(content: Content, root: str) -> Iterator[Entry]:
     uid = content.path[len(root) :].strip("/") or "."
     method, version = method_of(uid)
     if not method:  # a folder with a name of the user's choice
@@ -65,24 +77,24 @@ def _entries_of(content: Content, root: str, look: _Look) -> Iterator[Entry]:
     is_pinned = content.pinned.is_whole
     if content.kind == "memo":
         calls = Entry(uid=uid, status="empty", is_pinned=is_pinned, **common)
-        if (found := _of_claims(calls, content, look)) is not calls:  # some have no result, or are computed anew
+        if (found := _of_claims(calls, content)) is not calls:  # some have no result, or are computed anew
             yield found
         for one in content.stored:
             yield _of_outcome(common, f"{uid}/{one.key}", one, one.size, is_pinned or one.key in content.pinned.keys)
     elif content.kind == "task" and content.stored:
         entry = _of_outcome(common, uid, content.stored[0], content.size, is_pinned)
         again = content.job if content.job is not None and _is_submitted_again(entry, content.job) else None
-        yield _of_claims(entry, content, look) if again is None else _of_job(entry, again)
+        yield _of_claims(entry, content) if again is None else _of_job(entry, again)
     else:
         reason = _DAMAGED if content.is_damaged else _UNNAMED if content.is_unnamed else ""
         empty = Entry(uid=uid, status="empty", reason=reason, size=content.size, is_pinned=is_pinned, **common)
         if content.kind == "map":
-            yield _of_map(empty, content, look)
+            yield _of_map(empty, content)
         elif content.is_exca:
             yield _of_exca(replace(empty, key=layout.RESULT))
         else:
             entry = replace(empty, key=layout.RESULT if content.kind else "")
-            yield _of_claims(entry, content, look) if content.job is None else _of_job(entry, content.job)
+            yield _of_claims(entry, content) if content.job is None else _of_job(entry, content.job)
 
 
 def _of_outcome(common: Mapping[str, Any], uid: str, one: Stored, size: int, is_pinned: bool) -> Entry:
@@ -105,7 +117,7 @@ def _of_outcome(common: Mapping[str, Any], uid: str, one: Stored, size: int, is_
     )
 
 
-def _of_map(entry: Entry, content: Content, look: _Look) -> Entry:
+def _of_map(entry: Entry, content: Content) -> Entry:
     number = content.values + content.failures
     entry = replace(
         entry,
@@ -115,12 +127,14 @@ def _of_map(entry: Entry, content: Content, look: _Look) -> Entry:
         values=content.values,
         failures=content.failures,
     )
-    return _of_claims(entry, content, look)
+    return _of_claims(entry, content)
 
 
-def _of_claims(entry: Entry, content: Content, look: _Look) -> Entry:
+def _of_claims(entry: Entry, content: Content) -> Entry:
     """An entry that somebody computes now, if somebody does, or that somebody left who died."""
-    holder, left = look
+    if not content.claims:
+        return entry
+    holder, left = claims_of(content.path).look()
     if holder is not None:
         job = (holder.get("job") or {}).get("job_id")
         who = describe(holder) if holder else "somebody whose claim can't be read"

@@ -143,6 +143,17 @@ class Scanner:
         self._known = seen
         return sorted(found, key=lambda content: content.path.split("/"))
 
+    def again(self, content: Content) -> Content | None:
+        """What a folder holds now; ``content`` itself if nothing was written since that was read, None if it is gone."""
+        known = self._known.get(content.path)
+        before = None if known is None else (known.names, known.journals)
+        visit = self._visit(content.path, None)
+        if visit is None:
+            return None
+        fresh, found = visit
+        self._known[content.path] = fresh
+        return content if (fresh.names, fresh.journals) == before else found
+
     def _visit(self, path: str, wanted: Wanted | None) -> tuple[_Known, Content | None] | None:
         """A folder as it is now, with its content if that is wanted; None if it is gone or can't be read."""
         try:

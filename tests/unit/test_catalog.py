@@ -23,14 +23,17 @@ import pydantic
 import pytest
 
 import exca_like
-from exca_like import CacheDict, maintenance, overlapping, pruning, tables
+from exca_like import CacheDict, listing, maintenance, overlapping, pruning, tables
 from exca_like.cachedict.claims import FolderClaims
+from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.lines import seal
 from exca_like.catalog import Catalog
 from exca_like.entries import Entry, claims_of
 from exca_like.errors import CacheFolderError, ConfigTypeError, ConfigValueError, ItemsFailedError, NotCachedError
 from exca_like.executors import local_queue
+from exca_like.executors.base import Ended, JobPaths
 from exca_like.filters import OneOf, moment, near_uids
+from exca_like.layout import JOB, RESULT
 from exca_like.listing import entries_of
 from exca_like.scanning import Scanner
 
@@ -477,7 +480,8 @@ def test_a_map_whose_last_item_is_stored_while_it_is_looked_at(tmp_path: Path, m
     list(features.process([1]))
     claims, look = claims_of(str(features.infra.uid_folder())), FolderClaims.look
     (claim,), _ = claims.claim(["2"], lambda free: [free])
-    (content,) = Scanner(str(tmp_path)).contents()
+    scanner = Scanner(str(tmp_path))
+    (content,) = scanner.contents()
     with features.infra.cache_dict.write():
         features.infra.cache_dict["2"] = np.zeros(1)
 
@@ -488,10 +492,37 @@ def test_a_map_whose_last_item_is_stored_while_it_is_looked_at(tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(FolderClaims, "look", look_before_the_end)
-        (entry,) = entries_of(content, str(tmp_path))
+        (entry,) = entries_of(content, str(tmp_path), scanner)
     assert entry.status == "running"
-    (entry,) = entries_of(content, str(tmp_path))
+    (entry,) = entries_of(content, str(tmp_path), scanner)
     assert (entry.status, entry.values) == ("completed", 2)
+
+
+def test_a_job_that_stored_something_before_it_died_did_so_also_for_who_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = Features(infra={"folder": tmp_path})
+    list(features.process([1]))
+    (claim,), _ = claims_of(str(features.infra.uid_folder())).claim(["2", "3"], lambda free: [free])
+    claim.hand_over({"cluster": "local", "job_id": "local-0123456789abcdef"})  # which nobody knows any more
+    look = FolderClaims.look
+
+    def look_after_the_end(self: FolderClaims) -> Any:
+        if "2" not in features.infra.cache_dict:
+            with features.infra.cache_dict.write():
+                features.infra.cache_dict["2"] = np.zeros(1)
+        return look(self)
+
+    monkeypatch.setattr(FolderClaims, "look", look_after_the_end)
+    (entry,) = Catalog(tmp_path).refresh()
+    assert (entry.status, entry.values) == ("lost", 2) and entry.reason.startswith("1 item without a result")
+
+    def be_removed(_: FolderClaims) -> Any:
+        shutil.rmtree(features.infra.uid_folder())
+        return None, []
+
+    monkeypatch.setattr(FolderClaims, "look", be_removed)
+    assert Catalog(tmp_path).refresh() == []
 
 
 def test_jobs(tmp_path: Path) -> None:
@@ -517,6 +548,36 @@ def test_a_job_that_left_nothing(tmp_path: Path) -> None:
     (entry,) = Catalog(tmp_path)
     assert entry.status in ("failed", "lost") and entry.reason and entry.job == job.job_id
     assert [group.count for group in Catalog(tmp_path).failures().groups] == [1]
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_a_job_that_ends_while_it_is_looked_at_left_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_failed: bool
+) -> None:
+    task = Train(seed=3, infra={"folder": tmp_path})
+    task.run()
+    folder = task.infra.uid_folder()
+    (journal,) = folder.glob("*-info.jsonl")
+    hidden = journal.rename(journal.with_name(".not-yet"))
+    if has_failed:
+        cache: CacheDict[Any] = CacheDict(folder)
+        with cache.write():
+            meta = {"config": {"seed": 3}, "time": datetime.datetime.now(datetime.UTC).isoformat()}
+            cache.put_failure(RESULT, Failure.of(ValueError("before")), meta=meta)
+        assert [entry.status for entry in Catalog(tmp_path)] == ["failed"]
+    (folder / JOB).write_text(f'{{"time": {time.time() + 60}}}')
+
+    class Handle:
+        job_id = "7"
+        paths = JobPaths(str(tmp_path), "7")
+
+        def ended(self) -> Ended:
+            if hidden.exists():
+                hidden.rename(journal)
+            return Ended("completed")
+
+    monkeypatch.setattr(listing, "handle_of", lambda _: Handle())
+    assert [(entry.status, entry.values) for entry in Catalog(tmp_path).refresh()] == [("completed", 1)]
 
 
 class Dies(pydantic.BaseModel):
