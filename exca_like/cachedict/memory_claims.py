@@ -70,9 +70,11 @@ class MemoryWaiting:
 
     def freed(self) -> list[str]:
         """The keys that are free since the last question."""
-        free = [key for key in self.keys if key not in self._held]
-        if free:
-            self.keys = [key for key in self.keys if key in self._held]
+        free: list[str] = []
+        still: list[str] = []
+        for key in self.keys:  # each is asked for once: it may be released at any moment
+            (still if key in self._held else free).append(key)
+        self.keys = still
         return free
 
     def __str__(self) -> str:

@@ -135,14 +135,12 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
     infra = getattr(config, name)
     uid = infra.uid()  # what is wrong with the class is said as of any command
     is_here = infra.cluster is None or infra.folder is None
+    has_failed = infra.folder is not None and infra._mode() == "cached" and infra.status() == "failed"
     with computing(json=json):
         job = None if dry_run or is_here else infra.job()
     if job is not None and not json:
         print_text(f"{uid}: job {job.job_id}, {_standing(infra)}")
     results, failure = [], None
-    before = (
-        [infra] if not dry_run and infra.folder is not None and infra._mode() == "cached" and infra.status() == "failed" else []
-    )
     if not dry_run and (is_here or wait or infra.cluster == "debug" or infra.status() in ("completed", "failed")):
         try:
             with computing(json=json):
@@ -154,7 +152,7 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
 
             failure = Failure.of(error.with_traceback(_of_user(error.__traceback__) if job is None else None))
             print_text(failure.traceback.rstrip("\n"), err=True)
-            _tell_failed_before(before, name)
+            _tell_failed_before([infra] * has_failed, name)
     if json:
         status = "completed" if results else "failed" if failure else _standing(infra)
         about = {"uid": uid, "status": status, "job": job and job.job_id}

@@ -81,7 +81,7 @@ def loaded_digest(module: Any) -> str:
         (one.__qualname__, repr(content_of(one.__code__))) for one in functions_in(vars(module), module.__name__)
     )
     constants = sorted(
-        (name, repr(value)) for name, value in vars(module).items() if isinstance(value, _PLAIN) and name[:2] != "__"
+        (name, repr(value)) for name, value in list(vars(module).items()) if isinstance(value, _PLAIN) and name[:2] != "__"
     )
     return digest_of((functions, constants))
 

@@ -132,11 +132,11 @@ class Modules:
 
     def sources(self) -> Iterator[Source]:
         """Those of the user's own that were looked at."""
-        return (found for found in self._found.values() if isinstance(found, Source))
+        return (found for found in list(self._found.values()) if isinstance(found, Source))
 
     def names(self) -> list[str]:
         """All that were looked at, except for what is of Python itself or of packages."""
-        return [name for name, found in self._found.items() if isinstance(found, Source)]
+        return [name for name, found in list(self._found.items()) if isinstance(found, Source)]
 
     def add_script(self, file: str) -> None:
         """Say where the code of ``__main__`` is from, which a job has got by value."""

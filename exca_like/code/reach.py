@@ -161,7 +161,7 @@ class Reach:
         self._live.add(id(thing))
         label = f"{import_name(thing.__module__ or '')}.{thing.__qualname__}"
         if isinstance(thing, type):
-            parts = {name: unwrapped(value) for name, value in vars(thing).items()}
+            parts = {name: unwrapped(value) for name, value in list(vars(thing).items())}
             functions = [one for one in parts.values() if one is not None and one.__module__ == thing.__module__]
             for base in thing.__bases__:
                 self._add(base)

@@ -236,7 +236,7 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, list | tuple | set | frozenset):
             yield from ((str(index), item) for index, item in enumerate(value))
         elif isinstance(value, type):  # of a script, which is pickled with its methods
-            members = {name: inspect.unwrap(getattr(member, "__func__", member)) for name, member in vars(value).items()}
+            members = {name: inspect.unwrap(getattr(member, "__func__", member)) for name, member in list(vars(value).items())}
             yield from ((name, member) for name, member in members.items() if inspect.isfunction(member))
         elif inspect.isfunction(value):
             variables = inspect.getclosurevars(inspect.unwrap(value))
