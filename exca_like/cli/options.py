@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -315,8 +316,6 @@ def is_said(context: typer.Context, option: str) -> bool:
 
 def import_from_here() -> None:
     """Let modules of the current folder be imported, as ``python -m`` does."""
-    import sys
-
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
 
@@ -324,7 +323,6 @@ def import_from_here() -> None:
 def print_table(table: "Table") -> None:
     """Print a table: as wide as the terminal, and of any width where it is read by programs."""
     import shutil
-    import sys
 
     text = table.text(shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None)
     if text:
@@ -339,9 +337,10 @@ def print_text(text: object, *, err: bool = False) -> None:
 
 
 def print_json(data: Any) -> None:
-    """Print data for programs."""
+    """Print data for programs. JSON has no NaN and no infinity: they are texts, as null is None."""
     import orjson
 
+    data = _finite(data)
     options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
     try:
         text = orjson.dumps(data, default=str, option=options).decode()
@@ -350,3 +349,17 @@ def print_json(data: Any) -> None:
 
         text = json.dumps(data, default=str, indent=2)
     typer.echo(text)
+
+
+def _finite(data: Any) -> Any:
+    """Data whose numbers are all finite, with the texts NaN, Infinity and -Infinity for others."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list) or type(data) is tuple:
+        return [_finite(value) for value in data]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(data, numpy.ndarray | numpy.generic) and data.dtype.kind == "f":
+        return data if numpy.isfinite(data).all() else _finite(data.tolist())
+    return data

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pydantic
 import pytest
 from test_catalog import Train, fill
@@ -19,7 +21,7 @@ import exca_like
 from exca_like import CacheDict, __version__
 from exca_like.catalog import Catalog
 from exca_like.cli.app import run
-from exca_like.cli.options import field_of, value_of
+from exca_like.cli.options import field_of, print_json, value_of
 from exca_like.cli.words import values_of
 
 EXCA = sorted((Path(__file__).parents[1] / "compat").glob("**/0.6.0"))
@@ -407,6 +409,40 @@ class Listed(pydantic.BaseModel):
     @infra.apply
     def run(self) -> list[int]:
         return [1, 2]
+
+
+class Odd(pydantic.BaseModel):
+    kind: str = "none"
+    infra: exca_like.TaskInfra = exca_like.TaskInfra()
+
+    @infra.apply
+    def run(self) -> object:
+        return {"none": None, "nan": math.nan, "inf": {"low": -math.inf, "all": [math.inf]}, "big": [math.nan, 2**70]}[
+            self.kind
+        ]
+
+
+def test_numbers_that_json_has_not_are_texts(tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    target = (f"{Path(__file__).stem}:Odd", "--folder", tmp_path, "--json")
+    found = {
+        kind: json.loads(good(command("run", *target, f"kind={kind}")))["result"] for kind in ("none", "nan", "inf", "big")
+    }
+    assert found == {"none": None, "nan": "NaN", "inf": {"low": "-Infinity", "all": ["Infinity"]}, "big": ["NaN", 2**70]}
+    assert json.loads(good(command("show", "kind=nan", "--folder", tmp_path, "--json")))["result"] == "NaN"
+    rows = json.loads(good(command("table", "--folder", tmp_path, "--json")))
+    assert {row.get("kind", "none"): row.get("result") for row in rows} == {
+        "none": None,
+        "nan": "NaN",
+        "inf": None,
+        "big": None,
+    }
+
+
+def test_arrays_in_json_keep_their_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([np.array([0.1, np.nan], "f4"), np.array([0.1], "f4"), np.float32("inf"), np.float32(0.1), np.arange(2)])
+    narrow = float(np.float32(0.1))
+    assert json.loads(capsys.readouterr().out) == [[narrow, "NaN"], [0.1], "Infinity", 0.1, [0, 1]]
 
 
 def test_a_result_that_is_not_shown_is_told(tmp_path: Path, command) -> None:
