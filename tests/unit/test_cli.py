@@ -411,6 +411,12 @@ class Listed(pydantic.BaseModel):
         return [1, 2]
 
 
+def test_help_of_settings_is_not_cut(command) -> None:
+    shown = " ".join(good(command("settings", "--help")).split())
+    assert "Print a settings file with all settings, as comments that say what they mean. set Set settings" in shown
+    assert "..." not in shown.partition("Commands:")[2]
+
+
 class Odd(pydantic.BaseModel):
     kind: str = "none"
     infra: exca_like.TaskInfra = exca_like.TaskInfra()
