@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pydantic
@@ -51,7 +52,10 @@ def explain(entry: Entry) -> Explanation:
     try:
         config, name = _rebuilt(entry)
     except InfraValueError as error:
-        return Explanation("miss", entry.uid, f"{error}.")
+        other = _in_its_place(entry)
+        if other is None:
+            return Explanation("miss", entry.uid, f"{error}.")
+        return replace(other, reason=f"{error}. {other.reason}")
     explanation: Explanation = getattr(config, name).explain()
     return explanation
 
@@ -93,8 +97,20 @@ def _sweep(label: str, rebuilt: Mapping[Entry, tuple[Any, str]]) -> Sweep[Any]:
     return Sweep(".".join(label.rpartition(",")[0].rsplit(".", 2)[-2:]), label, members)
 
 
-def _rebuilt(entry: Entry) -> tuple[Any, str]:
-    """The config of a task, and the name of its infra."""
+def _in_its_place(entry: Entry) -> Explanation | None:
+    """What is to be said of the config that has the uid of an entry now, if that is another one than was stored."""
+    cls, name = _class_and_infra(entry)
+    values = ConfDict(entry.changed)
+    try:
+        infra = getattr(cls(**values | {name: {**(values.get(name) or {}), "folder": str(entry.root)}}), name)
+    except pydantic.ValidationError:
+        return None
+    found: Explanation = infra.explain()
+    return found if (found.uid, found.status) == (entry.uid, "mismatch") else None
+
+
+def _class_and_infra(entry: Entry) -> tuple[Any, str]:
+    """The class of a task, and the name of its infra."""
     if entry.kind in ("map", "memo"):
         raise InfraUsageError(_no_task(entry, "map" if entry.kind == "map" else "call"))
     cls, method = _class_of(entry)
@@ -105,6 +121,12 @@ def _rebuilt(entry: Entry) -> tuple[Any, str]:
     if name is None or not isinstance(fields[name].default, TaskInfra):
         msg = f"{cls.__qualname__}.{method} has no TaskInfra (any more), with which {entry.uid} was computed"
         raise InfraUsageError(msg)
+    return cls, name
+
+
+def _rebuilt(entry: Entry) -> tuple[Any, str]:
+    """The config of a task, and the name of its infra."""
+    cls, name = _class_and_infra(entry)
     values = entry.config
     settings = {**(values.get(name) or {}), "folder": str(entry.root)}
     settings.pop("mode", None)  # which said what to do then
@@ -121,7 +143,9 @@ def _rebuilt(entry: Entry) -> tuple[Any, str]:
         moved = [field for field in {**entry.changed, **now} if entry.changed.get(field, _UNSET) != now.get(field, _UNSET)]
         what = f"{', '.join(moved) or 'its version'}, by another default or exclusion"
         now_it_is = f"{entry.uid} is the config {uid} now, as {cls.__qualname__} differs in {what}"
-        msg = f"{now_it_is}: restore that to find it, or compute it anew"
+        stored = ConfDict(entry.config).flat()
+        given = " ".join(f"{field}={stored[field]!r}" for field in moved if field in stored)
+        msg = f"{now_it_is}: restore that to find it, or compute it anew{f', with {given}' if given else ''}"
         raise InfraValueError(msg)
     return config, name
 

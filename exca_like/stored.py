@@ -56,9 +56,9 @@ def _told(entry: Entry) -> Explanation:
         failure = entry.failure()
         if failure is None:  # it was removed meanwhile
             return Explanation("failed", uid, f"It failed: {entry.reason}.")
-        return of_failure(uid, failure, is_raised=entry.kind == "task")
+        return of_failure(uid, failure, _moment(entry.provenance()), is_raised=entry.kind == "task")
     come = entry.provenance()
-    moment = when({"time": come.time and come.time.isoformat()})
+    moment = when(_moment(come))
     return Explanation("hit", uid, f"The result is stored{moment}{_by(come)}. A call takes it, {_IF_SAME}.")
 
 
@@ -74,8 +74,13 @@ def _of_map(entry: Entry) -> Explanation:
     if failure is None:
         taken = f"A call takes those of its items (a hit), {_IF_SAME}, and computes the others (a miss)."
         return Explanation("hit" if entry.values else "miss", entry.uid, f"{number}. {taken}")
-    what = of_failure(f"{entry.uid}/{key}", failure, is_raised=False).reason
+    what = of_failure(f"{entry.uid}/{key}", failure, _moment(entry.provenance(key)), is_raised=False).reason
     return Explanation("failed", entry.uid, f"{number}; errors: {entry.failures}. Item {key!r}: {what}")
+
+
+def _moment(come: Provenance) -> dict[str, str | None]:
+    """When something was computed, as it is noted."""
+    return {"time": None if come.time is None else come.time.isoformat()}
 
 
 def _by(come: Provenance) -> str:

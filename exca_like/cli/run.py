@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +13,11 @@ import typer
 
 from exca_like.cli import words
 from exca_like.cli.options import Json, check_is_no_part, import_from_here, is_said, print_json, print_text, wrong_input
+from exca_like.cli.wording import in_shell
 
 _HERE = (None, "debug")  # clusters that are this process
 _MANY = 10_000  # configs, which take seconds to be made
+_ASKED = 20  # failed configs that are asked whether their code has changed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -130,7 +133,7 @@ def computing(*, json: bool) -> contextlib.AbstractContextManager[Any]:
 
 
 def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) -> None:
-    from exca_like.errors import ExcaLikeError
+    from exca_like.errors import CodeChangedWarning, ExcaLikeError, JobInterruptedError
 
     infra = getattr(config, name)
     uid = infra.uid()  # what is wrong with the class is said as of any command
@@ -143,7 +146,9 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
     results, failure = [], None
     if not dry_run and (is_here or wait or infra.cluster == "debug" or infra.status() in ("completed", "failed")):
         try:
-            with computing(json=json):
+            with computing(json=json), warnings.catch_warnings():
+                if has_failed:  # that they are of other code is said below
+                    warnings.simplefilter("ignore", CodeChangedWarning)
                 results = [_result(infra) if job is None else job.result()]
         except Exception as error:
             if job is None and isinstance(error, ExcaLikeError):  # of this package: what it says is enough
@@ -151,7 +156,9 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
             from exca_like.cachedict.failures import Failure
 
             failure = Failure.of(error.with_traceback(_of_user(error.__traceback__) if job is None else None))
-            print_text(failure.traceback.rstrip("\n"), err=True)
+            print_text(in_shell(failure.traceback.rstrip("\n")), err=True)
+            if isinstance(error, JobInterruptedError):
+                _tell_of_memory(str(error), infra)
             _tell_failed_before([infra] * has_failed, name)
     if json:
         status = "completed" if results else "failed" if failure else _standing(infra)
@@ -176,10 +183,32 @@ def _tell_failed_before(infras: Sequence[Any], name: str) -> None:
     """Say of errors that were stored before how they are computed again."""
     if not infras:
         return
-    code = ", by other code than there is now" if infras[0].explain().changes else ""
-    what = f"{infras[0].uid()} failed" if len(infras) == 1 else f"{len(infras)} of them failed"
+    code = ", by other code than there is now" if any(one.explain().changes for one in infras[:_ASKED]) else ""
+    what = f"{infras[0].uid()} failed {_ago(infras[0])}" if len(infras) == 1 else f"{len(infras)} of them failed before"
     again = f"the same command with {name}.mode=retry computes {'it' if len(infras) == 1 else 'them'} again"
-    print_text(f"{what} before{code}, and that counts: {again}", err=True)
+    print_text(f"{what}{code}, and that counts: {again}", err=True)
+
+
+def _ago(infra: Any) -> str:
+    """How long ago an error was stored; of a job that left none, that is not known."""
+    from exca_like import tables
+    from exca_like.errors import NotCachedError
+
+    try:
+        time = infra.provenance().time
+    except NotCachedError:
+        time = None
+    return "before" if time is None else tables.ago(time.timestamp())
+
+
+def _tell_of_memory(said: str, infra: Any) -> None:
+    """Say how what was killed gets more memory, if that may have been the reason."""
+    if "SIGKILL" not in said:
+        return
+    more = f"give more with {infra._field_name()}.mem_gb"
+    if infra._resources().mem_gb:
+        more += ", or `exca-like retry --lost --mem x2`"
+    print_text(f"if memory ran out, {more}", err=True)
 
 
 def _standing(infra: Any) -> str:
@@ -222,6 +251,7 @@ def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks
         print_text(failed if len(failed) else failed.of_lost(), err=True)
     if failed.lost:
         print_text("the same command submits again what was lost", err=True)
+        _tell_of_memory(failed.of_lost(), getattr(configs[0], name))
     _tell_failed_before(before, name)
     if is_awaited and any(row.status != "completed" for row in configs.status().rows):
         raise typer.Exit(1)

@@ -6,6 +6,7 @@ _IN_SHELL = {
     "print the catalog to see which there are": "`exca-like ls` shows which there are",
     "explain() shows how": "`exca-like why {uid}` shows how",
     "mode='retry' computes again": "`exca-like retry {uid} --yes` computes it again",
+    "call the method again to run it again": "the same command runs it again, as does `exca-like retry {uid} --yes`",
     "run it again with mode='retry'": "compute it again: `exca-like retry {uid} --yes`",
     "compute again with mode='force'": "compute again with infra.mode=force",
 }

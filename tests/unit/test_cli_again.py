@@ -72,14 +72,20 @@ def test_errors_of_before_are_told_as_such(call: Call, tmp_path: Path, cluster: 
     first = call("run", "train:Train", "seed=1", f"infra.cluster={cluster}", "--wait", ended=1)
     assert "failed before" not in first.stderr and "exca_like" not in first.stderr, "it shows lines of the user's code only"
     call("run", "train:Train", "seed=2,3", f"infra.cluster={cluster}", "--wait", ended=1)
+    debugged = call("run", "train:Train", "seed=5", "infra.cluster=debug", ended=1).stderr
+    assert "ValueError: seed 5" in debugged and "and that counts" not in debugged
     (tmp_path / "fixed").touch()
     again = call("run", "train:Train", "seed=1", f"infra.cluster={cluster}", "--wait", ended=1).stderr
     retried = "the same command with infra.mode=retry computes it again"
-    assert re.search(f"train.Train.run,0/seed=1-[0-9a-f]+ failed before, and that counts: {retried}", again)
+    assert re.search(rf"train.Train.run,0/seed=1-[0-9a-f]+ failed \d+ \w+ ago, and that counts: {retried}", again)
     assert "ValueError: seed 1" in again and "exca_like" not in again
     (tmp_path / "train.py").write_text(PROGRAM.replace("return self.lr", "return self.lr + 1"))
     several = call("run", "train:Train", "seed=1,2,3,4", f"infra.cluster={cluster}", "--wait", ended=1).stderr
     assert "3 of them failed before, by other code than there is now, and that counts: the same command with" in several
+    one = call("run", "train:Train", "seed=1", f"infra.cluster={cluster}", "--wait", ended=1).stderr
+    assert re.search(rf"failed \d+ \w+ ago, by other code than there is now, and that counts: {retried}", one)
+    assert "warning" not in one, "it is said once"
+    assert re.search(r"It was computed \d{4}-.* UTC, and failed with", call("why", "seed=1", "--no-import").stdout)
     why = call("why", "seed=1").stdout
     assert "by other code than there is now" in why and "train.Train.run was changed" in why
     assert re.search(r"`exca-like retry train\.Train\.run,0/seed=1-[0-9a-f]+ --yes` computes it again", why)
@@ -111,6 +117,12 @@ def test_what_is_lost_is_told_with_how_it_ended(call: Call, tmp_path: Path) -> N
     done = call("run", "train:Train", "seed=5", "lr=1,2", "--wait", ended=1)
     lost = "2 were lost, which counts as not submitted: 2 × killed by SIGKILL, not by exca_like. A SIGKILL may mean that memory ran out."
     assert lost in done.stderr and "the same command submits again what was lost" in done.stderr
+    assert done.stderr.endswith("if memory ran out, give more with infra.mem_gb\n")
+    done = call("run", "train:Train", "seed=5", "lr=1", "infra.mem_gb=0.5", "--wait", ended=1)
+    assert re.search(
+        "To go on: the same command runs it again, as does `exca-like retry train.Train.run,0/lr=1,seed=5-", done.stderr
+    )
+    assert done.stderr.endswith("if memory ran out, give more with infra.mem_gb, or `exca-like retry --lost --mem x2`\n")
     done = call("failures")
     assert done.stdout == f"Nothing failed.\n\n{lost}\n"
     assert "`exca-like retry --lost` submits such tasks again, with --mem x2" in done.stderr and "maps" not in done.stderr
@@ -151,7 +163,14 @@ def test_configs_of_other_code_are_left_out(call: Call, tmp_path: Path) -> None:
     assert list(json.loads(call("retry", "--failed", "--json", ended=1).stdout)["left_out"]) == [
         "train.Train.run,0/seed=1-c4ca4238"
     ]
-    assert "Train differs in lr" in (said := call("why", "seed=1").stdout) and said.startswith("miss")
+    said, of_class = call("why", "seed=1").stdout, call("why", "train:Train", "seed=1").stdout
+    assert (
+        "Train differs in lr, by another default or exclusion: restore that to find it, or compute it anew, with lr=0.1."
+        in said
+    )
+    assert {said.partition(":")[0], of_class.partition(":")[0]} == {"mismatch"}, "a call raises, whoever asks"
+    for told in (said, of_class):
+        assert "A call raises an error." in told and told.endswith("    lr: 0.1 there, 0.2 here\n")
 
 
 def test_logs_that_were_removed(call: Call, tmp_path: Path) -> None:
