@@ -79,6 +79,15 @@ def compact_folder(folder: str, permissions: int | None = None, *, drops_damaged
     return Compaction(before[0], after[0], before[1], after[1], stays)
 
 
+def is_worth_compacting(folder: str) -> bool:
+    """Whether `compact_folder` would find something to merge or to drop, as far as it looks at once."""
+    with claimed(folder, sorted(writers_of(folder))[:_AT_ONCE]) as idle:
+        try:
+            return bool(idle) and _is_worthwhile(folder, idle)
+        except FileNotFoundError:  # somebody has removed it just before
+            return False
+
+
 def writers_of(folder: str) -> set[str]:
     """Names of the writers that have journals in a folder."""
     return {match[1] for match in map(OWN_JOURNAL.fullmatch, _names(folder)) if match}

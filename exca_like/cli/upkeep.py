@@ -37,15 +37,18 @@ def compact(folder: Folder = None, yes: Yes = False, json: Json = False) -> None
     Folders in which something is damaged stay as they are; ends with 1 if there are such.
     """
     from exca_like import maintenance, tables
+    from exca_like.cachedict.compact import is_worth_compacting
 
     catalog = catalog_of(folder)
     if not yes:
-        number = len({entry.folder for entry in catalog})
+        number = sum(map(is_worth_compacting, {entry.path for entry in catalog}))
         if json:
             print_json({"folders": number, "files": None, "bytes": None})
-        else:
+        elif number:
             folders = tables.count(number, "folder")
-            print_text(f"would merge what can be merged in {folders} of {catalog.folder}: repeat with --yes to do it")
+            print_text(f"would merge files in {folders} of {catalog.folder}: repeat with --yes to do it")
+        else:
+            print_text(f"nothing is to be merged in {catalog.folder}")
         return
     done = maintenance.compact(catalog.folder)
     before, after = sum(one.bytes_before for one in done), sum(one.bytes_after for one in done)

@@ -678,11 +678,13 @@ def test_compact(command, tmp_path: Path) -> None:
         program = f"from exca_like import CacheDict\nwith CacheDict({str(tmp_path)!r}).write() as c: c[{str(number)!r}] = 1"
         subprocess.run([sys.executable, "-c", program], check=True)
     assert (
-        "would merge what can be merged in 1 folder of" in good(command("compact", "--folder", tmp_path))
+        "would merge files in 1 folder of" in good(command("compact", "--folder", tmp_path))
         and len(list(tmp_path.iterdir())) == 3
     )
     assert re.match(r"1 folder: of 3 files 1 are left, of ", good(command("compact", "--folder", tmp_path, "--yes")))
     assert len(CacheDict(tmp_path)) == 3
+    assert good(command("compact", "--folder", tmp_path)) == f"nothing is to be merged in {tmp_path}\n"
+    assert json.loads(good(command("compact", "--folder", tmp_path, "--json")))["folders"] == 0
 
 
 # what is kept, and what is not
