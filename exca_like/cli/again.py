@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +28,7 @@ from exca_like.cli.run import computing, say_what_goes_on
 
 if TYPE_CHECKING:
     from exca_like.entries import Entry
+    from exca_like.sweep_again import Retry
 
 _LOST = ("lost", "empty")  # they count as not submitted
 _SECOND = re.compile(r",\s*(\w+=)")
@@ -70,11 +71,12 @@ def retry(
         msg = "say which tasks: their uids, --failed for all that failed, or --lost for all that were cancelled or killed"
         raise typer.BadParameter(msg, param_hint="UID")
     more = _more_of(mem, timeout, set_ or ())
+    skipped: dict[str, str] = {}
     if uids:
-        entries = selected(catalog_of(folder), uids).refresh()
+        entries = list(selected(catalog_of(folder), uids).refresh())
     else:
         asked = ",".join(("failed",) * failed + _LOST * lost)
-        entries = _tasks_among(chosen(folder, method, asked, since, before, where).refresh())
+        entries, skipped = _tasks_among(chosen(folder, method, asked, since, before, where).refresh())
     wanted = [entry for entry in entries if entry.status in ("failed", *_LOST)]
     for entry in entries:
         if entry not in wanted:
@@ -82,7 +84,7 @@ def retry(
     if not wanted:
         what = " or ".join(["failed"] * failed + ["was lost"] * lost)
         if json:
-            print_json({"submitted": False, "configs": [], "left_out": {}})
+            print_json({"submitted": False, "configs": [], "left_out": skipped})
         else:
             print_text("nothing to do: none of the named tasks failed" if uids else f"nothing to do: no task {what}")
         return
@@ -103,33 +105,42 @@ def retry(
     if json:
         more_of = {retry.uid: {name: new for name, (_, new) in retry.changes.items()} for retry in plan}
         rows = [vars(row) | {"asked": more_of.get(row.uid, {})} for sweep in sweeps for row in sweep.status().rows]
-        print_json({"submitted": yes, "configs": rows, "left_out": {uid: str(error) for uid, error in left_out.items()}})
+        skipped |= {uid: str(error) for uid, error in left_out.items()}
+        print_json({"submitted": yes, "configs": rows, "left_out": skipped})
     elif yes:
         for sweep in sweeps:
             print_text(str(sweep.status()))
     else:
-        from exca_like import tables
-
-        why = {entry.uid: entry.reason or entry.status for entry in wanted}
-        for retry in plan:
-            print_text(f"{retry}  [{why[retry.uid]}]")
-        again = f"{tables.count(len(plan), 'task')} would be submitted again: repeat with --yes to do it"
-        print_text(again if plan else "no task can be submitted again")
+        _print_plan(plan, wanted)
     _tell_left_out(left_out)
-    failed = wait and yes and any(len(sweep.failures()) for sweep in sweeps)
+    failed = wait and yes and any(row.status != "completed" for sweep in sweeps for row in sweep.status().rows)
     raise typer.Exit(1 if failed or left_out else 0)
 
 
-def _tasks_among(entries: "Iterable[Entry]") -> "list[Entry]":
-    """The tasks among some entries; others are told: of those, the items or arguments are not stored."""
+def _print_plan(plan: "Sequence[Retry]", entries: "Iterable[Entry]") -> None:
+    """Show what would be submitted again, and why each of the entries has no result."""
+    from exca_like import tables
+
+    why = {entry.uid: entry.reason or entry.status for entry in entries}
+    for retry in plan:
+        print_text(f"{retry}  [{why[retry.uid]}]")
+    again = f"{tables.count(len(plan), 'task')} would be submitted again: repeat with --yes to do it"
+    print_text(again if plan else "no task can be submitted again")
+
+
+def _tasks_among(entries: "Iterable[Entry]") -> "tuple[list[Entry], dict[str, str]]":
+    """The tasks among some entries, and why the others are skipped: of those, the items or arguments are not stored."""
     tasks: list[Entry] = []
-    others: list[Entry] = []
+    skipped: dict[str, str] = {}
     for entry in entries:
-        (tasks if entry.kind in ("task", "") else others).append(entry)
-    if others:
-        more = f", and of {len(others) - 1} more" if len(others) > 1 else ""
-        print_text(f"maps and calls are not submitted: make the call again of {others[0].uid}{more}", err=True)
-    return tasks
+        if entry.kind in ("task", ""):
+            tasks.append(entry)
+        else:
+            skipped[entry.uid] = "of maps and functions, make the call again"
+    if skipped:
+        more = f", and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+        print_text(f"of maps and functions, make the call again: {next(iter(skipped))}{more}", err=True)
+    return tasks, skipped
 
 
 def _tell_left_out(problems: Mapping[str, Exception]) -> None:

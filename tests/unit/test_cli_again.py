@@ -123,6 +123,7 @@ def test_what_is_lost_is_told_with_how_it_ended(call: Call, tmp_path: Path) -> N
         "To go on: the same command runs it again, as does `exca-like retry train.Train.run,0/lr=1,seed=5-", done.stderr
     )
     assert done.stderr.endswith("if memory ran out, give more with infra.mem_gb, or `exca-like retry --lost --mem x2`\n")
+    assert "2 lost" in call("retry", "--lost", "--yes", "--wait", ended=1).stdout, "they are lost again"
     done = call("failures")
     assert done.stdout == f"Nothing failed.\n\n{lost}\n"
     assert "`exca-like retry --lost` submits such tasks again, with --mem x2" in done.stderr and "maps" not in done.stderr

@@ -111,7 +111,8 @@ def test_a_map_is_cancelled_by_job_and_as_a_whole(tmp_path: Path, gate: Path, co
     assert "1 was lost, which counts as not submitted: 1 × cancelled." in command("failures")[1]
     ended, out, err = command("retry", "--lost")
     assert (ended, out) == (0, "nothing to do: no task was lost\n")
-    assert err == f"maps and calls are not submitted: make the call again of {entry.uid}"
+    assert err == f"of maps and functions, make the call again: {entry.uid}"
+    assert list(json.loads(command("retry", "--lost", "--json")[1])["left_out"]) == [entry.uid]
     assert list(waits.run(range(4))) == [0, 1, 2, 3]
     assert [entry.status for entry in Catalog(tmp_path)] == ["completed"]
     assert " is pinned" in command("pin", first)[1], "by the id of a job that computed some of it"

@@ -64,7 +64,7 @@ def test_a_call_whose_job_died(tmp_path: Path, command: Callable[..., Said]) -> 
 
     assert "1 was lost" in str(catalog.failures()) and len(catalog.filter(status="lost")) == 1
     assert command("logs", left.job)[:2] == command("logs", left.uid)[:2]
-    assert f"maps and calls are not submitted: make the call again of {left.uid}" in command("retry", "--lost")[2]
+    assert f"of maps and functions, make the call again: {left.uid}" in command("retry", "--lost")[2]
     assert "config  not known" in command("show", left.uid)[1] and "killed by SIGKILL" in command("why", left.uid)[1]
     assert stored.explain(left, catalog).status == "miss" and stored.explain(left, catalog).nearest is None
     assert [row["status"] for row in catalog.to_records()] == ["lost", "completed"]
