@@ -181,6 +181,14 @@ class Entry:
         """Where the result comes from; of a map, that of the item with a uid."""
         return provenance_of(self._cache("never").meta(self.key if item is None else item), str(self.root))
 
+    @property
+    def handler(self) -> str:
+        """The name of the handler that has stored the result, like ``"Json"``; empty for a map, or if there is none."""
+        try:
+            return str(self._cache("never").describe(self.key).get("#type", "")) if self.key else ""
+        except KeyError:
+            return ""
+
     def handle(self) -> JobHandle | None:
         """The first of `handles`: a job with ``paths`` of its logs, ``state`` and ``cancel``; None if there is none."""
         return next(iter(self.handles()), None)

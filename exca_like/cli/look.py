@@ -71,7 +71,8 @@ def _described(entry: "Entry") -> Any:
     for name, value in results.items():
         yield f"  {name}  {value!r:.200}"
     if entry.kind != "map" and entry.values and not results:
-        yield f"  result  not shown; in Python: Catalog({str(entry.root)!r}).load({entry.uid!r})"
+        format_ = entry.handler or "in another format"
+        yield f"  result  no short value ({format_}); in Python: Catalog({str(entry.root)!r}).load({entry.uid!r})"
     if entry.kind != "map":
         yield from (f"  {line}" for line in str(entry.provenance()).splitlines())
     if entry.kind == "map":

@@ -99,6 +99,13 @@ def by_uid(catalog: Catalog, part: str):
     return catalog[part]
 
 
+def test_the_handler_of_a_result_is_told(filled: Path) -> None:
+    found = {entry.uid: entry.handler for entry in Catalog(filled)}
+    assert {handler for uid, handler in found.items() if "Features" in uid} == {""}, "a map has one for each item"
+    assert {handler for uid, handler in found.items() if "Train.run" in uid and "seed=-1" not in uid} == {"Json"}
+    assert {handler for uid, handler in found.items() if "seed=-1" in uid} == {""}, "an error is none"
+
+
 def test_what_is_listed(filled: Path) -> None:
     catalog = Catalog(filled)
     found = [(entry.kind, entry.method.rpartition("test_catalog.")[2], entry.version, entry.status) for entry in catalog]

@@ -455,7 +455,7 @@ def test_a_result_that_is_not_shown_is_told(tmp_path: Path, command) -> None:
     Listed(infra={"folder": tmp_path}).run()
     (entry,) = Catalog(tmp_path)
     shown = good(command("show", "Listed", "--folder", tmp_path))
-    assert f"result  not shown; in Python: Catalog('{tmp_path}').load('{entry.uid}')" in shown
+    assert f"result  no short value (Json); in Python: Catalog('{tmp_path}').load('{entry.uid}')" in shown
 
 
 @pytest.mark.parametrize(
