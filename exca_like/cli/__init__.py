@@ -12,10 +12,17 @@ def main() -> None:
     an option, a value or a config that is not taken, 3 if ``verify`` found problems, and 130 if it was interrupted.
     """
     try:
+        sys.exit(_run())
+    except KeyboardInterrupt:  # before there was anything to be said of it
+        sys.exit(130)
+
+
+def _run() -> int:
+    try:
         from exca_like.cli.app import run
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
         sys.stderr.write(f"{_MISSING}\n")
-        sys.exit(1)
-    sys.exit(run(sys.argv[1:]))
+        return 1
+    return run(sys.argv[1:])

@@ -162,7 +162,9 @@ def failures(
     if report.lost:
         are_tasks = {entry.kind == "task" for entry in catalog.refresh() if entry.status == "lost" or entry.unfinished}
         advice = [
-            "`exca-like retry --lost` submits such tasks again, with --mem x2 for more memory" if True in are_tasks else "",
+            "`exca-like retry --lost` submits such tasks again, with --mem x2 for twice the memory"
+            if True in are_tasks
+            else "",
             "of maps and functions, make the call again" if False in are_tasks else "",
         ]
         print_text("; ".join(["`exca-like ls` says what", *filter(None, advice)]), err=True)
