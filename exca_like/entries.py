@@ -122,14 +122,14 @@ class Entry:
         config = self._meta().get("config")
         return dict(ConfDict(self._yaml(layout.CONFIG))) if config is None else dict(from_tree(config))
 
-    @functools.cached_property
-    def _changed(self) -> dict[str, Any]:
-        return ConfDict(self.config if self.kind == "memo" else self._yaml(layout.UID)).flat()
-
     @property
     def changed(self) -> dict[str, Any]:
         """Those fields of the config that are not at their defaults, by dotted names; of a call all arguments."""
-        return dict(self._changed)
+        known: dict[str, Any] | None = self.__dict__.get("_changed")
+        if known is None:  # no cached_property: before Python 3.12, threads wait there for those at other entries
+            known = ConfDict(self.config if self.kind == "memo" else self._yaml(layout.UID)).flat()
+            self.__dict__["_changed"] = known
+        return dict(known)
 
     def load(self, allow_pickle: AllowPickle = "own") -> Any:
         """The result; of a map its `CacheDict`.

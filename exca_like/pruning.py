@@ -193,7 +193,7 @@ def bytes_of(size: int | str) -> float:
     return size
 
 
-def _is_of_use(entry: Entry) -> bool:
+def is_of_use(entry: Entry) -> bool:
     """Whether an entry is a map of which only some items failed, or were lost: the others are good."""
     return entry.kind == "map" and entry.status in ("failed", "lost") and entry.values > 0
 
@@ -207,7 +207,7 @@ def _plan(
     status: Status | Sequence[Status] | None,
 ) -> list[Removal]:
     wanted = (status,) if isinstance(status, str) else status
-    considered = [entry for entry in entries if wanted is None or (entry.status in wanted and not _is_of_use(entry))]
+    considered = [entry for entry in entries if wanted is None or (entry.status in wanted and not is_of_use(entry))]
     stored = {entry.uid: _stored(entry) for entry in considered}
     kept = considered if wanted else [entry for entry in considered if entry.values]  # errors take no result's place
     newest = _newest(kept, stored, keep_last or 0)

@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-_BETWEEN = ("exca_like.", "contextlib", "pydantic")
+_BETWEEN = ("exca_like.", "contextlib", "pydantic", "concurrent.", "threading")
 """Modules whose frames are not the user's."""
 
 

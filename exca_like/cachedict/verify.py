@@ -140,11 +140,14 @@ def _repair_alone(folder: str, problems: list[Problem], claims: FolderClaims) ->
 
 
 def _is_arriving(folder: str) -> bool:
-    """Whether a push, or another machine, may be writing the data of a folder before its journal can be seen here."""
-    for name in _packed(folder):
+    """Whether a push, or another machine, may be writing the data of a folder before its journal can be seen here.
+
+    Of a file in which only one entry is, the name does not tell by whom it was written.
+    """
+    here = {name for name in _packed(folder) if name.partition(".")[0].rsplit("-", 2)[0] == host_name()}
+    for path in data_files(folder):
         with contextlib.suppress(FileNotFoundError):
-            is_away = name.partition(".")[0].rsplit("-", 2)[0] != host_name()
-            if is_away and time.time() - os.stat(f"{folder}/{DATA}/{name}").st_mtime < QUIET_S:
+            if os.path.basename(path) not in here and time.time() - os.stat(path).st_mtime < QUIET_S:
                 return True
     return False
 

@@ -1,5 +1,6 @@
 """``pin``, ``unpin``, ``rm``, ``prune``, ``cancel``: what is kept, and what is not."""
 
+import contextlib
 import enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,8 +154,9 @@ def prune(
         dry_run=not yes,
     )
     if status is not None and not json:
-        kept = [entry for entry in catalog.filter(status=statuses(status)) if entry.kind == "map" and entry.values]
-        if kept and not any(one.entry.uid == kept[0].uid for one in done):
+        listed = catalog.filter(status=statuses(status)).refresh()
+        kept = [entry for entry in listed if pruning.is_of_use(entry) and not entry.is_pinned]
+        if kept:
             print_text(f"maps with results stay, like {kept[0].uid}: `exca-like rm` removes them", err=True)
     _report(done, yes=yes, json=json)
 
@@ -191,7 +193,8 @@ def cancel(
         if entry.uid not in live:
             problem = f"it is {entry.status}"
         elif not found:
-            problem = f"it has no job of its own: it is computed by {entry.reason or 'another process'}"
+            without = f"it has no job of its own: it is computed by {entry.reason or 'another process'}"
+            problem = f"it is running, {entry.reason}" if entry.kind == "task" and entry.job else without
         elif live[entry.uid].status == "running":  # of several tasks in a job, one that waits can be taken out alone
             own = {handle.job_id for handle in found}
             with_it = [other.uid for other in going_on if other.job in own and other.uid not in handles]
@@ -216,7 +219,13 @@ def cancel(
 
 def _to_cancel(entry: "Entry", ids: "Sequence[str]") -> "list[JobHandle]":
     """The jobs of an entry that go on; of a map only those that are named, if some are."""
-    going_on = [handle for handle in entry.handles() if handle.ended() is None]
+    from exca_like.errors import CacheFolderError
+
+    going_on = []
+    for handle in entry.handles():
+        with contextlib.suppress(CacheFolderError):  # of another user
+            if handle.ended() is None:
+                going_on.append(handle)
     named = [handle for handle in going_on if any(f"{handle.job_id}_".startswith(f"{one}_") for one in ids)]
     return named or going_on
 

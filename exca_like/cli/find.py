@@ -160,7 +160,7 @@ def failures(
         if report.lost:
             print_text(report.of_lost())
     if report.lost:
-        are_tasks = {entry.kind == "task" for entry in catalog.refresh() if entry.status == "lost" or entry.unfinished}
+        are_tasks = {entry.kind in ("task", "") for entry in catalog.refresh() if entry.status == "lost" or entry.unfinished}
         advice = [
             "`exca-like retry --lost` submits such tasks again, with --mem x2 for twice the memory"
             if True in are_tasks

@@ -50,7 +50,7 @@ def why(
         }
         print_json(data | {"changes": [{"name": one.name, "how": one.how} for one in explanation.changes]})
     else:
-        print_text(in_shell(explanation, explanation.uid))
+        print_text(in_shell(explanation, explanation.uid, folder))
 
 
 def _of_class(target: str, fields: list[str], folder: Any, *, replaces: bool) -> Any:

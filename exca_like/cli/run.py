@@ -156,7 +156,8 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
             from exca_like.cachedict.failures import Failure
 
             failure = Failure.of(error.with_traceback(_of_user(error.__traceback__) if job is None else None))
-            print_text(in_shell(failure.traceback.rstrip("\n")), err=True)
+            text = failure.traceback.rstrip("\n")  # what the user's code says stays as it is
+            print_text(in_shell(text, uid, infra.folder) if isinstance(error, ExcaLikeError) else text, err=True)
             if isinstance(error, JobInterruptedError):
                 _tell_of_memory(str(error), infra)
             _tell_failed_before([infra] * has_failed, name)

@@ -74,8 +74,12 @@ def cancel_all(jobs: Sequence[JobHandle]) -> None:
         Slurm refused it, or some local jobs can't be stopped from here; the other local ones are.
     """
     from exca_like.executors.slurm_handle import SlurmJob, cancel_jobs
+    from exca_like.executors.slurm_state import watcher
 
-    cancel_jobs([job.job_id for job in jobs if isinstance(job, SlurmJob)])
+    on_slurm = [job.job_id for job in jobs if isinstance(job, SlurmJob)]
+    cancel_jobs(on_slurm)
+    if on_slurm:
+        watcher.expect_change()
     said: list[str] = []
     for job in jobs:
         if not isinstance(job, SlurmJob):
@@ -87,5 +91,13 @@ def cancel_all(jobs: Sequence[JobHandle]) -> None:
         raise SubmissionError("\n".join(said))
     until = time.monotonic() + _PATIENCE_S
     left = list(jobs)
-    while (left := [job for job in left if job.ended() is None]) and time.monotonic() < until:
+    while (left := [job for job in left if _goes_on(job)]) and time.monotonic() < until:
         time.sleep(_POLL_S)
+
+
+def _goes_on(job: JobHandle) -> bool:
+    """Whether a job has not ended, as far as can be told."""
+    try:
+        return job.ended() is None
+    except CacheFolderError:
+        return False

@@ -85,6 +85,5 @@ def cancel_jobs(job_ids: Sequence[str]) -> None:
         done = subprocess.run(["scancel", *some], capture_output=True, text=True, check=False)
         if done.returncode:
             said.append(f"scancel {' '.join(some[:3])}{' ...' if len(some) > 3 else ''} failed: {done.stderr.strip()}")
-    watcher.expect_change()
     if said:
         raise SubmissionError("\n".join(said))

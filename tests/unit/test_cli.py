@@ -242,7 +242,8 @@ def test_interrupted_while_jobs_run(tmp_path: Path, field: tuple[str, ...], numb
     until(lambda: len(list(tmp_path.rglob("job.json"))) == number)
     os.killpg(process.pid, signal.SIGINT)
     err = process.communicate()[1].decode()
-    assert process.returncode == 130 and "Traceback" not in err
+    # if it came in the midst of an exec, as of a dataclass that is imported, Python ends by the signal: to a shell, that is 130, too
+    assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err, err
     assert "jobs that were submitted go on: `exca-like status --watch --folder cache` shows them, `exca-like cancel" in err
     assert re.search(f"`exca-like cancel {ends}", err), err
     (tmp_path / "free").touch()

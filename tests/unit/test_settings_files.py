@@ -185,7 +185,7 @@ def test_why(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["status"] == "stale" and found["changes"] == [{"name": "why_train.Train.run", "how": "was changed"}]
     file.write_text(WHY.replace("lr: float = 0.1", "lr: float = 0.2"))
     ended, text = why("why", "seed=2")
-    assert ended == 0 and text.startswith("miss: why_train.Train.run,0/seed=2-") and "Train differs in lr" in text
+    assert ended == 0 and text.startswith("mismatch: why_train.Train.run,0/seed=2-") and "Train differs in lr" in text
     assert why("why", "seed=2", "--no-import")[1].startswith("hit: why_train.Train.run,0/seed=2-")
     file.rename(place / "project/moved.py")
     ended, text = why("why", "seed=2")
