@@ -14,7 +14,8 @@ from exca_like.explaining import Explanation
 from exca_like.infra.applied import FIELDS
 from exca_like.infra.map import MapInfra
 from exca_like.infra.task import TaskInfra
-from exca_like.sweeps import Member, Sweep
+from exca_like.sweep_members import Member
+from exca_like.sweeps import Sweep
 
 _UNSET = object()
 

@@ -1,16 +1,15 @@
 """Sweeps: one config for each combination of values, planned, submitted, watched and read together."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import pydantic
 
-from exca_like.errors import ExcaLikeError, InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
+from exca_like.errors import InfraTypeError, InfraUsageError, InfraValueError, NotCachedError
 from exca_like.executors import cancel_all
 from exca_like.failures import FailureReport
 from exca_like.grids import Grid, described
 from exca_like.hits import counts
-from exca_like.infra.applied import FIELDS, InfraField
 from exca_like.infra.arrays import check_sizes, submit_all
 from exca_like.infra.job import TaskJob
 from exca_like.infra.sending import KEY, Plan
@@ -19,9 +18,9 @@ from exca_like.infra.task import TaskInfra
 from exca_like.infra.waiting import as_completed
 from exca_like.overlapping import overlapped
 from exca_like.progress import Progress
-from exca_like.sources import closest
 from exca_like.sweep_again import Retry, again_of, check_names
 from exca_like.sweep_frame import frame_of
+from exca_like.sweep_members import Member, chosen_infra, members_of
 from exca_like.sweep_status import SweepPlan, SweepRow, SweepStatus, core_hours_of, failure_of, row_of
 from exca_like.tables import Table, Tabular
 
@@ -33,31 +32,6 @@ T = TypeVar("T")
 OnError = Literal["raise", "skip", "none"]
 
 _ON_ERROR = ("raise", "skip", "none")
-
-
-class Member(NamedTuple):
-    """A config of a sweep."""
-
-    swept: dict[str, Any]
-    config: Any
-    infra_name: str
-
-    @property
-    def infra(self) -> TaskInfra:
-        """The infra that computes it."""
-        found: TaskInfra = getattr(self.config, self.infra_name)
-        return found
-
-
-class _Place(NamedTuple):
-    """Which combination of a grid a message is about."""
-
-    number: int
-    grid: Grid
-    values: dict[str, Any]
-
-    def __str__(self) -> str:
-        return f"combination {self.number} of {len(self.grid)} ({described(self.values)})"
 
 
 def sweep(
@@ -102,7 +76,7 @@ def sweep(
         print(sweep.plan())
         table = sweep.submit().wait().to_df()
     """
-    name = _chosen_infra(obj, infra)
+    name = chosen_infra(obj, infra)
     base: TaskInfra = getattr(obj, name)
     if base.folder is None:
         cls = type(obj).__name__
@@ -113,20 +87,9 @@ def sweep(
         raise InfraTypeError(msg)
     combinations = Grid(grid, zip)
     combinations.check_fields(obj)
-    members: dict[str, Member] = {}
-    kept = 0
-    for number, values in enumerate(combinations, 1):
-        place = _Place(number, combinations, values)
-        config = _clone(obj, name, [{key: values[key] for key in layer} for layer in combinations.layers], place)
-        if where is None or _is_wanted(where, config, place):
-            kept += 1
-            member = Member(values, config, name)
-            members.setdefault(member.infra.uid(), member)
-    if not members:
-        msg = f"where leaves out all {len(combinations)} combinations of the grid ({combinations}): let it give True for some"
-        raise InfraValueError(msg)
+    members, duplicates = members_of(obj, name, combinations, where)
     label = base.uid().rpartition("/")[0].rpartition(",")[0]
-    return Sweep(".".join(label.rsplit(".", 2)[-2:]), str(combinations), list(members.values()), kept - len(members))
+    return Sweep(".".join(label.rsplit(".", 2)[-2:]), str(combinations), members, duplicates)
 
 
 class Sweep(Tabular, Sequence[M], Generic[M]):
@@ -451,59 +414,3 @@ def _result_of(job: TaskJob[Any] | None) -> tuple[list[Any], Exception | None]:
         return [] if job is None else [job.result()], None
     except Exception as error:
         return [], error
-
-
-def _chosen_infra(obj: Any, name: str | None) -> str:
-    """The name of the infra that a sweep is of."""
-    if isinstance(obj, type):
-        msg = f"sweep takes a config to start from, not its class: sweep({obj.__name__}(...), {{...}})"
-        raise InfraTypeError(msg)
-    fields: dict[str, InfraField] = getattr(type(obj), FIELDS, {})
-    names = [field for field, infra in fields.items() if isinstance(infra.default, TaskInfra)]
-    cls = type(obj).__name__
-    if not names:
-        others = ", ".join(f"{field}: {type(infra.default).__name__}" for field, infra in fields.items())
-        has = f"only {others}" if others else "none"
-        msg = f"sweep takes a config with a TaskInfra, and one of type {cls} has {has}"
-        if isinstance(obj, TaskInfra):
-            msg = "sweep takes a config, not its infra: sweep(config, {...}, infra='<name of the field>')"
-        raise InfraTypeError(msg)
-    if name is None:
-        if len(names) > 1:
-            msg = f"{cls} has several TaskInfras: choose one with infra={' or infra='.join(map(repr, names))}"
-            raise InfraTypeError(msg)
-        return names[0]
-    if name not in names:
-        near = closest(str(name), names)
-        msg = f"infra={name!r}: {cls} has no TaskInfra of this name" + (f"; did you mean {near!r}?" if near else "")
-        raise InfraValueError(msg)
-    return name
-
-
-def _clone(config: Any, infra: str, patches: Iterable[Mapping[str, Any]], place: _Place) -> Any:
-    """A config with changes, one after the other."""
-    cls = type(config).__name__
-    try:
-        for patch in patches:
-            config = getattr(config, infra).clone_obj(patch)
-    except pydantic.ValidationError as error:
-        found = [(".".join(map(str, each["loc"])), each) for each in error.errors(include_url=False)]
-        said = "; ".join(f"{name}: {each['msg']}{place.grid.hint(each['type'], name)}" for name, each in found)
-        msg = f"{place} is no valid {cls}: {said}"
-        raise InfraValueError(msg) from error
-    except ExcaLikeError as error:
-        error.add_note(f"It is about {place}.")
-        raise
-    return config
-
-
-def _is_wanted(where: Callable[[Any], Any], config: Any, place: _Place) -> bool:
-    try:
-        wanted = where(config)
-    except Exception as error:
-        error.add_note(f"`where` raised it for {place}.")
-        raise
-    if wanted is None:
-        msg = f"where gave None for {place}: let it return True for configs to keep, and False for others"
-        raise InfraTypeError(msg)
-    return bool(wanted)
