@@ -28,7 +28,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-METHOD_FOLDER = re.compile(r"[^,]+\.[^,]+,.+")
+METHOD_FOLDER = re.compile(r"[^,=]+\.[^,=]+,.+")  # the folder of a config has fields, as lr=0.1,seed=2
 """The name of the folder of a method and a version."""
 CONFIG = "config.yaml"
 UID = "uid.yaml"

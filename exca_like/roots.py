@@ -15,9 +15,9 @@ from exca_like import layout
 from exca_like.cachedict.journal import JOURNALS
 from exca_like.cachedict.writer import DATA
 from exca_like.errors import CacheRootError
+from exca_like.layout import METHOD_FOLDER
 
 _SHOWN = 5
-_METHOD = re.compile(r"[^,=]+\.[^,=]+,.+")
 _RECORD = re.compile(r"(code-)?[0-9a-f]+\.json")
 _OF_ROOT = (layout.PROVENANCE, "logs", "code")
 
@@ -26,7 +26,7 @@ def is_root(place: str) -> bool:
     """Whether a folder looks like a cache root."""
     with contextlib.suppress(OSError), os.scandir(place) as found:
         for one in found:
-            if _METHOD.fullmatch(one.name) and one.is_dir():
+            if METHOD_FOLDER.fullmatch(one.name) and one.is_dir():
                 return True
             if one.name == layout.PROVENANCE and any(map(_RECORD.fullmatch, _names(one.path))):
                 return True
@@ -80,9 +80,9 @@ def check_files(names: Collection[str], place: str, address: str | None) -> None
     if any(map(_is_in_root, names)):
         return
     method, _, name = (address or "").rstrip("/").rpartition("/")
-    if _METHOD.fullmatch(name) and any(_is_of_entry(one) for one in names if one.count("/") < 2):
+    if METHOD_FOLDER.fullmatch(name) and any(_is_of_entry(one) for one in names if one.count("/") < 2):
         raise _part(place, method)
-    if _METHOD.fullmatch(posixpath.basename(method)) and layout.UID in names:
+    if METHOD_FOLDER.fullmatch(posixpath.basename(method)) and layout.UID in names:
         raise _part(place, posixpath.dirname(method))
     roots = sorted({root for one in names if one.endswith(JOURNALS) and (root := _root_of(one.split("/")[:-1]))})
     if address is None and roots:
@@ -105,9 +105,9 @@ def _refuse(place: str, roots: Sequence[str]) -> None:
 
 def _is_of_method(place: str) -> bool:
     """Whether a folder is that of a method in a cache root, by what is in it and, as it may not be there yet, beside it."""
-    if not _METHOD.fullmatch(os.path.basename(place)) or is_root(place):  # a root may have such a name
+    if not METHOD_FOLDER.fullmatch(os.path.basename(place)) or is_root(place):  # a root may have such a name
         return False
-    others = (path for path in _folders(os.path.dirname(place)) if _METHOD.fullmatch(os.path.basename(path)))
+    others = (path for path in _folders(os.path.dirname(place)) if METHOD_FOLDER.fullmatch(os.path.basename(path)))
     return _has_entries(place) or any(_has_entries(other) and not is_root(other) for other in others)
 
 
@@ -124,7 +124,7 @@ def _is_of_entry(name: str) -> bool:
 def _is_in_root(name: str) -> bool:
     """Whether a file, named from a folder on, tells that this is a cache root."""
     top, _, below = name.partition("/")
-    return bool(below and (_METHOD.fullmatch(top) or (top == layout.PROVENANCE and _RECORD.fullmatch(below))))
+    return bool(below and (METHOD_FOLDER.fullmatch(top) or (top == layout.PROVENANCE and _RECORD.fullmatch(below))))
 
 
 def _root_of(folders: Sequence[str]) -> str | None:
@@ -134,7 +134,7 @@ def _root_of(folders: Sequence[str]) -> str | None:
     for number, name in enumerate(folders):
         if name == DATA:
             return None
-        if _METHOD.fullmatch(name):
+        if METHOD_FOLDER.fullmatch(name):
             return "/".join(folders[:number])
     return None
 
