@@ -53,8 +53,8 @@ class _Commands(CommandGroup):
             extra = _EXTRA.fullmatch(str(getattr(error, "message", "")))
             if extra is not None:
                 said: Any = error  # its place depends on the version of typer
-                words = _words_in(extra["words"], ctx.meta[_GIVEN])
-                said.message += "".join(f"; {hint}" for hint in _as_options(words, said.ctx))
+                not_taken = _words_in(extra["words"], ctx.meta[_GIVEN])
+                said.message += "".join(f"; {hint}" for hint in _as_options(not_taken, said.ctx))
             raise
 
 

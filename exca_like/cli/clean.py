@@ -1,6 +1,5 @@
 """``pin``, ``unpin``, ``rm``, ``prune``, ``cancel``: what is kept, and what is not."""
 
-import contextlib
 import enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -219,13 +218,9 @@ def cancel(
 
 def _to_cancel(entry: "Entry", ids: "Sequence[str]") -> "list[JobHandle]":
     """The jobs of an entry that go on; of a map only those that are named, if some are."""
-    from exca_like.errors import CacheFolderError
+    from exca_like.executors import goes_on
 
-    going_on = []
-    for handle in entry.handles():
-        with contextlib.suppress(CacheFolderError):  # of another user
-            if handle.ended() is None:
-                going_on.append(handle)
+    going_on = list(filter(goes_on, entry.handles()))
     named = [handle for handle in going_on if any(f"{handle.job_id}_".startswith(f"{one}_") for one in ids)]
     return named or going_on
 

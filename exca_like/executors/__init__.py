@@ -91,11 +91,11 @@ def cancel_all(jobs: Sequence[JobHandle]) -> None:
         raise SubmissionError("\n".join(said))
     until = time.monotonic() + _PATIENCE_S
     left = list(jobs)
-    while (left := [job for job in left if _goes_on(job)]) and time.monotonic() < until:
+    while (left := [job for job in left if goes_on(job)]) and time.monotonic() < until:
         time.sleep(_POLL_S)
 
 
-def _goes_on(job: JobHandle) -> bool:
+def goes_on(job: JobHandle) -> bool:
     """Whether a job has not ended, as far as can be told."""
     try:
         return job.ended() is None

@@ -82,6 +82,7 @@ class _Load:
         self._temporary = temporary
         self._check = check
         self._dry_run = dry_run
+        self._yamls: dict[str, list[str]] = {}  # by folder
         self._begin()
 
     def _begin(self) -> None:
@@ -96,7 +97,7 @@ class _Load:
         found = self._usable(plan, piece)
         if not found:
             return
-        about = {record for _, one in found for record in one.records(plan.uid)} | set(_yamls_of(plan))
+        about = {record for _, one in found for record in one.records(plan.uid)} | set(self._yamls_of(plan))
         own = [plan.name(name) for _, one in found for name in moving.own_files(one.info)]
         for name in [*(name for name in sorted(about) if plan.source.size_of(name) >= 0), *own]:
             self._data[name] = f"{plan.source.root}/{name}"
@@ -112,7 +113,16 @@ class _Load:
     def add_yamls(self, plan: Plan) -> None:
         """Take in the yaml files of a folder with results that are there without any: they were wrong, or removed as such."""
         if plan.report.present and not any(self._sizes.get(plan.name(name)) for name in YAMLS):
-            self._data.update((name, f"{plan.source.root}/{name}") for name in _yamls_of(plan))
+            self._data.update((name, f"{plan.source.root}/{name}") for name in self._yamls_of(plan))
+
+    def _yamls_of(self, plan: Plan) -> list[str]:
+        """Names of the yaml files of a folder; none, and that is noted, if some are wrong: whoever asks writes them again."""
+        found = self._yamls.get(plan.uid)
+        if found is None:  # a folder may come in many pieces
+            names = [name for name in YAMLS if plan.source.size_of(plan.name(name)) > 0]
+            plan.report.has_wrong_yamls = any(problem.kind == "config" for problem in check_yamls(plan.folder, names))
+            found = self._yamls[plan.uid] = [] if plan.report.has_wrong_yamls else list(map(plan.name, names))
+        return found
 
     def _usable(self, plan: Plan, piece: Sequence[Item]) -> list[tuple[str, Found]]:
         found = []
@@ -188,13 +198,6 @@ class _Load:
                 "same again"
             )
             raise TransferError(msg)
-
-
-def _yamls_of(plan: Plan) -> list[str]:
-    """Names of the yaml files of a folder; none, and that is noted, if some are wrong: whoever asks writes them again."""
-    names = [name for name in YAMLS if plan.source.size_of(plan.name(name)) > 0]
-    plan.report.has_wrong_yamls = any(problem.kind == "config" for problem in check_yamls(plan.folder, names))
-    return [] if plan.report.has_wrong_yamls else list(map(plan.name, names))
 
 
 def _is_same(first: str, second: str) -> bool:
