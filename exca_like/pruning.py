@@ -19,7 +19,6 @@ from typing import Any, Literal, get_args
 from exca_like import files, hits, tables
 from exca_like.cachedict import CacheDict, blocks
 from exca_like.cachedict.compact import held_writers, is_compacted
-from exca_like.cachedict.owners import Owner, describe
 from exca_like.cachedict.writer import DATA
 from exca_like.catalog import Catalog
 from exca_like.entries import Entry, Status, claims_of
@@ -302,9 +301,7 @@ def _remove_claims(entry: Entry) -> str | None:
         holder = claims_of(entry.path).drop_dead()
     except OSError as error:
         return _GONE if error.errno == errno.ENOENT else f"it can't be removed: {error.strerror or error}"
-    if holder is None:
-        return None
-    return f"others may be computing it, like {describe(holder)}" if holder else "it is being computed"
+    return None if holder is None else f"others may be computing it, like {holder}"
 
 
 def _remove_folder(entry: Entry) -> str | None:
@@ -331,10 +328,10 @@ def _remove_folder(entry: Entry) -> str | None:
     return None
 
 
-def _problem_of(entry: Entry, holder: Owner | None) -> str | None:
+def _problem_of(entry: Entry, holder: str | None) -> str | None:
     """Why a folder must stay as it is now, while it is locked."""
     if holder is not None:
-        return f"it is being computed, by {describe(holder)}" if holder else "it is being computed"
+        return f"it is being computed, by {holder}"
     found = look_again(entry)
     now = [one for one in found if one.path == entry.path]
     if len(now) < len(found):
@@ -362,7 +359,7 @@ def _remove_calls(entries: Sequence[Entry]) -> dict[str, str | None]:
     folder = entries[0].path
     claims = claims_of(folder)
     by_key = {entry.key: entry for entry in entries}
-    problems: dict[str, str | None] = dict.fromkeys(by_key, "it is being computed")
+    problems: dict[str, str | None] = dict.fromkeys(by_key, _CHANGED)
 
     def delete(free: list[str]) -> list[list[str]]:
         now = {entry.key: entry for entry in look_again(entries[0]) if entry.path == folder}
@@ -382,7 +379,8 @@ def _remove_calls(entries: Sequence[Entry]) -> dict[str, str | None]:
         return []  # nothing is left to be claimed: nobody else could do so meanwhile
 
     try:
-        claims.claim(list(by_key), delete)
+        _, waiting = claims.claim(list(by_key), delete)
+        problems |= {key: f"it is being computed, by {holder}" for holder in waiting for key in holder.keys}
     except (OSError, ExcaLikeError) as error:
         is_gone = isinstance(error, CacheFolderError) and error.errno == errno.ENOENT
         text = _GONE if is_gone else f"it can't be removed: {error}"

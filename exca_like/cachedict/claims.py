@@ -28,6 +28,7 @@ from exca_like.processes import lives_here
 SUFFIX = ".claim"
 _HEAD = 1024  # bytes
 _FLUSH_S = 0.05  # seconds between two writes of what was released
+_UNREADABLE = "somebody whose claim can't be read"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -211,6 +212,13 @@ class _Others:
         return table.has_held()
 
 
+def _holder(owner: Owner | None, path: str) -> str:
+    """Who holds a claim, and how to end that, for messages."""
+    who = "another process" if owner is None else describe(owner)
+    way = "scancel it" if ((owner or {}).get("job") or {}).get("cluster") == "slurm" else "end it"
+    return f"{who} (to break this, {way}, or if that is gone remove {path})"
+
+
 class Left(NamedTuple):
     """What somebody has claimed who died before it was released."""
 
@@ -254,9 +262,7 @@ class Waiting:
         return free
 
     def __str__(self) -> str:
-        holder = "another process" if self._owner is None else describe(self._owner)
-        way = "scancel it" if (self.job or {}).get("cluster") == "slurm" else "end it"
-        return f"{holder} (to break this, {way}, or if that is gone remove {self._claims.folder}/{self._name})"
+        return _holder(self._owner, f"{self._claims.folder}/{self._name}")
 
 
 class FolderClaims:
@@ -399,23 +405,23 @@ class FolderClaims:
         """Those who have not released all that they claimed, alive or dead."""
         return [others.owner for others in self._held() if others is not None and others.owner is not None]
 
-    def drop_dead(self) -> Owner | None:
-        """Remove the claims of the dead; gives somebody who may live, whose claim stays."""
-        holder: Owner | None = None
+    def drop_dead(self) -> str | None:
+        """Remove the claims of the dead; tells of somebody who may live, whose claim stays."""
+        holder: str | None = None
         with self._locked():
             for others in self._held():
-                if others is None or self._is_alive(others):
-                    holder = holder or (others.owner if others is not None else None) or {}
-                else:
+                if others is not None and not self._is_alive(others):
                     files.remove(others.path)
+                elif holder is None:
+                    holder = _UNREADABLE if others is None else _holder(others.owner, others.path)
         return holder
 
     @contextlib.contextmanager
-    def quiet(self) -> Iterator[Owner | None]:
-        """A block in which nobody claims anything; gives somebody who may compute keys of the folder now."""
+    def quiet(self) -> Iterator[str | None]:
+        """A block in which nobody claims anything; tells of somebody who may compute keys of the folder now."""
         with self._locked():
             living = (others for others in self._held() if others is None or self._is_alive(others))
-            yield next((({} if others is None else others.owner or {}) for others in living), None)
+            yield next((_UNREADABLE if others is None else _holder(others.owner, others.path) for others in living), None)
 
     def _held(self) -> Iterator[_Others | None]:
         """The claims that are not released altogether; None for one that can't be read."""

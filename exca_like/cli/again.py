@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from exca_like.sweep_again import Retry
 
 _LOST = ("lost", "empty")  # they count as not submitted
+_FACTOR = re.compile(r"[xX][-+.\d]")
 _SECOND = re.compile(r",\s*(\w+=)")
 _SHOWN = 10  # uids of what is left out for one reason
 
@@ -179,7 +180,7 @@ def _asked(text: str) -> tuple[str, Any]:
     field = TaskInfra.model_fields.get(name)
     is_text = field is not None and field.annotation == (str | None)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number or (isinstance(value, str) and value[:1] in "xX" and not is_text):
+    if is_number or (isinstance(value, str) and _FACTOR.match(value) and not is_text):
         value = text.partition("=")[2].strip()
         return name, value if is_text else _factor("--set", name, value)
     return name, value

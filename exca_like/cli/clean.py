@@ -199,9 +199,10 @@ def cancel(
             with_it = [other.uid for other in going_on if other.job in own and other.uid not in handles]
         shown = ", ".join(handle.job_id for handle in found) or None
         rows.append({"uid": entry.uid, "job": shown, "problem": problem, "with_it": with_it})
+    left: list[JobHandle] = []
     if yes:
         with progress.untold():  # which others end with them is said below
-            cancel_all([handle for found in handles.values() for handle in found])
+            left = cancel_all([handle for found in handles.values() for handle in found])
     if json:
         print_json(rows)
     else:
@@ -213,6 +214,10 @@ def cancel(
         noun = "task" if all(entry.kind == "task" for entry in named) else "entry"
         total = tables.count(len({*handles, *(uid for row in rows for uid in row["with_it"])}), noun)
         print_text(f"{total} cancelled" if yes or not handles else f"{total} would be cancelled: repeat with --yes")
+        if left:
+            late = dict.fromkeys(handle.job_id for handle in left)
+            jobs = f"{tables.count(len(late), 'job')} ({', '.join(late):.200})"
+            print_text(f"not ended yet, and running until they have: {jobs}", err=True)
     raise typer.Exit(0 if len(handles) == len(rows) else 1)
 
 

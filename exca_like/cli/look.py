@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from exca_like.entries import Entry
 
 _TRACEBACK = 12  # lines
+_RESULT = 200  # cells
 _ITEMS = 5
 _LIVE = 10
 _SIDES = ("first", "second")
@@ -71,8 +72,7 @@ def _described(entry: "Entry") -> Any:
     for name, value in results.items():
         yield f"  {name}  {value!r:.200}"
     if entry.kind != "map" and entry.values and not results:
-        format_ = entry.handler or "in another format"
-        yield f"  result  no short value ({format_}); in Python: Catalog({str(entry.root)!r}).load({entry.uid!r})"
+        yield f"  result  {_result_of(entry)}"
     if entry.kind != "map":
         yield from (f"  {line}" for line in str(entry.provenance()).splitlines())
     if entry.kind == "map":
@@ -87,6 +87,22 @@ def _described(entry: "Entry") -> Any:
     handle = entry.handle()
     if handle is not None:
         yield f"  job     {handle.job_id}, logs in {handle.paths.folder}"
+
+
+def _result_of(entry: "Entry") -> str:
+    """What is shown of a result that is no scalar, and no dictionary of some."""
+    from exca_like import tables
+    from exca_like.errors import ExcaLikeError
+
+    whole = f"in Python: Catalog({str(entry.root)!r}).load({entry.uid!r})"
+    format_ = entry.handler or "in another format"
+    if format_ != "Json":
+        return f"no short value ({format_}); {whole}"
+    try:
+        text = tables.shown(entry.load("never"), _RESULT)
+    except (ExcaLikeError, OSError) as error:
+        return f"can't be read: {error}"
+    return text if tables.cells(text) < _RESULT else f"{text}\n          {whole}"
 
 
 def _config_of(entry: "Entry") -> str:

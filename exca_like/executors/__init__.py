@@ -63,10 +63,10 @@ def job_is_over(record: dict[str, Any]) -> bool:
         return False
 
 
-def cancel_all(jobs: Sequence[JobHandle]) -> None:
+def cancel_all(jobs: Sequence[JobHandle]) -> list[JobHandle]:
     """Stop jobs, those on Slurm in as few calls of its command as can be, and wait for a while until they have ended.
 
-    Until then they count as running, so that nobody would submit them again.
+    Until then they count as running, so that nobody would submit them again; gives those that still do.
 
     Raises
     ------
@@ -93,6 +93,7 @@ def cancel_all(jobs: Sequence[JobHandle]) -> None:
     left = list(jobs)
     while (left := [job for job in left if goes_on(job)]) and time.monotonic() < until:
         time.sleep(_POLL_S)
+    return left
 
 
 def goes_on(job: JobHandle) -> bool:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -305,6 +306,7 @@ def test_retry_with_wrong_input(running, command, tmp_path: Path, monkeypatch: p
             "-6287ab2c: mem_gb=2 multiplies what the job asked for, which is not set",
         ),
         (["retry", "--failed", "--set", "mem_gb=8"], "'8' is no factor: give one like x2"),
+        (["retry", "--failed", "--set", "cpus_per_task=xyz"], "cpus_per_task='xyz': Input should be a valid integer"),
         (["retry", "--failed", "--mem", "x2", "--set", "mem_gb=x3"], "mem_gb is given twice"),
         (["retry", "--failed", "--set", "slurm_partition=long,nodes=x2"], "give --set again for nodes="),
         (["retry", "--failed", "--yes", "--set", "partition=long"], "'partition' is nothing that a job asks for"),
@@ -404,12 +406,8 @@ def test_who_gives_a_field_twice_is_told(running) -> None:
     assert ended == 0 and "/seed=2-" in out and err == "seed is given twice: seed=2 counts\n"
 
 
-class Listed(pydantic.BaseModel):
-    infra: exca_like.TaskInfra = exca_like.TaskInfra()
-
-    @infra.apply
-    def run(self) -> list[int]:
-        return [1, 2]
+def echo(value: Any) -> Any:
+    return value
 
 
 def test_help_of_settings_is_not_cut(command) -> None:
@@ -452,11 +450,21 @@ def test_arrays_in_json_keep_their_numbers(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out) == [[narrow, "NaN"], [0.1], "Infinity", 0.1, [0, 1]]
 
 
-def test_a_result_that_is_not_shown_is_told(tmp_path: Path, command) -> None:
-    Listed(infra={"folder": tmp_path}).run()
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ([1, 2], "[1, 2]"),
+        ({}, "{}"),
+        (list(range(100)), f"{str(list(range(100)))[:197]}...\n          WHOLE"),
+        (np.arange(3), "no short value (FORMAT); WHOLE"),
+    ],
+)
+def test_what_is_shown_of_a_result(tmp_path: Path, command, result: Any, told: str) -> None:
+    exca_like.memo(folder=tmp_path)(echo)(result)
     (entry,) = Catalog(tmp_path)
-    shown = good(command("show", "Listed", "--folder", tmp_path))
-    assert f"result  no short value (Json); in Python: Catalog('{tmp_path}').load('{entry.uid}')" in shown
+    whole = f"in Python: Catalog('{tmp_path}').load('{entry.uid}')"
+    told = told.replace("WHOLE", whole).replace("FORMAT", entry.handler)
+    assert f"  result  {told}\n" in good(command("show", "echo", "--folder", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -765,8 +773,10 @@ def test_cancel(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     subprocess.run([sys.executable, program], check=True)
     assert "1 task would be cancelled: repeat with --yes" in good(command("cancel", "default"))
+    monkeypatch.setattr("exca_like.executors._PATIENCE_S", 0.0)
     ended, out, err = command("cancel", "default", "seconds=0", "--yes")
     assert ended == 1 and "1 task cancelled" in out and "seconds=0" in err and "it is completed" in err
+    assert "not ended yet, and running until they have: 1 job (local-" in err
     for _ in range(100):
         if json.loads(good(command("ls", "-s", "running,queued", "--json"))) == []:
             break

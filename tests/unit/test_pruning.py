@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pydantic
 import pytest
 
@@ -233,6 +234,40 @@ def test_what_is_pinned_after_the_plan_stays(tmp_path: Path) -> None:
     assert problems(remove(entries, dry_run=False)) == ["it is pinned", "it is pinned", None]
 
 
+HOLDER = """
+import sys
+from exca_like.entries import claims_of
+for one in sys.argv[1:]:
+    folder, key = one.split("::")
+    claims_of(folder).claim([key], lambda free: [free])
+print(1, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", ["map", "memo"])
+def test_what_a_lost_machine_may_be_computing_says_how_to_remove_it(tmp_path: Path, kind: str) -> None:
+    if kind == "map":
+        list(Items(infra={"folder": tmp_path}).process([1]))
+    else:
+        exca_like.memo(folder=tmp_path)(double)(1)
+    (entry,) = Catalog(tmp_path)
+    command = [sys.executable, "-c", HOLDER, f"{entry.folder}::{entry.key or 'other'}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline()
+        child.kill()
+    (claim,) = entry.folder.glob("*.claim")
+    head = orjson.loads(claim.read_bytes()[:1024]) | {"system": "another", "host": "faraway"}
+    with claim.open("r+b") as stream:
+        stream.write(orjson.dumps(head).ljust(1023) + b"\n")
+    os.utime(claim, (0, 0))
+    (entry,) = Catalog(tmp_path)
+    (found,) = remove(entry, dry_run=False)
+    assert " on faraway, " in found.problem and f"or if that is gone remove {claim})" in found.problem
+    claim.unlink()
+    assert [one.problem for one in remove(list(Catalog(tmp_path)), dry_run=False)] == [None]
+
+
 @pytest.mark.parametrize("is_mine", [True, False])
 def test_what_is_being_computed_stays(tmp_path: Path, is_mine: bool) -> None:
     task(tmp_path).run()
@@ -241,12 +276,11 @@ def test_what_is_being_computed_stays(tmp_path: Path, is_mine: bool) -> None:
     f(1), f(2)
     entries = list(Catalog(tmp_path))
     keys = {"task": "result", "map": "other"}
-    code = "import sys; from exca_like.entries import claims_of\nfor a in sys.argv[1:]: f, k = a.split('::'); claims_of(f).claim([k], lambda free: [free])\nprint(1, flush=True); sys.stdin.read()"
     wanted = {entry.folder: keys.get(entry.kind, entry.key) for entry in entries}  # of the memo: the last one
     if is_mine:
         claims = [claims_of(str(folder)).claim([key], lambda free: [free])[0][0] for folder, key in wanted.items()]
     else:
-        command = [sys.executable, "-c", code, *(f"{folder}::{key}" for folder, key in wanted.items())]
+        command = [sys.executable, "-c", HOLDER, *(f"{folder}::{key}" for folder, key in wanted.items())]
         other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert other.stdout.readline()
     found = remove(entries, dry_run=False)
