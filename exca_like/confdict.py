@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
+from exca_like.dotted import can_join, escape, parts, split
 from exca_like.errors import ConfigTypeError, ConfigValueError
 from exca_like.operators import ALL_OPS, ENTRY_OPS, SCALARS, ConfDictOps, reject_operators
 from exca_like.uid import config_uid
@@ -73,10 +74,7 @@ class ConfDict(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if type(key) is not str or "." not in key:
             return dict.__getitem__(self, key)
-        node: Any = self
-        for segment in key.split("."):
-            node = _child(node, segment, key)
-        return node
+        return _at(self, key)
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a (dotted) key, or ``default``."""
@@ -95,23 +93,28 @@ class ConfDict(dict[str, Any]):
     # writing
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _insert(self, key, value)
+        if type(key) is str and "." in key and dict.__contains__(self, key):
+            insert(self, [key], _convert(value))
+        else:
+            _insert(self, key, value)
 
     def __delitem__(self, key: str) -> None:
         self.pop(key)
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove a (dotted) key and return its value; the parent stays, even if it is empty now."""
-        head, _, last = str(key).rpartition(".")
+        parent: Any = self
+        *above, last = [key] if dict.__contains__(self, key) else split(key)
         try:
-            parent = self[head] if head else self
+            for part in above:
+                parent = _child(parent, part, key)
             value = _child(parent, last, key)
         except (KeyError, IndexError):
             if default is _MISSING:
                 raise
             return default
         if isinstance(parent, tuple):
-            msg = f"{key!r}: items can't be removed from a tuple: set {head!r} to a shorter one"
+            msg = f"{key!r}: items can't be removed from a tuple: set {'.'.join(map(escape, above))!r} to a shorter one"
             raise ConfigTypeError(msg)
         if isinstance(parent, list):
             del parent[int(last)]
@@ -188,7 +191,7 @@ class ConfDict(dict[str, Any]):
             from exca_like.compat.uids import legacy_uid
 
             reject_operators(self)
-            return legacy_uid(self, version)
+            return legacy_uid(_split_all(self), version)  # exca knows no dots in keys
         msg = f"unknown uid version {version!r}: use 4, or 3 or 2 for what exca wrote"
         raise ConfigValueError(msg)
 
@@ -232,7 +235,7 @@ class ConfDict(dict[str, Any]):
         """
         from exca_like.models.export import export
 
-        return cls(export(model, uid=uid, exclude_defaults=exclude_defaults))
+        return cls(verbatim(export(model, uid=uid, exclude_defaults=exclude_defaults)))
 
     @classmethod
     def from_args(cls, args: list[str]) -> Self:
@@ -253,23 +256,17 @@ class ConfDict(dict[str, Any]):
         return cls(pairs)
 
 
-def _split(key: object) -> list[str]:
-    if not isinstance(key, str):
-        msg = f"config keys are strings, not {type(key).__name__} ({key!r})"
-        raise ConfigTypeError(msg)
-    segments = key.split(".")
-    if len(segments) > 1 and "" in segments:
-        msg = f"config key {key!r} has an empty segment between its dots"
-        raise ConfigValueError(msg)
-    return segments
-
-
 def _insert(node: ConfDict, key: str, value: Any) -> None:
     """Merge a value, not converted yet, into a dictionary at a dotted key."""
     if type(key) is str and "." not in key and not dict.__contains__(node, key):  # nothing to merge with
         dict.__setitem__(node, key, value if type(value) in SCALARS else _convert(value))
     else:
-        _merge_at(node, _split(key), _convert(value), resolve=False)
+        insert(node, split(key), _convert(value))
+
+
+def insert(node: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Merge a value, which is converted, into a dictionary at the last of some keys, each in what the one before holds."""
+    _merge_at(node, keys, value, resolve=False)
 
 
 def merge_patch(node: ConfDict, patch: ConfDict) -> ConfDict:
@@ -288,12 +285,19 @@ def _convert(value: Any) -> Any:
     if isinstance(value, OrderedDict):
         ordered: OrderedDict[str, Any] = OrderedDict()
         for key, item in value.items():
-            _merge_at(ordered, _split(key), _convert(item), resolve=False)
+            _merge_at(ordered, split(key), _convert(item), resolve=False)
         return ordered
     if isinstance(value, Mapping):
         return ConfDict(value)
     if type(value) in (list, tuple):
         return type(value)(_convert(item) for item in value)
+    return value
+
+
+def _split_all(value: Any) -> Any:
+    """A converted value, with all keys split on dots, also those that are not."""
+    if isinstance(value, dict) and not isinstance(value, OrderedDict):
+        return ConfDict({key: _split_all(item) for key, item in value.items()})
     return value
 
 
@@ -312,6 +316,35 @@ def _copy(value: Any) -> Any:
     if kind is list or kind is tuple:
         return kind(_copy(item) for item in value)
     return _convert(value)
+
+
+def verbatim(config: Mapping[str, Any]) -> ConfDict:
+    """A config with all keys as they are, whatever dots they have, as a model's export has: those are data, and no names."""
+    result = ConfDict()
+    for key, item in config.items():
+        dict.__setitem__(result, key, item if type(item) in SCALARS else with_verbatim(item))
+    return result
+
+
+def with_verbatim(value: Any) -> Any:
+    """Copy the containers of a value, of whatever kind, as `verbatim` does."""
+    if isinstance(value, OrderedDict):
+        return OrderedDict((key, with_verbatim(item)) for key, item in value.items())
+    if isinstance(value, Mapping):
+        return verbatim(value)
+    return type(value)(map(with_verbatim, value)) if type(value) in (list, tuple) else value
+
+
+def _at(node: Any, key: str) -> Any:
+    """What is at a dotted key; a key that is there as it is, dots and all, is found first."""
+    left = key
+    while not (isinstance(node, dict) and left in node.keys()):  # noqa: SIM118 - `in node` would split it again
+        first, *others = parts(left)
+        node = _child(node, first, key)
+        if not others:
+            return node
+        left = ".".join(map(escape, others))
+    return dict.__getitem__(node, left)
 
 
 def _child(node: Any, segment: str, key: str) -> Any:
@@ -481,7 +514,8 @@ def _flag(patch: dict[str, Any], op: str) -> bool:
 
 def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
-        if isinstance(value, dict) and value and key and "" not in value:  # an empty key can't be part of a dotted one
-            yield from _flat(value, f"{prefix}{key}.")
+        name = prefix + escape(key)
+        if isinstance(value, dict) and value and all(can_join(key, below) for below in value):
+            yield from _flat(value, f"{name}.")
         else:
-            yield prefix + key, value
+            yield name, value

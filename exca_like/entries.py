@@ -19,7 +19,7 @@ from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.handlers.containers import from_tree
 from exca_like.cachedict.journal import OWN_JOURNAL
 from exca_like.cachedict.owners import Owner
-from exca_like.confdict import ConfDict
+from exca_like.confdict import ConfDict, verbatim
 from exca_like.errors import CacheFolderError, CacheUsageError, ExcaLikeError, NotCachedError
 from exca_like.executors import job_is_over, open_job
 from exca_like.executors.base import Ended, JobHandle
@@ -120,7 +120,7 @@ class Entry:
         if self.is_of_calls:
             return {}
         config = self._meta().get("config")
-        return dict(ConfDict(self._yaml(layout.CONFIG))) if config is None else dict(from_tree(config))
+        return dict(ConfDict(self._yaml(layout.CONFIG))) if config is None else dict(verbatim(from_tree(config)))
 
     @property
     def changed(self) -> dict[str, Any]:

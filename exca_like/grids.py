@@ -8,6 +8,7 @@ from typing import Any
 
 import pydantic
 
+from exca_like import dotted
 from exca_like.errors import InfraTypeError, InfraValueError
 from exca_like.infra.base import BaseInfra
 from exca_like.models.plan import plan_of
@@ -84,9 +85,9 @@ class Grid:
         """Raise if a name is no field of a config that is to be changed, or says how to compute and not what."""
         for name in self.values:
             model: Any = config
-            parts = name.split(".")
+            parts = dotted.split(name)
             for depth, part in enumerate(parts):
-                above = ".".join(parts[:depth])
+                above = ".".join(map(dotted.escape, parts[:depth]))
                 # what is inside of a dictionary or list, or of what the grid itself replaces, is left to the validation
                 if not isinstance(model, pydantic.BaseModel) or above in self.values:
                     break
@@ -130,7 +131,7 @@ def described(combination: Mapping[str, Any]) -> str:
 
 
 def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or not all(name.split(".")):
+    if not isinstance(name, str) or not all(dotted.parts(name)):
         msg = f"the grid has the name {name!r}: give dotted names of fields, like 'optim.lr'"
         raise InfraTypeError(msg)
     return name

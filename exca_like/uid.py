@@ -23,6 +23,7 @@ except ImportError:  # a Python built without it
     from hashlib import md5
 
 from exca_like import canonical
+from exca_like.dotted import escape
 from exca_like.operators import LONG, SCALARS, reject_operators
 
 MAX_TEXT_LENGTH = 128
@@ -91,11 +92,11 @@ def _render(value: Any) -> _Rendered:
 
 def _render_dict(config: Mapping[str, Any]) -> _Rendered:
     parts = []
-    for raw, item in config.items():
-        key, value = raw, item
+    for name, item in config.items():
+        key, value = escape(name), item
         while type(value) not in SCALARS and _is_chain_link(value):
             ((sub, value),) = value.items()
-            key = f"{key}.{sub}"
+            key = f"{key}.{escape(sub)}"
         is_short = type(value) in SCALARS and (type(value) is not str or len(value) < LONG)
         parts.append(_scalar_part(key, value) if is_short else _part(key, value))
     parts.sort()  # raw keys differ, so hashes are never compared

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, Any
 
+from exca_like.dotted import can_join, escape
 from exca_like.errors import ConfigTypeError, ConfigValueError
 from exca_like.operators import LONG, SCALARS
 
@@ -84,7 +85,7 @@ def dump(config: Mapping[str, Any]) -> str:
     try:
         return _emit(plain)
     except _NeedsLibyamlError:
-        return _libyaml(plain)
+        return _libyaml(_joined(plain))
 
 
 def load(source: str | Path | IO[str] | IO[bytes]) -> dict[str, Any]:
@@ -128,16 +129,7 @@ def _plain(value: Any, path: str) -> Any:
     if isinstance(value, OrderedDict):
         return _Ordered((key, _plain(item, f"{path}.{key}")) for key, item in value.items())
     if isinstance(value, Mapping):
-        result = {}
-        for key, item in value.items():
-            joined, below = key, item
-            while isinstance(below, Mapping) and len(below) == 1 and not isinstance(below, OrderedDict):
-                ((last, content),) = below.items()
-                if not (joined and last):  # an empty key can't be part of a dotted one
-                    break
-                joined, below = f"{joined}.{last}", content
-            result[joined] = _plain(below, f"{path}.{joined}" if path else joined)
-        return result
+        return {key: _plain(item, f"{path}.{key}" if path else key) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{path}.{index}") for index, item in enumerate(value)]
     if isinstance(value, set | frozenset):
@@ -160,6 +152,26 @@ def _plain(value: Any, path: str) -> Any:
     raise ConfigTypeError(msg)
 
 
+def _joined(plain: Any) -> Any:
+    """What `_plain` gives, with chains of single keys joined by dots."""
+    if isinstance(plain, _Ordered):
+        return _Ordered((escape(key), _joined(item)) for key, item in plain)
+    if type(plain) is dict:
+        return {key: _joined(item) for key, item in map(_end_of_chain, plain, plain.values())}
+    return [_joined(item) for item in plain] if type(plain) is list else plain
+
+
+def _end_of_chain(name: str, value: Any) -> tuple[str, Any]:
+    """The dotted key of a chain of single keys, and what is at its end."""
+    key = escape(name)
+    while type(value) not in SCALARS and _is_dict(value) and len(value) == 1:
+        ((last, content),) = value.items()
+        if not can_join(key, last):
+            break
+        key, value = f"{key}.{escape(last)}", content
+    return key, value
+
+
 def _emit(config: Mapping[str, Any]) -> str:
     lines: list[str] = []
     _emit_mapping(config, "", lines)
@@ -173,12 +185,7 @@ def _is_dict(value: Any) -> bool:
 def _emit_mapping(node: Mapping[str, Any], indent: str, lines: list[str], first: str | None = None) -> None:
     prefix = indent if first is None else first
     for name, item in node.items():
-        key, value = name, item
-        while type(value) not in SCALARS and _is_dict(value) and len(value) == 1:
-            ((last, content),) = value.items()
-            if not last:
-                break
-            key, value = f"{key}.{last}", content
+        key, value = _end_of_chain(name, item)
         if type(value) in SCALARS:
             # 0.0 and -0.0 are equal
             is_known = type(value) is not float and (type(value) is not str or len(value) < LONG)

@@ -1,6 +1,7 @@
 """``run``: compute or submit a config, or a sweep of them, from the shell."""
 
 import contextlib
+import functools
 import importlib
 import os
 import sys
@@ -117,10 +118,10 @@ def say_what_goes_on(folder: str | Path, infras: Iterable[Any]) -> None:
 
 def _print_configs(configs: Iterable[Any], *, json: bool, is_one: bool = False) -> None:
     """Print configs as documents of yaml, or in JSON."""
-    from exca_like.confdict import ConfDict
+    from exca_like.confdict import verbatim
     from exca_like.models.export import export
 
-    every = (ConfDict(export(config, uid=False, exclude_defaults=False)) for config in configs)
+    every = (verbatim(export(config, uid=False, exclude_defaults=False)) for config in configs)
     if json:
         print_json(next(every) if is_one else list(every))
     else:
@@ -320,20 +321,23 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
     from exca_like.confdict import ConfDict
     from exca_like.grids import LIST_ERRORS
     from exca_like.infra.applied import FIELDS
+    from exca_like.models.clone import changes_of
 
-    values = ConfDict(said.base)
+    def changed(config: ConfDict, changes: dict[str, Any]) -> ConfDict:
+        return config | changes_of(cls, changes)
+
+    values = functools.reduce(changed, said.single, ConfDict())
     for name, field in getattr(cls, FIELDS, {}).items():
         if folder is not None and (replaces or field.default.folder is None) and f"{name}.folder" not in values:
             if folder.is_file():
                 msg = f"{folder} is a file, and no folder"
                 raise typer.BadParameter(msg, param_hint="--folder")
             values[f"{name}.folder"] = str(folder)
-    for name, several in said.grid.items():
-        values[name] = several[0]
+    values = functools.reduce(changed, ({name: several[0]} for name, several in said.grid.items()), values)
 
     def is_wrong(name: str, value: Any) -> bool:
         try:
-            cls(**ConfDict({**values, name: value}))
+            cls(**changed(values, {name: value}))
         except pydantic.ValidationError as error:
             return any(".".join(map(str, one["loc"])) == name for one in error.errors())
         return False
@@ -344,11 +348,11 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
         for number, text in enumerate(texts):
             if type(several[number]) is not str and is_wrong(name, several[number]) and not is_wrong(name, text):
                 several[number] = text
-        values[name] = several[0]
+        values = changed(values, {name: several[0]})
     for name in said.texts.keys() - said.grid.keys():
         value, text = values.get(name), said.texts[name][0]
         if type(value) is not str and is_wrong(name, value) and not is_wrong(name, text):
-            values[name] = text
+            values = changed(values, {name: text})
     try:
         config = cls(**values)
     except pydantic.ValidationError as error:
@@ -365,13 +369,13 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
             lines.append(f"  {place}: {message}{hint}" if place else f"  {message}")
         msg = f"no config of {cls.__name__}:\n" + "\n".join(lines)
         raise typer.BadParameter(msg, param_hint="FIELD=VALUE") from None
-    _check_numbers(ConfDict(values), config)
+    _check_numbers(values, config)
     for name, several in said.grid.items():
         for value in several[1:]:
             if isinstance(value, str | list | dict):
-                changed = ConfDict({**values, name: value})
+                other = changed(values, {name: value})
                 with contextlib.suppress(pydantic.ValidationError):  # the sweep tells it, with the values that go together
-                    _check_numbers(changed, cls(**changed))
+                    _check_numbers(other, cls(**other))
     return config
 
 

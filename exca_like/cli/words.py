@@ -35,8 +35,8 @@ def _without_dashes(option: str, given: list[str]) -> str | None:
 class Words(NamedTuple):
     """What a command line says of a config."""
 
-    base: dict[str, Any]
-    """Of files and single values."""
+    single: list[dict[str, Any]]
+    """What files say, and then fields with one value; later ones count."""
     grid: dict[str, list[Any]]
     """Fields with several values."""
     zips: list[tuple[str, ...]]
@@ -53,12 +53,7 @@ def read(words: list[str]) -> Words:
     typer.BadParameter
         A word is not understood, or a file can't be read.
     """
-    from exca_like.confdict import ConfDict
-
-    base, found = ConfDict(), Words({}, {}, [], {})
-    for word in words:
-        if word.startswith("@"):
-            base.update(_file(word[1:]))
+    found = Words([_file(word[1:]) for word in words if word.startswith("@")], {}, [], {})
     for word in words:
         if word.startswith("@"):
             continue
@@ -78,13 +73,13 @@ def read(words: list[str]) -> Words:
             continue
         values = values_of(text)
         if values is None:
-            base[name.strip()] = field_of(word)[1]
+            found.single.append({name.strip(): field_of(word)[1]})
             found.texts[name.strip()] = [_unquoted(text)]
             found.grid.pop(name.strip(), None)
         else:
             found.grid[name.strip()] = values
             found.texts[name.strip()] = list(map(_unquoted, split(text)))
-    return found._replace(base=dict(base))
+    return found
 
 
 def values_of(text: str) -> list[Any] | None:

@@ -14,7 +14,7 @@ from exca_like import commits, files, layout, yamltext
 from exca_like.cachedict.claims import FolderClaims
 from exca_like.cachedict.handlers.containers import to_tree
 from exca_like.cachedict.memory_claims import MemoryClaims
-from exca_like.confdict import ConfDict
+from exca_like.confdict import ConfDict, verbatim
 from exca_like.errors import CacheFolderError, ExcaLikeError, InfraUsageError, InfraValueError
 from exca_like.executors import job_is_over, make_executor
 from exca_like.executors.base import Attempt, Executor, Resources
@@ -27,7 +27,7 @@ from exca_like.infra.resources import job_fields
 from exca_like.infra.retries import Retries
 from exca_like.infra.state import State
 from exca_like.layout import EntryFolder
-from exca_like.models.export import defaults_digest, export, has_dotted_keys, reduced_export
+from exca_like.models.export import defaults_digest, export, reduced_export
 from exca_like.models.freeze import freeze
 from exca_like.runs import Run
 from exca_like.uid import config_uid
@@ -219,7 +219,7 @@ class BaseInfra(pydantic.BaseModel):
         exclude_defaults:
             Leave out what has its default value.
         """
-        return ConfDict(export(self._linked_state.owner, uid=uid, exclude_defaults=exclude_defaults))
+        return verbatim(export(self._linked_state.owner, uid=uid, exclude_defaults=exclude_defaults))
 
     def uid(self) -> str:
         """``<module>.<Class>.<method>,<version>/<config uid>``; the model can't be modified any more after this.
@@ -252,7 +252,7 @@ class BaseInfra(pydantic.BaseModel):
             assert applied is not None  # linking checks it
             state.reduced = None  # of an attempt that failed, since when the config may have changed
             exported, _ = self._reduced_export()
-            uid = config_uid(exported) if ConfDict.UID_VERSION == 4 else ConfDict(exported).to_uid()
+            uid = config_uid(exported) if ConfDict.UID_VERSION == 4 else verbatim(exported).to_uid()
             freeze(owner)
             root = "" if self.folder is None else layout.absolute(self.folder)
             method = applied.method_path(type(owner))
@@ -315,15 +315,14 @@ class BaseInfra(pydantic.BaseModel):
         if state.reduced is None:
             assert state.applied is not None  # linking checks it
             exported, classes = reduced_export(state.owner, state.applied.excluded(state.owner))
-            state.reduced = ConfDict(exported) if has_dotted_keys(exported) else exported, classes
+            state.reduced = exported, classes
         return state.reduced  # type: ignore[no-any-return]
 
     def _uid_export(self, *, exclude_defaults: bool) -> dict[str, Any]:
         state = self._linked_state
         assert state.applied is not None
         excluded = state.applied.excluded(state.owner)
-        exported = export(state.owner, uid=True, exclude_defaults=exclude_defaults, exclude=excluded)
-        return ConfDict(exported) if has_dotted_keys(exported) else exported
+        return export(state.owner, uid=True, exclude_defaults=exclude_defaults, exclude=excluded)
 
     def _check_folder(self) -> bool:
         """Whether the cache folder is there; raises if it was written for another config.
@@ -353,7 +352,7 @@ class BaseInfra(pydantic.BaseModel):
                 there = ConfDict.from_yaml(stored.decode())
             except (ExcaLikeError, UnicodeDecodeError):
                 return True
-            check_same_identity(state.owner, there, ConfDict(identity), entry.path, self.version)
+            check_same_identity(state.owner, there, verbatim(identity), entry.path, self.version)
         state.folder_is_checked = True
         return True
 

@@ -7,11 +7,11 @@ from typing import Any
 import pydantic
 
 from exca_like import user_warnings
-from exca_like.confdict import ConfDict
+from exca_like.confdict import ConfDict, insert
 from exca_like.errors import InfraTypeError
 from exca_like.infra.applied import FIELDS
 from exca_like.infra.readers import stored_configs
-from exca_like.models.clone import changed_copy, validated
+from exca_like.models.clone import changed_copy, changes_of, validated
 
 
 def clone(infra: Any, patches: Sequence[Mapping[str, Any]]) -> Any:
@@ -20,13 +20,12 @@ def clone(infra: Any, patches: Sequence[Mapping[str, Any]]) -> Any:
         if not isinstance(patch, dict | Mapping):
             msg = f"clone_obj takes dictionaries of changes and keywords, not {patch!r:.100}"
             raise InfraTypeError(msg)
-    first, *others = [patch for patch in patches if patch] or [{}]
-    changes = ConfDict(first)
-    for patch in others:
-        for key, value in ConfDict(patch).items():
-            changes[key] = value
     owner = infra._linked_state.owner
-    return _with_private_infras(owner, changed_copy(owner, changes))
+    first, *others = [changes_of(type(owner), patch, owner) for patch in patches if patch] or [ConfDict()]
+    for patch in others:
+        for key, value in patch.items():
+            insert(first, [key], value)
+    return _with_private_infras(owner, changed_copy(owner, first))
 
 
 def cached_configs(infra: Any) -> Iterator[Any]:

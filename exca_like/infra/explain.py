@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import pydantic
 
-from exca_like import files, watching, yamltext
+from exca_like import dotted, files, watching, yamltext
 from exca_like.cachedict import CacheDict
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.verify import examine
-from exca_like.confdict import ConfDict
+from exca_like.confdict import verbatim
 from exca_like.errors import ConfigMismatchError, CorruptEntryWarning
 from exca_like.executors.base import JobHandle
 from exca_like.explaining import ABSENT, Difference, Explanation, UidExplanation, UidField, differences
@@ -64,7 +64,7 @@ def reason_of_exclusion(infra: Any, name: str) -> str:
         if name == excluded or name.startswith(f"{excluded}."):
             return f"left out by exclude_from_cache_uid of {state.applied.method.__qualname__}"
     model: Any = state.owner
-    for part in name.split("."):
+    for part in dotted.split(name):
         if not isinstance(model, pydantic.BaseModel):
             break
         excluded = plan_of(type(model)).excluded(model)
@@ -79,7 +79,7 @@ def reason_of_exclusion(infra: Any, name: str) -> str:
 def _infra_above(owner: Any, name: str) -> str | None:
     """The name of the infra that a field belongs to; None if it belongs to none."""
     model, path = owner, []
-    for part in name.split("."):
+    for part in dotted.split(name):
         path.append(part)
         if part in getattr(type(model), FIELDS, {}):
             return ".".join(path)
@@ -97,7 +97,7 @@ def _full(owner: Any) -> dict[str, Any]:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    return ConfDict(config).flat()
+    return verbatim(config).flat()
 
 
 # results

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overload
 
 from exca_like import layout
-from exca_like.confdict import ConfDict
+from exca_like.confdict import verbatim
 from exca_like.errors import (
     ExcaLikeError,
     InfraTypeError,
@@ -234,7 +234,7 @@ class SubmitInfra(BaseInfra):
     def _label(self) -> str:
         """What `uid` gives; but the config stays free, as nothing is stored under this name."""
         try:
-            config = ConfDict(self._uid_export(exclude_defaults=True)).to_uid() or layout.DEFAULT_UID
+            config = verbatim(self._uid_export(exclude_defaults=True)).to_uid() or layout.DEFAULT_UID
         except ExcaLikeError:  # nothing depends on it
             config = "no-uid"
         return f"{self._linked_method().method_path(type(self._linked_state.owner))},{self.version}/{config}"

@@ -1,12 +1,17 @@
 """Rebuilding models from data: changed copies, and models read back from a cache."""
 
 import copy
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import pydantic
 
-from exca_like.confdict import ConfDict, merge_patch
+from exca_like.confdict import ConfDict, insert, merge_patch, verbatim, with_verbatim
+from exca_like.dotted import split
+from exca_like.models.discriminated import DiscriminatedModel, family_of
 from exca_like.models.plan import FieldPlan, plan_of
 from exca_like.operators import SCALARS
 
@@ -21,6 +26,76 @@ def changed_copy(model: M, changes: ConfDict) -> M:
     return validated(type(model), _changed(model, changes))
 
 
+def changes_of(cls: type[pydantic.BaseModel], given: Mapping[str, Any], present: Any = None) -> ConfDict:
+    """What is given for a config, by dotted names or nested, as a nested patch.
+
+    Dots split names of fields. In a value of a field that holds no models, dots of keys belong to the keys: they are data.
+
+    Parameters
+    ----------
+    cls:
+        The class of the config.
+    given:
+        Values of fields; they may be patches of what the fields hold.
+    present:
+        The config that is changed, if there is one: what follows the field in a dotted name is one key if it has it.
+    """
+    changes = ConfDict()
+    for name, value in given.items():
+        if type(value) in SCALARS and type(name) is str and ("." not in name or _names_fields(cls, name)):
+            changes[name] = value
+        else:
+            keys, converted = _aligned((cls,), split(name), value, present)
+            insert(changes, keys, converted)
+    return changes
+
+
+@functools.lru_cache(4096)
+def _names_fields(cls: type[pydantic.BaseModel], name: str) -> bool:
+    """Whether a dotted name is one of fields only, as most are."""
+    *above, last = split(name)
+    for key in above:
+        models = plan_of(cls).by_name[key].models if key in plan_of(cls).by_name else {}
+        if len(models) != 1:
+            return False
+        (cls,) = models
+    return last in plan_of(cls).by_name
+
+
+def _aligned(classes: Iterable[type[pydantic.BaseModel]], keys: list[str], value: Any, present: Any) -> tuple[list[str], Any]:
+    """Keys as they are meant, and the converted value, for what models of some classes hold."""
+    for place, key in enumerate(keys, 1):
+        plans = map(plan_of, classes)
+        fields = [plan.by_name[key] for plan in plans if key in plan.by_name]
+        present = present.__dict__.get(key) if isinstance(present, pydantic.BaseModel) else None
+        if not fields:  # of a model's dictionary or list, or a mistake
+            continue
+        classes = [*(member for field in fields for cls in field.models for member in _family_of(cls))]
+        if not classes and not dataclasses.is_dataclass(present):
+            rest = ".".join(keys[place:])
+            if rest and isinstance(present, dict) and rest in present.keys():  # noqa: SIM118 - a ConfDict would split it
+                keys = [*keys[:place], rest]
+            return keys, with_verbatim(value)
+    return keys, _aligned_value(classes, value, present)
+
+
+def _family_of(cls: type[pydantic.BaseModel]) -> Iterable[type[pydantic.BaseModel]]:
+    """The classes whose fields are meant by names in what is declared as a class."""
+    if issubclass(cls, pydantic.RootModel):
+        return [member for root in plan_of(cls).fields[0].models for member in _family_of(root)]
+    return family_of(cls).values() if issubclass(cls, DiscriminatedModel) else (cls,)
+
+
+def _aligned_value(classes: Iterable[type[pydantic.BaseModel]], value: Any, present: Any) -> Any:
+    if isinstance(value, Mapping):
+        changes: dict[str, Any] = OrderedDict() if isinstance(value, OrderedDict) else ConfDict()
+        for name, item in value.items():
+            keys, converted = _aligned(classes, split(name), item, present)
+            insert(changes, keys, converted)
+        return changes
+    return type(value)(_aligned_value(classes, item, None) for item in value) if type(value) in (list, tuple) else value
+
+
 def validated(cls: type[M], data: Mapping[str, Any]) -> M:
     """A model built from field names (not aliases) and values."""
     return cls.model_validate(data, by_name=True, by_alias=False)
@@ -32,7 +107,7 @@ def validated(cls: type[M], data: Mapping[str, Any]) -> M:
 def _changed(model: pydantic.BaseModel, changes: dict[str, Any] = _NO_CHANGES) -> dict[str, Any]:
     """Fields that were set, or may have been (a sub-model's default may differ from its class's), with the changes."""
     if changes and _has_operators(changes):
-        return merge_patch(ConfDict(_changed(model)), ConfDict(changes))
+        return merge_patch(verbatim(_changed(model)), verbatim(changes))
     plan = plan_of(type(model))
     given = model.__pydantic_fields_set__
     values = model.__dict__
@@ -64,7 +139,7 @@ def _merged(value: Any, field: FieldPlan, change: Any) -> Any:
         return change
     if isinstance(change, dict) and _is_rebuilt(value, field) and not _has_operators(change):
         return change if _chooses_another(value, field, change) else _choices(value, field) | _changed(value, change)
-    patched = merge_patch(ConfDict({field.name: _unpacked(value, field)}), ConfDict({field.name: change}))
+    patched = merge_patch(verbatim({field.name: _unpacked(value, field)}), verbatim({field.name: change}))
     return dict.get(patched, field.name, _NOTHING)
 
 
@@ -106,5 +181,6 @@ def _unpacked(value: Any, field: FieldPlan) -> Any:
         if type(value) in (list, tuple):
             return type(value)(_unpacked(item, field) for item in value)
         if isinstance(value, dict):
-            return type(value)((key, _unpacked(item, field)) for key, item in value.items())
+            items = ((key, _unpacked(item, field)) for key, item in value.items())
+            return verbatim(dict(items)) if isinstance(value, ConfDict) else type(value)(items)
     return value

@@ -12,11 +12,11 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from exca_like.errors import ModelExportError
 
 
-def _family(base: "type[DiscriminatedModel]") -> "dict[Any, type[DiscriminatedModel]]":
+def family_of(base: "type[DiscriminatedModel]") -> "dict[Any, type[DiscriminatedModel]]":
     """The class and its subclasses by name; of two with one name (a notebook cell run again) the later one."""
     family = {base.__name__: base}
     for cls in base.__subclasses__():
-        family.update(_family(cls))
+        family.update(family_of(cls))
     return family
 
 
@@ -27,7 +27,7 @@ def _validate(cls: "type[DiscriminatedModel]", data: Any, handler: Any, info: co
         return handler(data)
     content = dict(data)
     name = content.pop(cls._exca_like_key)
-    family = _family(cls)
+    family = family_of(cls)
     target = family.get(name) if isinstance(name, str) else None
     if target is None:
         raise PydanticCustomError(
@@ -115,13 +115,13 @@ class DiscriminatedModel(pydantic.BaseModel):
         def __new__(cls, /, **data: Any) -> Self:
             """Create the subclass that the key names; errors are left to the validation that follows."""
             name = data.get(cls._exca_like_key)
-            return super().__new__(_family(cls).get(name, cls) if isinstance(name, str) else cls)
+            return super().__new__(family_of(cls).get(name, cls) if isinstance(name, str) else cls)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         json_schema = handler(schema)
         content = handler.resolve_ref_schema(json_schema)
-        names = sorted(_family(cls))
+        names = sorted(family_of(cls))
         content["properties"] = {cls._exca_like_key: {"type": "string", "enum": names}, **content.get("properties", {})}
         if len(names) > 1:
             content["additionalProperties"] = True  # the fields of the subclass

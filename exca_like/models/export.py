@@ -94,16 +94,6 @@ def _defaults(plan: ModelPlan) -> dict[str, Any] | None:
     }
 
 
-def has_dotted_keys(value: Any) -> bool:
-    """Whether a `ConfDict` of an export would differ from it: field names have no dots, but keys of dictionaries may."""
-    if isinstance(value, dict):
-        for key, item in value.items():  # noqa: SIM110 - a generator takes twice the time
-            if "." in key or (type(item) not in SCALARS and has_dotted_keys(item)):
-                return True
-        return False
-    return isinstance(value, list) and any(has_dotted_keys(item) for item in value)
-
-
 def _tree(names: Iterable[str]) -> Exclusions:
     tree: dict[str, Any] = {}
     for name in names:
