@@ -158,6 +158,9 @@ def _no_task(entry: Entry, kind: str) -> str:
 def _class_of(entry: Entry) -> tuple[Any, str]:
     """The class of a method, and the method's name."""
     *path, method = entry.method.split(".")
+    if path[0] == "__main__":
+        msg = f"{entry.method} is of a notebook or a script, which can't be imported: make the config there, in Python"
+        raise InfraUsageError(msg)
     if "<locals>" in path:
         msg = f"{entry.method} is of a class that was made in a function, which can't be imported: make the config in Python"
         raise InfraUsageError(msg)

@@ -18,13 +18,13 @@ from exca_like.cli.options import (
     catalog_of,
     chosen,
     field_of,
-    import_from_here,
+    importing,
     print_json,
     print_text,
     selected,
     wrong_input,
 )
-from exca_like.cli.run import computing, say_what_goes_on
+from exca_like.cli.run import HERE, computing, say_what_goes_on
 
 if TYPE_CHECKING:
     from exca_like.entries import Entry
@@ -89,9 +89,9 @@ def retry(
         else:
             print_text("nothing to do: none of the named tasks failed" if uids else f"nothing to do: no task {what}")
         return
-    import_from_here()
     left_out: dict[str, Exception] = {}
-    sweeps = sweeps_of(wanted, lambda entry, error: left_out.update({entry.uid: error}))
+    with importing():
+        sweeps = sweeps_of(wanted, lambda entry, error: left_out.update({entry.uid: error}))
     with wrong_input():  # all is checked before any is sent
         plan = [retry for sweep in sweeps for retry in sweep.retry_plan(lost=True, **more)]
     try:
@@ -114,7 +114,8 @@ def retry(
     else:
         _print_plan(plan, wanted)
     _tell_left_out(left_out)
-    failed = wait and yes and any(row.status != "completed" for sweep in sweeps for row in sweep.status().rows)
+    awaited = [sweep for sweep in sweeps if yes and (wait or sweep._members[0].infra.cluster in HERE)]
+    failed = any(row.status != "completed" for sweep in awaited for row in sweep.status().rows)
     raise typer.Exit(1 if failed or left_out else 0)
 
 

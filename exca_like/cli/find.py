@@ -162,7 +162,7 @@ def failures(
     if report.lost:
         are_tasks = {entry.kind in ("task", "") for entry in catalog.refresh() if entry.status == "lost" or entry.unfinished}
         advice = [
-            "`exca-like retry --lost` submits such tasks again, with --mem x2 for twice the memory"
+            "`exca-like retry --lost` submits such tasks again, with --mem x2 for twice their infra's mem_gb"
             if True in are_tasks
             else "",
             "of maps and functions, make the call again" if False in are_tasks else "",

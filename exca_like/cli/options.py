@@ -320,6 +320,33 @@ def import_from_here() -> None:
         sys.path.insert(0, os.getcwd())
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """A block that imports modules of the user: of an error in them, their own lines are shown, and not those of the command.
+
+    Errors of this package say enough, and those of modules that are not there are told by who looks for them.
+    """
+    from exca_like.errors import ExcaLikeError
+
+    import_from_here()
+    try:
+        yield
+    except (ExcaLikeError, typer.Exit, typer.BadParameter):
+        raise
+    except (Exception, SystemExit) as error:
+        import traceback
+
+        lines = error.__traceback__
+        while lines is not None and _is_of_import(lines.tb_frame.f_globals.get("__name__", "")):
+            lines = lines.tb_next
+        print_text("".join(traceback.format_exception(error.with_traceback(lines))).rstrip("\n"), err=True)
+        raise typer.Exit(1) from None
+
+
+def _is_of_import(module: str) -> bool:
+    return module.partition(".")[0] in ("exca_like", "importlib", "_frozen_importlib", "_frozen_importlib_external")
+
+
 def print_table(table: "Table") -> None:
     """Print a table: as wide as the terminal, and of any width where it is read by programs."""
     import shutil

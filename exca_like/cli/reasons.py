@@ -74,7 +74,7 @@ def _of_class(target: str, fields: list[str], folder: Any, *, replaces: bool) ->
 
 def _of_entry(target: str, fields: list[str], folder: Any, *, no_import: bool) -> Any:
     from exca_like import rebuilding, stored
-    from exca_like.errors import InfraUsageError
+    from exca_like.errors import ExcaLikeError
 
     if fields:
         msg = (
@@ -87,8 +87,9 @@ def _of_entry(target: str, fields: list[str], folder: Any, *, no_import: bool) -
         import_from_here()
         try:
             return rebuilding.explain(entry)
-        except (InfraUsageError, ImportError) as error:  # what the files tell is better than nothing
-            print_text(f"what is in the code now can't be told: {error}", err=True)
+        except (Exception, SystemExit) as error:  # what the files tell is better than nothing
+            said = str(error) if isinstance(error, ExcaLikeError | ImportError) else f"{type(error).__name__}: {error}"
+            print_text(f"what is in the code now can't be told: {said}", err=True)
     return stored.explain(entry, catalog)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exca_like.cli import words
-from exca_like.cli.options import Json, check_is_no_part, import_from_here, is_said, print_json, print_text, wrong_input
+from exca_like.cli.options import Json, check_is_no_part, importing, is_said, print_json, print_text, wrong_input
 from exca_like.cli.wording import in_shell
 
-_HERE = (None, "debug")  # clusters that are this process
+HERE = (None, "debug")  # clusters that are this process
 _MANY = 10_000  # configs, which take seconds to be made
 _ASKED = 20  # failed configs that are asked whether their code has changed
 
@@ -89,7 +90,7 @@ def run(
         infras = [getattr(one, name) for one in (configs if said.grid else [config])]
         if infras and infra.folder is not None and not (dry_run or print_config):
             say_what_goes_on(infra.folder, infras)
-            if infra.cluster in _HERE and said.grid and infra._mode() != "force":
+            if infra.cluster in HERE and said.grid and infra._mode() != "force":
                 done = sum(one.status() == "completed" for one in infras)
                 typer.echo(f"{done} of {len(infras)} results are stored: the same command goes on with the others", err=True)
         raise
@@ -97,9 +98,7 @@ def run(
 
 def say_what_goes_on(folder: str | Path, infras: Iterable[Any]) -> None:
     """Say, to who has interrupted a command, what does not end with it, and what ends it."""
-    import shlex
-
-    sent = [infra for infra in infras if infra.cluster not in _HERE]
+    sent = [infra for infra in infras if infra.cluster not in HERE]
     if not sent:
         return
     handles = [infra._handle() for infra in sent if infra.status() == "running"]
@@ -134,7 +133,7 @@ def computing(*, json: bool) -> contextlib.AbstractContextManager[Any]:
 
 
 def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) -> None:
-    from exca_like.errors import CodeChangedWarning, ExcaLikeError, JobInterruptedError
+    from exca_like.errors import CodeChangedWarning, ExcaLikeError, JobInterruptedError, RemoteError
 
     infra = getattr(config, name)
     uid = infra.uid()  # what is wrong with the class is said as of any command
@@ -151,8 +150,9 @@ def _single(config: Any, name: str, *, dry_run: bool, wait: bool, json: bool) ->
                 if has_failed:  # that they are of other code is said below
                     warnings.simplefilter("ignore", CodeChangedWarning)
                 results = [_result(infra) if job is None else job.result()]
-        except Exception as error:
-            if job is None and isinstance(error, ExcaLikeError):  # of this package: what it says is enough
+        except (Exception, SystemExit) as error:
+            is_own = isinstance(error, ExcaLikeError) and not isinstance(error, RemoteError)
+            if job is None and is_own:  # what it says is enough
                 raise
             from exca_like.cachedict.failures import Failure
 
@@ -235,7 +235,7 @@ def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks
         print_text(plan)
     infras = [getattr(one, name) for one in configs] if plan.failed and not dry_run else []
     before = [infra for infra in infras if infra.status() == "failed"]
-    is_awaited = not dry_run and (wait or getattr(configs[0], name).cluster in (None, "debug"))
+    is_awaited = not dry_run and (wait or getattr(configs[0], name).cluster in HERE)
     with computing(json=json):
         if not dry_run:
             configs.submit(tasks_per_job=tasks_per_job)
@@ -246,8 +246,8 @@ def _sweep(configs: "Sweep[Any]", name: str, *, dry_run: bool, wait: bool, tasks
     elif dry_run or is_awaited:
         print_text(configs.status())
     else:
-        folder = os.path.relpath(getattr(configs[0], name).folder)
-        typer.echo(f"submitted: see `exca-like status --watch --folder {folder}`")
+        folder = shlex.quote(os.path.relpath(getattr(configs[0], name).folder))
+        print_text(f"submitted: see `exca-like status --watch --folder {folder}`")
     failed = configs.failures() if is_awaited else FailureReport(())
     if len(failed) or failed.lost:
         print_text(failed if len(failed) else failed.of_lost(), err=True)
@@ -267,20 +267,20 @@ def target_of(text: str) -> tuple[type[Any], str | None]:
     if not sign or not path:
         msg = f"{text!r} is not of the form MODULE:CLASS, like train:Train or project.train:Train.run"
         raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
-    import_from_here()
     if module_name.endswith(".py"):
         path_here = os.path.relpath(module_name)
         if path_here.startswith(".."):
             msg = f"{module_name} is not below the current folder: go to its folder first"
             raise typer.BadParameter(msg, param_hint="MODULE:CLASS")
         module_name = path_here.removesuffix(".py").replace(os.sep, ".")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        msg = f"there is no module {error.name!r} in {os.getcwd()}, nor among what is installed"
-        raise typer.BadParameter(msg, param_hint="MODULE:CLASS") from None
+    with importing():
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            msg = f"there is no module {error.name!r} in {os.getcwd()}, nor among what is installed"
+            raise typer.BadParameter(msg, param_hint="MODULE:CLASS") from None
     first, *others = path.split(".")
     cls: Any = getattr(found, first, None)
     method = None
