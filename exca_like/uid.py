@@ -93,14 +93,19 @@ def _render(value: Any) -> _Rendered:
 def _render_dict(config: Mapping[str, Any]) -> _Rendered:
     parts = []
     for name, item in config.items():
-        key, value = escape(name), item
+        key, value = _name(name), item
         while type(value) not in SCALARS and _is_chain_link(value):
             ((sub, value),) = value.items()
-            key = f"{key}.{escape(sub)}"
+            key = f"{key}.{_name(sub)}"
         is_short = type(value) in SCALARS and (type(value) is not str or len(value) < LONG)
         parts.append(_scalar_part(key, value) if is_short else _part(key, value))
     parts.sort()  # raw keys differ, so hashes are never compared
     return ",".join([part[1] for part in parts]), _join([part[3] for part in parts])
+
+
+def _name(key: Any) -> str:
+    """A key as part of a dotted one; that of an argument's dictionary may be no text, and is not exact then."""
+    return escape(key) if isinstance(key, str) else f"{key}:"
 
 
 def _part(key: str, value: Any) -> tuple[int, str, str, str | None]:
@@ -120,7 +125,7 @@ def _is_chain_link(value: Any) -> bool:
 
 
 def _render_ordered(config: OrderedDict[str, Any]) -> _Rendered:
-    return ",".join(f"{_clean_key(key)[0]}={_render(value)[0]}" for key, value in config.items()), None
+    return ",".join(f"{_clean_key(_name(key))[0]}={_render(value)[0]}" for key, value in config.items()), None
 
 
 def _join(hashes: list[str | None]) -> str | None:

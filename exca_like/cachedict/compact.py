@@ -246,6 +246,7 @@ class _Move:
         moved = (entry for entry in entries if entry.owner not in kept)
         if not drops_damaged and (self._has_damaged_lines() or not all(map(self._has_data, moved))):
             return False
+        newest = self._newest()
         try:
             for entry in entries:
                 self._move(entry, kept)
@@ -255,6 +256,7 @@ class _Move:
             self._remove(DELETED)
         finally:
             self.writer.end()
+        self._date_back(newest)
         gone = tuple(f"{owner}." for owner in {*self.idle, *(entry.owner for entry in entries)} - kept)
         for name in _names(f"{self.folder}/{DATA}"):
             if name.startswith(gone):
@@ -266,6 +268,21 @@ class _Move:
         """Paths of the journals of a kind that are merged."""
         found = ((name, OWN_JOURNAL.fullmatch(name)) for name in _names(self.folder) if name.endswith(kinds))
         return [f"{self.folder}/{name}" for name, match in found if match is not None and match[1] in self.idle]
+
+    def _newest(self) -> int:
+        """When the journals that are merged were written last, in nanoseconds; 0 if there are none."""
+        found = [0]
+        for path in self._journals(INFO, FAILED):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.stat(path).st_mtime_ns)
+        return max(found)
+
+    def _date_back(self, newest: int) -> None:
+        """Give the new journals the time of what is in them, by which maps are listed and pruned."""
+        for kind in (INFO, FAILED):
+            path = f"{self.folder}/{self.writer.name}{kind}"
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path, ns=(os.stat(path).st_atime_ns, newest or os.stat(path).st_mtime_ns))
 
     def _has_damaged_lines(self) -> bool:
         """Whether one of the journals has a line that is not what was written, or not complete."""

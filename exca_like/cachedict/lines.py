@@ -26,9 +26,23 @@ _FREE_BITS = (1, 2, 8, 32)  # of each character
 
 def seal(record: dict[str, Any]) -> bytes:
     """The line of a record, whose first member is ``#key``, or ``#replaces`` before it."""
-    body = _dumps(record)[:-1]
+    try:
+        body = _dumps(record)[:-1]
+    except TypeError:
+        if "#meta" not in record:
+            raise
+        body = _dumps(record | {"#meta": _utf8(record["#meta"])})[:-1]
     crc = crc32(body)
     return body + (_LOW[crc & 2047] ^ _MIDDLE[crc >> 11 & 2047] ^ _HIGH[crc >> 22]).to_bytes(20)
+
+
+def _utf8(value: Any) -> Any:
+    """Notes with escapes for what UTF-8 can't encode, as in names of undecodable files."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_utf8(key): _utf8(item) for key, item in value.items()}
+    return [_utf8(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def is_sound(line: bytes) -> bool:

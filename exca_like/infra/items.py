@@ -72,13 +72,12 @@ class AppliedMap(AppliedMethod):
         try:
             if len(items) == 1:  # what `key` does, without another call
                 uid = self.item_uid(items[0])
-                if type(uid) is str and (self.max_length is None or len(uid) <= self.max_length):
-                    return [uid]
-                return [self._key(uid, items[0])]
+                return [uid if self._is_key(uid) else self._key(uid, items[0])]
             uids = list(map(self.item_uid, items))
         except Exception:  # `key` says for which item
             return [self.key(item) for item in items]
-        if set(map(type, uids)) <= {str} and (self.max_length is None or max(map(len, uids), default=0) <= self.max_length):
+        are_plain = set(map(type, uids)) <= {str} and all(map(str.isascii, uids))
+        if are_plain and (self.max_length is None or max(map(len, uids), default=0) <= self.max_length):
             return uids
         return [self._key(uid, item) for uid, item in zip(uids, items, strict=True)]
 
@@ -97,9 +96,7 @@ class AppliedMap(AppliedMethod):
         except Exception as error:
             msg = f"item_uid of {self.method.__qualname__} failed for the item {item!r:.200}: {type(error).__name__}: {error}"
             raise InfraUsageError(msg) from error
-        if type(uid) is str and (self.max_length is None or len(uid) <= self.max_length):
-            return uid
-        return self._key(uid, item)
+        return uid if self._is_key(uid) else self._key(uid, item)
 
     def keep(self, kept: dict[str, Any], key: str, item: Any) -> None:
         """Keep an item, by its key.
@@ -123,6 +120,10 @@ class AppliedMap(AppliedMethod):
             raise KeyError
         return items[place]
 
+    def _is_key(self, uid: Any) -> bool:
+        """Whether a uid is a key as it is, surely."""
+        return type(uid) is str and uid.isascii() and (self.max_length is None or len(uid) <= self.max_length)
+
     def _key(self, uid: Any, item: Any) -> str:
         if not isinstance(uid, str):
             msg = (
@@ -130,7 +131,7 @@ class AppliedMap(AppliedMethod):
                 f"{item!r:.200}: use for instance item_uid=str"
             )
             raise InfraTypeError(msg)
-        return shortened(str.__str__(uid), self.max_length)
+        return shortened(_utf8(str.__str__(uid)), self.max_length)
 
 
 def shortened(uid: str, max_length: int | None) -> str:
@@ -139,6 +140,16 @@ def shortened(uid: str, max_length: int | None) -> str:
         return uid
     digest = blake2b(uid.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_SIZE).hexdigest()
     return f"{uid[: max_length - len(digest) - 3]}...{digest}"
+
+
+def _utf8(uid: str) -> str:
+    """A uid that can be stored: what UTF-8 has no form for, as in names of undecodable files, becomes escapes and a digest."""
+    try:
+        uid.encode()
+    except UnicodeEncodeError:
+        digest = blake2b(uid.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_SIZE).hexdigest()
+        return f"{uid.encode(errors='backslashreplace').decode()}...{digest}"
+    return uid
 
 
 def _differ(first: Any, second: Any) -> bool:

@@ -198,3 +198,41 @@ def test_cancel_says_what_else_ends(call: Call) -> None:
     assert "2 tasks cancelled" in call("cancel", "seed=13", "seed=12", "--yes").stdout
     done = call("cancel", "seed=11", "--yes")
     assert "with it" not in done.stdout and "1 task cancelled" in done.stdout and done.stderr == ""
+
+
+def test_exits_of_the_user_are_failures(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text(
+        PROGRAM.replace('raise ValueError(f"seed {self.seed}")', 'raise SystemExit([0, "set DATA", 3][self.seed - 1])').replace(
+            ', cluster="local"', ""
+        )
+    )
+    for seed in (1, 2, 3):
+        assert "SystemExit" in call("run", "ends:Train", f"seed={seed}", ended=1).stderr
+    again = call("run", "ends:Train", "seed=2", ended=1).stderr
+    assert "SystemExit: set DATA" in again and "ago, and that counts: the same command with infra.mode=retry" in again
+    done = call("run", "ends:Train", "seed=2", "infra.mode=retry", "--json", ended=1)
+    assert json.loads(done.stdout)["status"] == "failed"
+    done = call("retry", "seed=2", "--yes", ended=1)
+    assert "1 failed" in done.stdout, "computed at once, without --wait"
+
+
+@pytest.mark.parametrize(
+    ("code", "last"),
+    [
+        ("raise SystemExit('set DATA')", "SystemExit: set DATA"),
+        ("x = ", "SyntaxError: invalid syntax"),
+        ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_errors_of_imported_modules_are_told_by_their_own_lines(call: Call, tmp_path: Path, code: str, last: str) -> None:
+    call("run", "train:Train", "seed=1", "--wait", ended=1)
+    (tmp_path / "train.py").write_text(f"{code}\n{PROGRAM}")
+    for words in (("run", "train:Train"), ("retry", "seed=1")):
+        done = call(*words, ended=1)
+        lines = done.stderr.rstrip().splitlines()
+        assert lines[-1] == last and done.stdout == ""
+        assert sum(line.startswith("  File ") for line in lines) == 1 and f'File "{tmp_path}/train.py", line 1' in done.stderr
+    assert (
+        f"what is in the code now can't be told: {last.partition(':')[0]}" in call("why", "seed=1").stderr or "import" in code
+    )

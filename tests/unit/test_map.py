@@ -863,3 +863,18 @@ def test_values_that_others_stored_meanwhile_stay(tmp_path):
     model._how = how
     assert list(model.compute([1, 2])) == [2, 4]
     assert list(made(tmp_path, doubled).compute([1, 2])) == [2, 4]
+
+
+def test_names_of_undecodable_files_are_items(folder):
+    def sized(items: Sequence[str]) -> Iterator[int]:
+        for item in items:
+            if item.startswith("bad"):
+                raise ValueError(item)
+            yield len(item)
+
+    names = ["a", "caf\udcff", "caf\\udcff", "é"]
+    model = made(folder, sized)
+    assert list(model.compute(names)) == [len(name) for name in names] == list(model.compute(names))
+    with pytest.raises((ValueError, errors.ItemsFailedError), match="bad"):
+        list(model.compute(["bad\udcff", "b"]))
+    assert list(model.compute(["b"])) == [1]

@@ -1307,3 +1307,18 @@ def test_a_forced_job_does_not_take_the_place_of_one_that_runs(tmp_path: Path) -
 def test_names_of_jobs(options: dict[str, tp.Any], name: str, tmp_path: Path) -> None:
     function = memo(folder=tmp_path, **options)(add)
     assert function._infra_of(function._keys.call((1,), {}))._resources().job_name == name
+
+
+def test_texts_that_have_no_utf8_and_keys_that_are_no_texts(tmp_path: Path) -> None:
+    calls = str(tmp_path / "calls")
+
+    @memo(folder=tmp_path)
+    def noted(value: tp.Any) -> str:
+        with open(calls, "a") as stream:
+            stream.write("called\n")
+        return repr(value)
+
+    values = [{1: 2}, {"1": 2}, {1.5: 2}, {None: 1}, {"None": 1}, {True: 1}, {(1, 2): 3}, {"a": {1: 2}}, "\ud800", "\\ud800"]
+    for _ in range(2):
+        assert [noted(value) for value in values] == list(map(repr, values))
+    assert Path(calls).read_text().count("called") == len(values)

@@ -561,3 +561,15 @@ def test_files_of_users_are_no_data_without_a_journal(tmp_path: Path) -> None:
     report = verify(tmp_path, repair=True)
     assert report.is_clean and report.folders == 1
     assert all((tmp_path / "project" / "data" / name).exists() for name in names)
+
+
+def test_what_is_compacted_keeps_its_time(tmp_path: Path) -> None:
+    """By which maps are listed and pruned."""
+    for key in "ab":
+        with (cache := CacheDict(tmp_path)).write():
+            cache[key] = 1
+    for number, path in enumerate(sorted(tmp_path.glob("*.jsonl"))):
+        os.utime(path, (1000 + number, 1000 + number))
+    compact(tmp_path)
+    (path,) = tmp_path.glob("*.jsonl")
+    assert path.stat().st_mtime == 1001 and dict(CacheDict(tmp_path)) == {"a": 1, "b": 1}
