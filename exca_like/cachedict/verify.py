@@ -249,6 +249,11 @@ def _unit(name: str) -> str:
     return "/".join(name.split("/")[:3])
 
 
+def _is_blank(path: Path) -> bool:
+    """Whether a packed file has nothing in it, as after a write for which there was no space."""
+    return path.parent.name == DATA and path.lstat().st_size == 0
+
+
 def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) -> Iterator[Problem]:
     needed: set[str] = set()
     shared: set[str] = set()
@@ -270,7 +275,7 @@ def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) ->
         unit = _unit(str(path.relative_to(index.folder)))
         if os.path.basename(unit).startswith(files.TEMPORARY_PREFIX):
             temporary.append(path)  # which a push writes that is under way, or was killed
-        elif unit not in needed and not tokens & working and os.path.lexists(path):
+        elif unit not in needed and not tokens & working and os.path.lexists(path) and not _is_blank(path):
             yield Problem("orphaned", path, why)
     for name in blobs_in(index.folder):
         with contextlib.suppress(FileNotFoundError):

@@ -73,6 +73,10 @@ def _described(entry: "Entry") -> Any:
         yield f"  {name}  {value!r:.200}"
     if entry.kind != "map" and entry.values and not results:
         yield f"  result  {_result_of(entry)}"
+    if any(name.startswith("result.") for name in results):
+        left = [str(name) for name in entry.load("never") if f"result.{name}" not in results]
+        if left:
+            yield f"  and     {tables.shown(', '.join(left), _RESULT)}; {_in_python(entry)}"
     if entry.kind != "map":
         yield from (f"  {line}" for line in str(entry.provenance()).splitlines())
     if entry.kind == "map":
@@ -89,12 +93,16 @@ def _described(entry: "Entry") -> Any:
         yield f"  job     {handle.job_id}, logs in {handle.paths.folder}"
 
 
+def _in_python(entry: "Entry") -> str:
+    return f"in Python: Catalog({str(entry.root)!r}).load({entry.uid!r})"
+
+
 def _result_of(entry: "Entry") -> str:
     """What is shown of a result that is no scalar, and no dictionary of some."""
     from exca_like import tables
     from exca_like.errors import ExcaLikeError
 
-    whole = f"in Python: Catalog({str(entry.root)!r}).load({entry.uid!r})"
+    whole = _in_python(entry)
     format_ = entry.handler or "in another format"
     if format_ != "Json":
         return f"no short value ({format_}); {whole}"

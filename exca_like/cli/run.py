@@ -342,6 +342,8 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
             return any(".".join(map(str, one["loc"])) == name for one in error.errors())
         return False
 
+    values = changed(values, _tags_of_defaults(cls, values))
+
     # a text that looks like a number, for a field that takes only texts
     for name, several in said.grid.items():
         texts = said.texts[name] if len(said.texts[name]) == len(several) else list(map(str, several))  # else it is a range
@@ -377,6 +379,23 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
                 with contextlib.suppress(pydantic.ValidationError):  # the sweep tells it, with the values that go together
                     _check_numbers(other, cls(**other))
     return config
+
+
+def _tags_of_defaults(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells the class of parts of which only other fields are given: that of the default, as in Python."""
+    import pydantic
+
+    tags = {}
+    try:
+        cls(**values)
+    except pydantic.ValidationError as error:
+        for one in error.errors():
+            field = cls.model_fields.get(str(one["loc"][0])) if len(one["loc"]) == 1 else None
+            if one["type"] == "union_tag_not_found" and field is not None:
+                name = one["ctx"]["discriminator"].strip("'")
+                if hasattr(field.default, name):
+                    tags[f"{one['loc'][0]}.{name}"] = getattr(field.default, name)
+    return tags
 
 
 def _check_numbers(given: Any, found: Any, above: str = "") -> None:

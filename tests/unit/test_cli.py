@@ -1,5 +1,6 @@
 """The command ``exca-like``: each command, with good and bad input."""
 
+import functools
 import importlib
 import json
 import math
@@ -465,6 +466,43 @@ def test_what_is_shown_of_a_result(tmp_path: Path, command, result: Any, told: s
     whole = f"in Python: Catalog('{tmp_path}').load('{entry.uid}')"
     told = told.replace("WHOLE", whole).replace("FORMAT", entry.handler)
     assert f"  result  {told}\n" in good(command("show", "echo", "--folder", tmp_path))
+
+
+def test_what_is_left_out_of_a_dictionary_is_told(tmp_path: Path, command) -> None:
+    exca_like.memo(folder=tmp_path)(echo)({"loss": [1], "a": {"b": 1}, "f1": 2})
+    (entry,) = Catalog(tmp_path)
+    shown = good(command("show", "echo", "--folder", tmp_path))
+    assert f"  result.f1  2\n  and     loss, a; in Python: Catalog('{tmp_path}').load('{entry.uid}')\n" in shown
+
+
+UNIONS = """
+import typing
+import pydantic, exca_like
+class Sgd(pydantic.BaseModel, extra="forbid"):
+    name: typing.Literal["sgd"] = "sgd"
+    lr: float = 1
+class Adam(pydantic.BaseModel, extra="forbid"):
+    name: typing.Literal["adam"] = "adam"
+    beta: float = 1
+class Train(pydantic.BaseModel):
+    optim: typing.Annotated[Sgd | Adam, pydantic.Field(discriminator="name")] = Sgd()
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(folder="cache")
+    @infra.apply
+    def run(self) -> str:
+        return repr(self.optim)
+"""
+
+
+def test_fields_of_the_default_of_a_union(tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unions_of_cli.py").write_text(UNIONS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    run_it = functools.partial(command, "run", "unions_of_cli:Train", "--folder", "cache")
+    assert "Sgd(name='sgd', lr=0.5)" in good(run_it("optim.lr=0.5"))
+    assert "Adam(name='adam', beta=2.0)" in good(run_it("optim.name=adam", "optim.beta=2"))
+    assert "2 completed" in good(run_it("optim.lr=0.6,0.7"))
+    ended, _, err = run_it("optim.lr=abc")
+    assert ended == 2 and "optim.sgd.lr: Input should be a valid number" in err
 
 
 @pytest.mark.parametrize(

@@ -573,3 +573,13 @@ def test_what_is_compacted_keeps_its_time(tmp_path: Path) -> None:
     compact(tmp_path)
     (path,) = tmp_path.glob("*.jsonl")
     assert path.stat().st_mtime == 1001 and dict(CacheDict(tmp_path)) == {"a": 1, "b": 1}
+
+
+def test_an_empty_packed_file_is_no_damage(tmp_path: Path) -> None:
+    """As a full disk leaves one behind."""
+    with (cache := CacheDict(tmp_path)).write():
+        cache["a"] = np.zeros(1000)
+    (packed,) = (tmp_path / "data").glob("*.data")
+    packed.with_name(packed.name.replace(packed.name.split("-")[-1].split(".")[0], "0" * 16)).touch()
+    assert len(list((tmp_path / "data").iterdir())) == 2
+    assert verify(tmp_path).problems == []
