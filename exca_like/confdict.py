@@ -61,12 +61,11 @@ class ConfDict(dict[str, Any]):
 
     def __init__(self, mapping: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **kwargs: Any) -> None:
         super().__init__()
-        if type(mapping) is ConfDict and not kwargs:  # already split: only the containers need a copy
+        if isinstance(mapping, ConfDict):  # already split: only the containers need a copy
             for key, value in mapping.items():
                 dict.__setitem__(self, key, _copy(value))
-            return
-        pairs: Any = mapping.items() if isinstance(mapping, dict | Mapping) else mapping
-        for key, value in itertools.chain(pairs, kwargs.items()) if kwargs else pairs:
+            mapping = ()
+        for key, value in _pairs(mapping, kwargs):
             _insert(self, key, value)
 
     # reading
@@ -74,7 +73,14 @@ class ConfDict(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if type(key) is not str or "." not in key:
             return dict.__getitem__(self, key)
-        return _at(self, key)
+        path = parts(key)
+        try:
+            return _walk(self, path, key)
+        except (KeyError, ConfigTypeError):
+            found = find_path(self, path)
+            if found is None:
+                raise
+            return _walk(self, found, key)
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a (dotted) key, or ``default``."""
@@ -93,8 +99,8 @@ class ConfDict(dict[str, Any]):
     # writing
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if type(key) is str and "." in key and dict.__contains__(self, key):
-            insert(self, [key], _convert(value))
+        if type(key) is str and "." in key:
+            insert(self, _path(self, key), _convert(value))
         else:
             _insert(self, key, value)
 
@@ -103,11 +109,9 @@ class ConfDict(dict[str, Any]):
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove a (dotted) key and return its value; the parent stays, even if it is empty now."""
-        parent: Any = self
-        *above, last = [key] if dict.__contains__(self, key) else split(key)
+        *above, last = _path(self, key)
         try:
-            for part in above:
-                parent = _child(parent, part, key)
+            parent = _walk(self, above, key)
             value = _child(parent, last, key)
         except (KeyError, IndexError):
             if default is _MISSING:
@@ -140,9 +144,16 @@ class ConfDict(dict[str, Any]):
         TypeError
             A list is addressed by something else than an index; nothing is changed then.
         """
-        merged = merge_patch(_copy(self), ConfDict(other, **kwargs))
+        patch = other if isinstance(other, ConfDict) and not kwargs else _patch(self, _pairs(other, kwargs))
+        merged = merge_patch(_copy(self), patch)
         dict.clear(self)
         dict.update(self, merged)
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __reduce__(self) -> Any:
+        return _restored, (type(self), dict(self))  # without splitting the keys again
 
     def copy(self) -> Self:
         """A copy that shares no dictionary and no list with this one (leaves are shared)."""
@@ -306,7 +317,7 @@ def _copy(value: Any) -> Any:
     kind = type(value)
     if kind in SCALARS:
         return value
-    if kind is ConfDict:
+    if issubclass(kind, ConfDict):
         result = ConfDict()
         for key, item in value.items():
             dict.__setitem__(result, key, _copy(item))
@@ -335,16 +346,60 @@ def with_verbatim(value: Any) -> Any:
     return type(value)(map(with_verbatim, value)) if type(value) in (list, tuple) else value
 
 
-def _at(node: Any, key: str) -> Any:
-    """What is at a dotted key; a key that is there as it is, dots and all, is found first."""
-    left = key
-    while not (isinstance(node, dict) and left in node.keys()):  # noqa: SIM118 - `in node` would split it again
-        first, *others = parts(left)
-        node = _child(node, first, key)
-        if not others:
-            return node
-        left = ".".join(map(escape, others))
-    return dict.__getitem__(node, left)
+def _restored(cls: type[ConfDict], items: dict[str, Any]) -> ConfDict:
+    config = cls()
+    for key, value in items.items():
+        dict.__setitem__(config, key, value)
+    return config
+
+
+def _pairs(mapping: Any, more: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+    pairs = mapping.items() if isinstance(mapping, dict | Mapping) else mapping
+    return itertools.chain(pairs, more.items()) if more else pairs
+
+
+def _patch(node: Any, pairs: Iterable[tuple[Any, Any]]) -> ConfDict:
+    """What is to be merged into a container, with its keys as they are there."""
+    patch = ConfDict()
+    for key, value in pairs:
+        path = _path(node, key)
+        if isinstance(value, Mapping) and not isinstance(value, ConfDict | OrderedDict):
+            below = node
+            for part in path:
+                below = dict.get(below, part) if isinstance(below, dict) else None
+            insert(patch, path, _patch(below, value.items()))
+        else:
+            insert(patch, path, _convert(value))
+    return patch
+
+
+def _path(node: Any, key: Any) -> list[str]:
+    """The keys that a dotted one stands for in a container, see `find_path`; if it is not there, it is split at all dots."""
+    keys = split(key)
+    return (len(keys) > 1 and find_path(node, keys)) or keys
+
+
+def find_path(node: Any, keys: list[str]) -> list[str] | None:
+    """The path that some keys take in a container, of which several may be one key with dots; None if it is not there."""
+    if not keys:
+        return []
+    if isinstance(node, list | tuple):
+        is_there = keys[0].isascii() and keys[0].isdigit() and int(keys[0]) < len(node)
+        rest = find_path(node[int(keys[0])], keys[1:]) if is_there else None
+        return None if rest is None else [keys[0], *rest]
+    for end in range(1, len(keys) + 1) if isinstance(node, dict) else ():
+        name = ".".join(keys[:end])
+        if name in node.keys():  # noqa: SIM118 - `in node` would split it again
+            rest = find_path(dict.__getitem__(node, name), keys[end:])
+            if rest is not None:
+                return [name, *rest]
+    return None
+
+
+def _walk(node: Any, path: Iterable[str], key: str) -> Any:
+    for part in path:
+        node = _child(node, part, key)
+    return node
 
 
 def _child(node: Any, segment: str, key: str) -> Any:

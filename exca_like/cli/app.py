@@ -124,7 +124,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         app(list(arguments), prog_name="exca-like")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        if isinstance(end.code, str):  # of the user's code
+            print_text(end.code, err=True)
+            return 1
+        return end.code or 0
     except KeyboardInterrupt:
         return 130
     except OSError as error:

@@ -319,6 +319,7 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
     import pydantic
 
     from exca_like.confdict import ConfDict
+    from exca_like.dotted import escape
     from exca_like.grids import LIST_ERRORS
     from exca_like.infra.applied import FIELDS
     from exca_like.models.clone import changes_of
@@ -339,7 +340,7 @@ def made(cls: type[Any], said: words.Words, folder: Path | None, *, replaces: bo
         try:
             cls(**changed(values, {name: value}))
         except pydantic.ValidationError as error:
-            return any(".".join(map(str, one["loc"])) == name for one in error.errors())
+            return any(".".join(escape(str(part)) for part in one["loc"]) == name for one in error.errors())
         return False
 
     values = changed(values, _tags_of_defaults(cls, values))

@@ -126,11 +126,11 @@ def _columns(word: str, text: str, number: int) -> list[list[str]]:
 
 
 def _file(name: str) -> dict[str, Any]:
-    from exca_like import yamltext
+    from exca_like.confdict import ConfDict
     from exca_like.errors import ExcaLikeError
 
     try:
-        return yamltext.load(Path(name))
+        return ConfDict.from_yaml(Path(name))
     except (OSError, ExcaLikeError) as error:
         msg = f"@{name}: {error}"
         raise typer.BadParameter(msg) from None

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import pydantic
 
-from exca_like import dotted, files, watching, yamltext
+from exca_like import dotted, files, watching
 from exca_like.cachedict import CacheDict
 from exca_like.cachedict.failures import Failure
 from exca_like.cachedict.verify import examine
-from exca_like.confdict import verbatim
+from exca_like.confdict import ConfDict, verbatim
 from exca_like.errors import ConfigMismatchError, CorruptEntryWarning
 from exca_like.executors.base import JobHandle
 from exca_like.explaining import ABSENT, Difference, Explanation, UidExplanation, UidField, differences
@@ -212,7 +212,7 @@ def _of_folder(infra: Any) -> Explanation | None:
         infra._check_folder()
     except ConfigMismatchError:
         entry = infra._entry()
-        stored = _flat(yamltext.load(files.read_bytes(entry.full_uid).decode()))
+        stored = ConfDict.from_yaml(files.read_bytes(entry.full_uid).decode()).flat()
         every = differences(stored, _flat(infra._identity()))
         # a field that is new is no difference
         found = [one for one in every if ABSENT not in (one.stored, one.now)]

@@ -3,13 +3,15 @@
 import copy
 import dataclasses
 import functools
+import types
+import typing
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pydantic
 
-from exca_like.confdict import ConfDict, insert, merge_patch, verbatim, with_verbatim
+from exca_like.confdict import ConfDict, find_path, insert, merge_patch, verbatim, with_verbatim
 from exca_like.dotted import split
 from exca_like.models.discriminated import DiscriminatedModel, family_of
 from exca_like.models.plan import FieldPlan, plan_of
@@ -40,60 +42,124 @@ def changes_of(cls: type[pydantic.BaseModel], given: Mapping[str, Any], present:
     present:
         The config that is changed, if there is one: what follows the field in a dotted name is one key if it has it.
     """
+    if isinstance(given, ConfDict):
+        return ConfDict(given)
     changes = ConfDict()
     for name, value in given.items():
-        if type(value) in SCALARS and type(name) is str and ("." not in name or _names_fields(cls, name)):
-            changes[name] = value
+        if type(name) is str and type(value) in SCALARS and "." not in name:
+            dict.__setitem__(changes, name, value)
+        elif type(value) in SCALARS and (path := _path_of_fields(cls, name)):
+            insert(changes, path, value)
         else:
-            keys, converted = _aligned((cls,), split(name), value, present)
+            keys, converted = _aligned(_Place((cls,)), split(name), value, present)
             insert(changes, keys, converted)
     return changes
 
 
 @functools.lru_cache(4096)
-def _names_fields(cls: type[pydantic.BaseModel], name: str) -> bool:
-    """Whether a dotted name is one of fields only, as most are."""
-    *above, last = split(name)
+def _path_of_fields(cls: type[pydantic.BaseModel], name: str) -> list[str] | None:
+    """The keys of a dotted name, if it is one of fields only, as most are."""
+    *above, last = path = split(name)
+    place = _Place((cls,))
     for key in above:
-        models = plan_of(cls).by_name[key].models if key in plan_of(cls).by_name else {}
-        if len(models) != 1:
-            return False
-        (cls,) = models
-    return last in plan_of(cls).by_name
+        place = place.below(key)
+        if place.is_data or place.depth or not place.classes:
+            return None
+    return path if any(last in plan_of(cls).by_name for cls in place.classes) else None
 
 
-def _aligned(classes: Iterable[type[pydantic.BaseModel]], keys: list[str], value: Any, present: Any) -> tuple[list[str], Any]:
-    """Keys as they are meant, and the converted value, for what models of some classes hold."""
-    for place, key in enumerate(keys, 1):
-        plans = map(plan_of, classes)
-        fields = [plan.by_name[key] for plan in plans if key in plan.by_name]
-        present = present.__dict__.get(key) if isinstance(present, pydantic.BaseModel) else None
-        if not fields:  # of a model's dictionary or list, or a mistake
-            continue
-        classes = [*(member for field in fields for cls in field.models for member in _family_of(cls))]
-        if not classes and not dataclasses.is_dataclass(present):
-            rest = ".".join(keys[place:])
-            if rest and isinstance(present, dict) and rest in present.keys():  # noqa: SIM118 - a ConfDict would split it
-                keys = [*keys[:place], rest]
-            return keys, with_verbatim(value)
-    return keys, _aligned_value(classes, value, present)
+class _Place(NamedTuple):
+    """What may be at a place of a config: models of some classes, in some containers around them, or data."""
+
+    classes: tuple[type[pydantic.BaseModel], ...] = ()
+    depth: int = 0
+    is_data: bool = False
+    """Dots of keys are part of the keys."""
+
+    def below(self, key: str) -> "_Place":
+        """What may be at a key of it."""
+        if self.depth:
+            return self._replace(depth=self.depth - 1)
+        plans = [plan_of(member) for cls in self.classes for member in _family_of(cls)]
+        places = [_declared(plan.cls, key) for plan in plans if key in plan.by_name]
+        if not places:  # a mistake, unless such fields are allowed
+            return _Place(is_data=any(plan.cls.model_config.get("extra") == "allow" for plan in plans))
+        classes = tuple(cls for place in places for cls in place.classes)
+        return _Place(classes, min(place.depth for place in places), all(place.is_data for place in places))
+
+
+@functools.lru_cache(4096)
+def _declared(owner: type[pydantic.BaseModel], name: str, seen: tuple[type[pydantic.BaseModel], ...] = ()) -> _Place:
+    """What a field of a class may hold."""
+    field = plan_of(owner).by_name[name]
+    classes: list[type[pydantic.BaseModel]] = []
+    depth = _depth(field.info.annotation)
+    for cls in field.models:
+        if issubclass(cls, pydantic.RootModel):
+            inner = _declared(cls, "root", (*seen, cls)) if cls not in seen else _Place()
+            classes += inner.classes
+            depth = (depth or 0) + inner.depth
+        else:
+            classes.append(cls)
+    is_data = not classes and not _holds_dataclasses(field.info.annotation)
+    return _Place(tuple(classes), depth or 0, is_data)
+
+
+def _depth(annotation: Any) -> int | None:
+    """How many containers are around the models that an annotation names, at the least; None if it names none."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return 0
+    depths = [depth for depth in map(_depth, typing.get_args(annotation)) if depth is not None]
+    is_container = typing.get_origin(annotation) not in (typing.Union, types.UnionType, typing.Annotated)
+    return min(depths) + is_container if depths else None
+
+
+def _holds_dataclasses(annotation: Any) -> bool:
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return True
+    return any(map(_holds_dataclasses, typing.get_args(annotation)))
 
 
 def _family_of(cls: type[pydantic.BaseModel]) -> Iterable[type[pydantic.BaseModel]]:
-    """The classes whose fields are meant by names in what is declared as a class."""
-    if issubclass(cls, pydantic.RootModel):
-        return [member for root in plan_of(cls).fields[0].models for member in _family_of(root)]
+    """A class, and those that may be in its place."""
     return family_of(cls).values() if issubclass(cls, DiscriminatedModel) else (cls,)
 
 
-def _aligned_value(classes: Iterable[type[pydantic.BaseModel]], value: Any, present: Any) -> Any:
+def _aligned(place: _Place, keys: list[str], value: Any, present: Any) -> tuple[list[str], Any]:
+    """Keys as they are meant at a place, and the converted value."""
+    if not keys:
+        return [], _aligned_value(place, value, present)
+    if place.is_data:
+        return find_path(present, keys) or keys, with_verbatim(value)
+    if place.depth:
+        keys = _first_as_there(present, keys)
+    first, *rest = keys
+    inner = present.__dict__ if isinstance(present, pydantic.BaseModel) else present
+    below = dict.get(inner, first) if isinstance(inner, dict) else None
+    rest, converted = _aligned(place.below(first), rest, value, below)
+    return [first, *rest], converted
+
+
+def _first_as_there(present: Any, keys: list[str]) -> list[str]:
+    """Keys of which the first has its dots, if a dictionary has it."""
+    for end in range(1, len(keys) + 1) if isinstance(present, dict) else ():
+        name = ".".join(keys[:end])
+        if name in present.keys():  # noqa: SIM118 - a ConfDict would split it
+            return [name, *keys[end:]]
+    return keys
+
+
+def _aligned_value(place: _Place, value: Any, present: Any) -> Any:
+    if place.is_data or isinstance(value, ConfDict):
+        return with_verbatim(value)
     if isinstance(value, Mapping):
         changes: dict[str, Any] = OrderedDict() if isinstance(value, OrderedDict) else ConfDict()
         for name, item in value.items():
-            keys, converted = _aligned(classes, split(name), item, present)
+            keys, converted = _aligned(place, split(name), item, present)
             insert(changes, keys, converted)
         return changes
-    return type(value)(_aligned_value(classes, item, None) for item in value) if type(value) in (list, tuple) else value
+    inner = place._replace(depth=max(place.depth - 1, 0))
+    return type(value)(_aligned_value(inner, item, None) for item in value) if type(value) in (list, tuple) else value
 
 
 def validated(cls: type[M], data: Mapping[str, Any]) -> M:

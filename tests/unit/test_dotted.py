@@ -1,6 +1,9 @@
 """Keys of dictionaries in configs that have dots of their own, like file names and names of weights."""
 
+import copy
+import dataclasses
 import os
+import pickle
 import subprocess
 import sys
 from collections import OrderedDict
@@ -143,6 +146,116 @@ def test_look_ups() -> None:
         ConfDict({"a..b": 1})
 
 
+def test_writing_is_where_reading_is() -> None:
+    given = {"lrs": {"encoder": 1, "encoder.head": 2}, "parts": [{"a.b": 1}]}
+    for key in ("lrs.encoder.head", "lrs.encoder\\.head"):
+        config = verbatim(given)
+        config[key] = 5
+        assert config[key] == 5 and config["lrs"] == {"encoder": 1, "encoder.head": 5}
+        assert (config | {key: 7})["lrs"] == {"encoder": 1, "encoder.head": 7}
+        assert (config | {"lrs": {"encoder.head": 8}})["lrs"] == {"encoder": 1, "encoder.head": 8}
+        assert key in config and config.pop(key) == 5 and config["lrs"] == {"encoder": 1}
+    config = verbatim(given)
+    assert config["parts.0.a.b"] == 1
+    config["parts.0.a.b"] = 2
+    assert config["parts"] == [{"a.b": 2}]
+    both = verbatim({"a.b": 1, "a": {"b": 2}, "a\\.b": 3})
+    assert [both[key] for key in both.flat()] == [1, 2, 3] and both["a.b"] == 2, "dots split, if that leads somewhere"
+
+
+class Own(ConfDict):
+    pass
+
+
+@pytest.mark.parametrize("cls", [ConfDict, Own])
+def test_copies_of_configs(cls: type[ConfDict]) -> None:
+    config = cls(verbatim({"lrs": {"encoder": 1, "encoder.head": 2}, "a.b": [OrderedDict({"c.d": 1})]}))
+    copies = [copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config)), config.copy(), cls(config)]
+    for one in [*copies, config | {}]:
+        assert one == config and type(one) is cls
+    assert cls(config, z=1) == {**config, "z": 1}
+
+
+@dataclasses.dataclass
+class Inner:
+    x: int = 1
+
+
+@dataclasses.dataclass
+class Options:
+    inner: Inner = dataclasses.field(default_factory=Inner)
+
+
+class Part(pydantic.BaseModel, extra="forbid"):
+    name: str = "n"
+    optim: Optim = Optim()
+
+
+class Tree(pydantic.RootModel["dict[str, Tree] | int"]):
+    pass
+
+
+class Wide(pydantic.BaseModel, extra="allow"):
+    options: Options = Options()
+    other: Options | None = None
+    several: list[Options] = []
+    tree: Tree = Tree(1)
+    parts: dict[str, Part] = {}
+    texts: dict[str, str] = {}
+    kept: Any = None
+    infra: exca_like.TaskInfra = exca_like.TaskInfra(version="1")
+
+    @infra.apply
+    def run(self) -> str:
+        return repr(self)
+
+
+def test_what_names_lead_to() -> None:
+    def changed(*args: Any, **kwargs: Any) -> Wide:
+        return Wide().infra.clone_obj(*args, **kwargs)
+
+    assert changed(options={"inner.x": 3}).options == changed(other={"inner.x": 3}).other == Options(Inner(3))
+    assert changed(several=[{"inner.x": 3}]).several == [Options(Inner(3))]
+    assert changed(tree={"a": {"b": 1}}).tree == Tree({"a": Tree({"b": Tree(1)})})
+    named = Wide(parts={"name": Part(), "with.dot": Part()})
+    assert named.infra.clone_obj(parts={"name": {"optim.lr": 3}}).parts["name"] == Part(optim=Optim(lr=3))
+    assert named.infra.clone_obj(parts={"with.dot": {"optim.lr": 3}}).parts["with.dot"] == Part(optim=Optim(lr=3))
+    assert named.infra.clone_obj({"parts.with.dot.optim.lr": 3}).parts["with.dot"] == Part(optim=Optim(lr=3))
+    assert changed(named.infra.config(exclude_defaults=True)) == named
+    assert changed(extra={"c.d": 1}).extra == {"c.d": 1}
+    wide = Wide(**{"a.b": 1, "x": {"p.q": 1}})
+    assert changed(wide.infra.config(exclude_defaults=True)) == wide == wide.infra.clone_obj(texts={})
+    assert wide.infra.clone_obj(x={"p.q": 2}).x == {"p.q": 2}
+
+
+def test_jobs_of_copies(tmp_path: Path) -> None:
+    config = Train(infra={"folder": tmp_path, "cluster": "local"}).infra.clone_obj(tags={"a": {"b.c": 1}})
+    assert copy.deepcopy(config).tags == config.model_copy(deep=True).tags == {"a": {"b.c": 1}}
+    assert "{'a': {'b.c': 1}}" in config.run()
+
+
+def with_default(value: float, folder: Path) -> Any:
+    class Inside(pydantic.BaseModel, extra="forbid"):
+        lr: float = value
+        lrs: dict[str, float] = {"a.b": value}
+
+    class Outside(pydantic.BaseModel):
+        inside: Inside = Inside()
+        infra: exca_like.TaskInfra = exca_like.TaskInfra(folder=folder, version="1")
+
+        @infra.apply
+        def run(self) -> float:
+            return self.inside.lr
+
+    return Outside()
+
+
+def test_another_config_in_the_folder_is_told_by_its_fields(tmp_path: Path) -> None:
+    with_default(1.0, tmp_path).run()
+    explanation = with_default(2.0, tmp_path).infra.explain()
+    assert [one.name for one in explanation.differences] == ["inside.lr", "inside.lrs.a\\.b"]
+
+
 keys = st.text(alphabet=".\\ab=", max_size=5)
 trees = st.recursive(
     st.integers(), lambda inner: st.dictionaries(keys, inner, max_size=3) | st.lists(inner, max_size=2), max_leaves=8
@@ -169,6 +282,7 @@ def test_from_the_shell(tmp_path: Path) -> None:
         "import typing, pydantic, exca_like\n"
         "class Train(pydantic.BaseModel):\n"
         "    tags: dict[str, typing.Any] = {}\n"
+        "    texts: dict[str, str] = {}\n"
         "    infra: exca_like.TaskInfra = exca_like.TaskInfra(folder='cache')\n"
         "    @infra.apply\n"
         "    def run(self) -> str:\n"
@@ -184,7 +298,12 @@ def test_from_the_shell(tmp_path: Path) -> None:
     assert call("run", "train:Train", r"tags.c\.d=1").strip().strip('"') == "{'c.d': 1}"
     (tmp_path / "base.yaml").write_text(call("run", "train:Train", 'tags={"e.f": 1}', "--print-config"))
     assert call("run", "train:Train", "@base.yaml").strip().strip('"') == "{'e.f': 1}"
-    (tmp_path / "own.yaml").write_text("tags:\n  g.h: 1\n")
+    (tmp_path / "own.yaml").write_text("tags:\n  g\\.h: 1\n")
     assert call("run", "train:Train", "@own.yaml").strip().strip('"') == "{'g.h': 1}"
+    said = call("run", "train:Train", 'tags={"a": {"b": 1}, "c.d": 2, "e": {"f.g": 1}}', "--print-config")
+    (tmp_path / "base.yaml").write_text(said)
+    assert call("run", "train:Train", "@base.yaml", "--print-config") == said
+    assert call("run", "train:Train", "@base.yaml").strip().strip('"') == "{'a': {'b': 1}, 'c.d': 2, 'e': {'f.g': 1}}"
+    assert call("run", "train:Train", r"texts.c\.d=12", "--print-config").splitlines()[1] == r"texts.c\.d: '12'"
     assert "2 completed" in call("run", "train:Train", 'tags={"i.j": 1},{"i": {"j": 1}}')
     assert r"tags.c\\.d" in call("table", "--json") and "c.d" in call("ls", "--where", r"tags.c\.d=1")
