@@ -393,7 +393,7 @@ def _tags_of_defaults(cls: type[Any], values: Mapping[str, Any]) -> dict[str, An
         for one in error.errors():
             field = cls.model_fields.get(str(one["loc"][0])) if len(one["loc"]) == 1 else None
             if one["type"] == "union_tag_not_found" and field is not None:
-                name = one["ctx"]["discriminator"].strip("'")
+                name = one.get("ctx", {}).get("discriminator", "").strip("'")
                 if hasattr(field.default, name):
                     tags[f"{one['loc'][0]}.{name}"] = getattr(field.default, name)
     return tags
