@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
-from exca_like.dotted import can_join, escape, parts, split
+from exca_like.dotted import can_join, escape, find_path, parts, split
 from exca_like.errors import ConfigTypeError, ConfigValueError
 from exca_like.operators import ALL_OPS, ENTRY_OPS, SCALARS, ConfDictOps, reject_operators
 from exca_like.uid import config_uid
@@ -377,23 +377,6 @@ def _path(node: Any, key: Any) -> list[str]:
     """The keys that a dotted one stands for in a container, see `find_path`; if it is not there, it is split at all dots."""
     keys = split(key)
     return (len(keys) > 1 and find_path(node, keys)) or keys
-
-
-def find_path(node: Any, keys: list[str]) -> list[str] | None:
-    """The path that some keys take in a container, of which several may be one key with dots; None if it is not there."""
-    if not keys:
-        return []
-    if isinstance(node, list | tuple):
-        is_there = keys[0].isascii() and keys[0].isdigit() and int(keys[0]) < len(node)
-        rest = find_path(node[int(keys[0])], keys[1:]) if is_there else None
-        return None if rest is None else [keys[0], *rest]
-    for end in range(1, len(keys) + 1) if isinstance(node, dict) else ():
-        name = ".".join(keys[:end])
-        if name in node.keys():  # noqa: SIM118 - `in node` would split it again
-            rest = find_path(dict.__getitem__(node, name), keys[end:])
-            if rest is not None:
-                return [name, *rest]
-    return None
 
 
 def _walk(node: Any, path: Iterable[str], key: str) -> Any:

@@ -5,6 +5,7 @@ r"""Dotted keys of configs.
 """
 
 import re
+from typing import Any
 
 from exca_like.errors import ConfigTypeError, ConfigValueError
 
@@ -44,3 +45,20 @@ def escape(key: str) -> str:
 def can_join(above: str, below: str) -> bool:
     """Whether two keys make a dotted one, which can be split again."""
     return bool(above and below) and above[-1] != "\\"
+
+
+def find_path(node: Any, keys: list[str]) -> list[str] | None:
+    """The path that some keys take in a container, of which several may be one key with dots; None if it is not there."""
+    if not keys:
+        return []
+    if isinstance(node, list | tuple):
+        is_there = keys[0].isascii() and keys[0].isdigit() and int(keys[0]) < len(node)
+        rest = find_path(node[int(keys[0])], keys[1:]) if is_there else None
+        return None if rest is None else [keys[0], *rest]
+    for end in range(1, len(keys) + 1) if isinstance(node, dict) else ():
+        name = ".".join(keys[:end])
+        if name in node.keys():  # noqa: SIM118 - `in node` would split it again
+            rest = find_path(dict.__getitem__(node, name), keys[end:])
+            if rest is not None:
+                return [name, *rest]
+    return None

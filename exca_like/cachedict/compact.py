@@ -279,10 +279,10 @@ class _Move:
 
     def _date_back(self, newest: int) -> None:
         """Give the new journals the time of what is in them, by which maps are listed and pruned."""
-        for kind in (INFO, FAILED):
+        for kind in (INFO, FAILED) if newest else ():
             path = f"{self.folder}/{self.writer.name}{kind}"
             with contextlib.suppress(FileNotFoundError):
-                os.utime(path, ns=(os.stat(path).st_atime_ns, newest or os.stat(path).st_mtime_ns))
+                os.utime(path, ns=(os.stat(path).st_atime_ns, newest))
 
     def _has_damaged_lines(self) -> bool:
         """Whether one of the journals has a line that is not what was written, or not complete."""

@@ -249,9 +249,12 @@ def _unit(name: str) -> str:
     return "/".join(name.split("/")[:3])
 
 
-def _is_blank(path: Path) -> bool:
-    """Whether a packed file has nothing in it, as after a write for which there was no space."""
-    return path.parent.name == DATA and path.lstat().st_size == 0
+def _holds_something(path: Path) -> bool:
+    """Whether a file is there, and is no packed one with nothing in it, as after a write for which there was no space."""
+    try:
+        return path.lstat().st_size > 0 or path.parent.name != DATA
+    except FileNotFoundError:  # removed meanwhile
+        return False
 
 
 def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) -> Iterator[Problem]:
@@ -275,7 +278,7 @@ def _orphans(index: Index, data: list[tuple[Path, set[str]]], busy: set[str]) ->
         unit = _unit(str(path.relative_to(index.folder)))
         if os.path.basename(unit).startswith(files.TEMPORARY_PREFIX):
             temporary.append(path)  # which a push writes that is under way, or was killed
-        elif unit not in needed and not tokens & working and os.path.lexists(path) and not _is_blank(path):
+        elif unit not in needed and not tokens & working and _holds_something(path):
             yield Problem("orphaned", path, why)
     for name in blobs_in(index.folder):
         with contextlib.suppress(FileNotFoundError):

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import pydantic
 
-from exca_like.confdict import ConfDict, find_path, insert, merge_patch, verbatim, with_verbatim
-from exca_like.dotted import split
+from exca_like.confdict import ConfDict, insert, merge_patch, verbatim, with_verbatim
+from exca_like.dotted import find_path, split
 from exca_like.models.discriminated import DiscriminatedModel, family_of
 from exca_like.models.plan import FieldPlan, plan_of
 from exca_like.operators import SCALARS
